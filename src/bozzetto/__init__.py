@@ -1,0 +1,34 @@
+"""bozzetto: photos, posed views, text or video in; Gaussian splats, textured meshes, films and viewer pages out."""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Public name -> module that owns it. Loaded on first use, so that `import bozzetto` stays fast.
+_PUBLIC = {
+    "image_to_3d": ".api",
+    "views_to_3d": ".api",
+    "load": ".zoo",
+    "Asset": ".asset",
+    "Gaussians": ".gaussians",
+    "Mesh": ".mesh",
+    "Cameras": ".camera",
+    "rasterize": ".raster",
+    "BozzettoError": ".errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name], __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
