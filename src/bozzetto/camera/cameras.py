@@ -94,6 +94,16 @@ def projection_matrix(fov_y: float, aspect: float = 1.0, near: float = 0.01, far
     return m
 
 
+def matvec(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices [..., 3, 3] times vectors [..., 3], in full precision also under autocast (which would round ``@`` to bf16)."""
+    return (matrix * vector[..., None, :]).sum(-1)
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Small matrix product [..., m, k] x [..., k, n], in full precision also under autocast."""
+    return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
+
+
 def plucker_rays(origins: Tensor, directions: Tensor) -> Tensor:
     """Plücker coordinates (moment = origin x direction, then the unit direction): two [..., 3] -> [..., 6]."""
     return torch.cat([torch.linalg.cross(origins, directions, dim=-1), directions], dim=-1)
@@ -234,7 +244,7 @@ class Cameras:
         rotation = pose[..., :3, :3].transpose(-1, -2)
         view = torch.zeros_like(pose)
         view[..., :3, :3] = rotation
-        view[..., :3, 3] = -(rotation @ pose[..., :3, 3:])[..., 0]
+        view[..., :3, 3] = -matvec(rotation, pose[..., :3, 3])
         view[..., 3, 3] = 1.0
         return view
 
@@ -252,7 +262,7 @@ class Cameras:
         x = ((columns - cx) / fx).expand(*self.batch_shape, height, width)
         y = (-(rows[:, None] - cy) / fy).expand(*self.batch_shape, height, width)
         local = torch.stack([x, y, -torch.ones_like(x)], dim=-1)  # [*batch, H, W, 3], OpenGL camera axes
-        directions = torch.einsum("...hwi,...ji->...hwj", local, self.camera_to_world[..., :3, :3])
+        directions = matvec(self.camera_to_world[..., None, None, :3, :3], local)
         directions = directions * torch.rsqrt((directions * directions).sum(-1, keepdim=True).clamp_min(1e-20))
         return self.positions[..., None, None, :].expand_as(directions), directions
 
@@ -266,7 +276,7 @@ class Cameras:
         Depth is the distance along the viewing axis, positive in front. Points at depth 0 give non-finite positions.
         """
         view = self.view_matrices()
-        local = points @ view[..., :3, :3].transpose(-1, -2) + view[..., None, :3, 3]
+        local = matvec(view[..., None, :3, :3], points) + view[..., None, :3, 3]
         depth = local[..., 2]
         focal, centre = self.intrinsics[..., None, :2], self.intrinsics[..., None, 2:]
         return local[..., :2] / depth[..., None] * focal + centre, depth
@@ -277,7 +287,7 @@ class Cameras:
         The scale moves the camera centres and leaves the axes of unit length.
         """
         matrix = matrix.to(self.camera_to_world)
-        pose = matrix @ self.camera_to_world
+        pose = matmul(matrix, self.camera_to_world)
         scale = torch.linalg.det(matrix[..., :3, :3]).abs() ** (1 / 3)
         rotation = pose[..., :3, :3] / scale[..., None, None]
         pose = torch.cat([torch.cat([rotation, pose[..., :3, 3:]], dim=-1), pose[..., 3:, :]], dim=-2)

@@ -112,20 +112,21 @@ def rasterize(
     if background is None:
         background = torch.zeros(3, device=device)
     background = torch.as_tensor(background, dtype=torch.float32, device=device)
-    rgb, alpha, depth = BACKENDS[backend]()(
-        gaussians.means.reshape(s, n, 3).float().contiguous(),
-        gaussians.quats.reshape(s, n, 4).float().contiguous(),
-        gaussians.scales.reshape(s, n, 3).float().contiguous(),
-        gaussians.opacities.reshape(s, n).float().contiguous(),
-        gaussians.sh.reshape(s, n, k, 3).float().contiguous(),
-        per_view(cameras.view_matrices(), 4, 4),
-        per_view(cameras.pixel_intrinsics((height, width)), 4),
-        per_view(background, 3),
-        height,
-        width,
-        float(near),
-        float(far),
-    )
+    with torch.autocast(device.type, enabled=False):  # geometry in bf16 would move splats by whole pixels
+        rgb, alpha, depth = BACKENDS[backend]()(
+            gaussians.means.reshape(s, n, 3).float().contiguous(),
+            gaussians.quats.reshape(s, n, 4).float().contiguous(),
+            gaussians.scales.reshape(s, n, 3).float().contiguous(),
+            gaussians.opacities.reshape(s, n).float().contiguous(),
+            gaussians.sh.reshape(s, n, k, 3).float().contiguous(),
+            per_view(cameras.view_matrices(), 4, 4),
+            per_view(cameras.pixel_intrinsics((height, width)), 4),
+            per_view(background, 3),
+            height,
+            width,
+            float(near),
+            float(far),
+        )
     return Rendering(
         rgb.reshape(*scenes, v, height, width, 3),
         alpha.reshape(*scenes, v, height, width),

@@ -1,0 +1,88 @@
+"""Pictures and cameras -> the network's input channels, and the frame in which the network sees the world.
+
+The network always looks through its first camera: :func:`canonical_frame` turns the world so that this camera has no
+rotation, as LGM does. A photo of unknown elevation is then no special case.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...camera import Cameras, orbit_poses
+from ...camera.cameras import matmul
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize_rgb(rgb: Tensor) -> Tensor:
+    """ImageNet normalisation of [..., 3, H, W] pictures in 0..1."""
+    mean = rgb.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = rgb.new_tensor(IMAGENET_STD)[:, None, None]
+    return (rgb - mean) / std
+
+
+def lgm_inputs(rgb: Tensor, cameras: Cameras, size: int) -> Tensor:
+    """LGM's nine channels: pictures on white [B, V, 3, H, W] in 0..1, cameras (B, V) -> [B, V, 9, size, size]."""
+    b, v = rgb.shape[:2]
+    x = rgb.flatten(0, 1)
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+    return torch.cat([normalize_rgb(x).unflatten(0, (b, v)), cameras.plucker(size).to(rgb)], dim=2)
+
+
+def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int) -> Tensor:
+    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6.
+
+    ``rgba`` [B, V, 4, size, size] straight alpha, ``cameras`` (B, V), ``known`` [B, V] in {0, 1}. Slots that are not known
+    hold zeros and their rays: the network is asked what would be seen from there.
+    """
+    rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
+    flag = known.to(rgba)[:, :, None, None, None]
+    picture = normalize_rgb(rgb * alpha + 1 - alpha) * flag
+    return torch.cat(
+        [picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)], dim=2
+    )
+
+
+def canonical_frame(cameras: Cameras) -> Tensor:
+    """World -> network frame, [B, 4, 4]: the rotation about the origin that leaves the first camera without rotation."""
+    rotation = cameras.camera_to_world[:, 0, :3, :3].transpose(-1, -2)
+    matrix = torch.eye(4, dtype=rotation.dtype, device=rotation.device).repeat(rotation.shape[0], 1, 1)
+    matrix[:, :3, :3] = rotation
+    return matrix
+
+
+def to_frame(cameras: Cameras, matrix: Tensor) -> Cameras:
+    """Cameras (B, V) seen in the frame that rigid matrices [B, 4, 4] lead to."""
+    return Cameras(matmul(matrix[:, None].to(cameras.camera_to_world), cameras.camera_to_world), cameras.intrinsics)
+
+
+_CANDIDATES = 8  # directions around the first camera from which an unseen side may be imagined
+
+
+def query_cameras(cameras: Cameras, count: int) -> Cameras:
+    """``count`` further cameras per object, where the given ones (B, V) see least.
+
+    They stand on the first camera's circle (around its own up axis, at its distance, with its intrinsics), each as far as
+    possible from all cameras before it; ties go to the smaller azimuth. ``cameras`` are in the network's frame.
+    """
+    b = cameras.batch_shape[0]
+    device, dtype = cameras.device, cameras.camera_to_world.dtype
+    azimuths = torch.arange(_CANDIDATES, dtype=torch.float64) * (360.0 / _CANDIDATES)
+    ring = orbit_poses(azimuths, 0.0, 1.0).to(device, dtype)  # [8, 4, 4], unit distance
+    directions = ring[:, :3, 3]
+    taken = F.normalize(cameras.positions, dim=-1)  # [B, V, 3]
+    closest = (taken[:, :, None] * directions).sum(-1).amax(dim=1)  # cosine to the nearest camera, [B, 8]
+    radius = cameras.positions[:, 0].norm(dim=-1)
+    poses = []
+    for _ in range(count):
+        preference = torch.arange(_CANDIDATES, device=device, dtype=dtype) * 1e-4
+        pick = (closest + preference).argmin(dim=-1)  # [B]
+        pose = ring[pick].clone()
+        pose[:, :3, 3] *= radius[:, None]
+        poses.append(pose)
+        closest = torch.maximum(closest, (directions[pick][:, None] * directions).sum(-1))
+    return Cameras(torch.stack(poses, dim=1), cameras.intrinsics[:, :1].expand(b, count, 4))
