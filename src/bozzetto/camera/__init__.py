@@ -1,6 +1,7 @@
 """Where cameras stand and which rays they cast. The conventions are stated at the top of :mod:`.cameras`."""
 
 from .cameras import Cameras, as_size, look_at, orbit_poses, plucker_rays, projection_matrix
+from .colmap import read_colmap
 from .conventions import (
     blender_to_opengl_world,
     opencv_to_opengl,
@@ -9,9 +10,12 @@ from .conventions import (
     triposr_to_world,
     world_to_triposr,
 )
+from .posed_views import PosedViews
+from .transforms_json import read_transforms, write_transforms
 
 __all__ = [
     "Cameras",
+    "PosedViews",
     "as_size",
     "blender_to_opengl_world",
     "look_at",
@@ -21,6 +25,9 @@ __all__ = [
     "orbit_poses",
     "plucker_rays",
     "projection_matrix",
+    "read_colmap",
+    "read_transforms",
     "triposr_to_world",
     "world_to_triposr",
+    "write_transforms",
 ]
