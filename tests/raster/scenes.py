@@ -78,12 +78,12 @@ def load_scene(path: Path) -> Scene:
 
 def _uniform(name: str, shape: tuple[int, ...]) -> Tensor:
     """The loss weights of the parity data: uniform in -1..1, a pure function of name and shape, rounded to float32."""
-    random = np.random.RandomState(zlib.crc32(("input:" + name).encode()))  # noqa: NPY002 (the data was made with it)
+    random = np.random.RandomState(zlib.crc32(("input:" + name).encode()))
     return torch.from_numpy((-1.0 + 2.0 * random.random_sample(shape)).astype(np.float32)).double()
 
 
 def run_scene(backend: Callable, scene: Scene, dtype: torch.dtype, device: str = "cpu") -> dict[str, Tensor]:
-    """Pictures and gradients of ``backend`` on ``scene``, as float64 on the CPU, under the names of ``Scene.expected``."""
+    """Pictures and gradients of ``backend`` on ``scene``, float64 on the CPU, named as in ``Scene.expected``."""
     inputs = {k: v.to(device=device, dtype=dtype).contiguous() for k, v in scene.inputs.items()}
     for name in PARAMETERS:
         inputs[name].requires_grad_()
@@ -102,7 +102,7 @@ def run_scene(backend: Callable, scene: Scene, dtype: torch.dtype, device: str =
 
 
 def differences(scene: Scene, got: dict[str, Tensor]) -> dict[str, float]:
-    """Largest absolute difference of each picture off the fragile pixels; of each gradient relative to its largest entry."""
+    """Largest difference: pictures absolute, off fragile pixels; gradients relative to their largest entry."""
     worst = {}
     for name, expected in scene.expected.items():
         assert got[name].shape == expected.shape, f"{name}: {tuple(got[name].shape)}, expected {tuple(expected.shape)}"

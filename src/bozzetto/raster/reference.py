@@ -1,28 +1,28 @@
-"""The rasterizer as plain PyTorch: the oracle of the compiled back ends, and the statement of the image formation model.
+"""The rasterizer as plain PyTorch: the oracle of the compiled back ends, and the statement of the image formation.
 
 Source: Kerbl et al. 2023 (3D Gaussian Splatting) after Zwicker et al. 2001 (EWA splatting). For one scene and one view,
 with the view matrix [W | t] (world to camera, OpenCV axes: x right, y down, z forward) and (fx, fy, cx, cy) in pixels:
 
-1. **Projection.** m' = W m + t = (x, y, z). A Gaussian is kept only if near < z < far. Its centre lands on
+1. **Projection.** W m + t = (x, y, z). A Gaussian is kept only if z > 0 and near < z < far. Its centre lands on
    (fx x/z + cx, fy y/z + cy); pixel (column i, row j) has its centre at (i + 0.5, j + 0.5).
 2. **Covariance.** Sigma = R S S R^T with S = diag(scales) and R from the normalised quaternion (w, x, y, z); a
-   quaternion of length 0 is no rotation. Sigma' = J W Sigma W^T J^T + 0.3 I with
-   J = [[fx/z, 0, -fx u/z], [0, fy/z, -fy v/z]], where u and v are x/z and y/z clamped to the image widened on every side
-   by 15 % of its size: -(cx + 0.15 width)/fx <= u <= (width - cx + 0.15 width)/fx, likewise v. 0.3 px^2 is the low-pass.
+   quaternion of length 0 is no rotation. Sigma' = J W Sigma W^T J^T + 0.3 I (in square pixels; 0.3 is the low-pass) with
+   J = [[fx/z, 0, -fx u/z], [0, fy/z, -fy v/z]], where u and v are x/z and y/z clamped to the image widened on every
+   side by 15 % of its size: -(cx + 0.15 width)/fx <= u <= (width - cx + 0.15 width)/fx, and v alike.
 3. **Colour.** c = max(0, 0.5 + sum_k Y_k(d) sh_k), d = unit vector from the camera centre to m, Y as in
    :mod:`bozzetto.sh`. Not clamped above.
 4. **Order.** By camera z, nearest first; equal z by the lower index.
 5. **Compositing**, per pixel, with d the offset of the pixel centre from the Gaussian's: sigma = d^T Sigma'^-1 d / 2,
-   alpha = min(0.99, opacity exp(-sigma)). The Gaussian is skipped if sigma < 0 or alpha < 1/255. With the transmittance T
-   (1 at first): if T (1 - alpha) <= 1e-4 the pixel is finished *before* this Gaussian; otherwise its weight is
-   w = T alpha and T becomes T (1 - alpha).
+   alpha = min(0.99, opacity exp(-sigma)). The Gaussian is skipped if sigma < 0 or alpha < 1/255. With the
+   transmittance T (1 at first): if T (1 - alpha) <= 1e-4 the pixel is finished *before* this Gaussian; otherwise its
+   weight is w = T alpha and T becomes T (1 - alpha).
 6. **Output.** rgb = sum w c + T_end background; alpha = 1 - T_end; depth = sum w z (no background, not normalised).
 
 Gradients are those of these formulas with the decisions (culling, order, skip, stop) held fixed; where u, v, alpha or
 c is clamped, the gradient through it is zero.
 
 A Gaussian is skipped, with zero gradient, if any of its values or of its projection (centre, Sigma', det Sigma', its
-inverse, c) is not finite, or if det Sigma' <= 0 in the arithmetic used.
+inverse, c) is not finite, or if det Sigma' <= 0, in the arithmetic used.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def project(
 def _visible(parameters: tuple[Tensor, ...], projected: tuple[Tensor, ...], near: float, far: float) -> Tensor:
     """Indices of the Gaussians to composite, in compositing order."""
     determinant, z = projected[2], projected[3]
-    keep = (z > near) & (z < far) & (determinant > 0)
+    keep = (z > max(near, 0.0)) & (z < far) & (determinant > 0)
     for t in (*parameters, *projected):
         keep = keep & torch.isfinite(t).reshape(len(z), -1).all(-1)
     index = keep.nonzero()[:, 0]
