@@ -219,16 +219,28 @@ def resize_image(image: Tensor, size: Size, method: str = "area") -> Tensor:
     has_alpha = values.shape[-1] == 4
     if has_alpha:
         values = np.concatenate([values[..., :3] * values[..., 3:], values[..., 3:]], axis=-1)
-    down = Image.Resampling.BOX if method == "area" else Image.Resampling.BILINEAR
 
     def resize(plane: np.ndarray) -> np.ndarray:
+        if method == "area" and height < plane.shape[0]:
+            plane = _area_mean(plane, height)
+        if method == "area" and width < plane.shape[1]:
+            plane = _area_mean(plane.T, width).T
         picture = Image.fromarray(np.ascontiguousarray(plane))  # mode F
-        filters = [down if new < old else Image.Resampling.BILINEAR for new, old in zip((width, height), picture.size)]
-        picture = picture.resize((width, picture.height), filters[0])
-        return np.asarray(picture.resize((width, height), filters[1]))
+        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
     out = np.stack([resize(values[..., c]) for c in range(values.shape[-1])], axis=-1)  # [height, width, C]
     if has_alpha:
         alpha = out[..., 3:]
         out = np.concatenate([np.where(alpha > 1e-6, out[..., :3] / np.maximum(alpha, 1e-6), 0.0), alpha], axis=-1)
     return torch.from_numpy(out.astype(np.float32)).to(image.device)
+
+
+def _area_mean(plane: np.ndarray, count: int) -> np.ndarray:
+    """The rows of [n, W] averaged into ``count`` < n rows, each over its exact (fractional) share of the old ones."""
+    n = plane.shape[0]
+    sums = np.zeros((n + 1, plane.shape[1]))
+    np.cumsum(plane, axis=0, dtype=np.float64, out=sums[1:])
+    edges = np.arange(count + 1) * (n / count)
+    whole = np.minimum(edges.astype(int), n - 1)
+    integral = sums[whole] + (edges - whole)[:, None] * plane[whole]
+    return (np.diff(integral, axis=0) * (count / n)).astype(np.float32)
