@@ -148,7 +148,7 @@ class Gaussians:
         """Drop Gaussians under ``min_opacity`` (LGM's value) and those with any non-finite value."""
         keep = self.opacities >= min_opacity
         for t in self.tensors():
-            keep = keep & torch.isfinite(t).reshape(len(self), -1).all(dim=-1)
+            keep = keep & torch.isfinite(t).reshape(len(self), t.shape[1:].numel()).all(dim=-1)
         return self.select(keep)
 
     def crop(self, low: Sequence[float], high: Sequence[float]) -> Gaussians:

@@ -155,7 +155,7 @@ def write_ply(gaussians: Gaussians, path: str | PathLike[str], layout: str = "3d
         scales = torch.log(scales + _LGM_SCALE_OFFSET if layout == "lgm" else scales.clamp_min(1e-12))
     parts: list[tuple[tuple[str, ...], Tensor]] = [(MEANS, gaussians.means)]
     if layout == "3dgs":
-        rest = gaussians.sh[:, 1:].transpose(1, 2).reshape(n, -1)  # [N, 3 * (K - 1)], channel-major
+        rest = gaussians.sh[:, 1:].transpose(1, 2).flatten(1)  # [N, 3 * (K - 1)], channel-major
         parts.append((("nx", "ny", "nz"), torch.zeros(n, 3)))
         parts.append((DC, dc))
         parts.append((tuple(f"f_rest_{i}" for i in range(rest.shape[1])), rest))
@@ -174,7 +174,7 @@ def prepare_for_file(gaussians: Gaussians) -> Gaussians:
     gaussians = gaussians.detach().to("cpu", torch.float32)
     bad = torch.zeros(len(gaussians), dtype=torch.bool)
     for t in gaussians.tensors():
-        bad |= ~torch.isfinite(t).reshape(len(gaussians), t[:1].numel() if len(gaussians) else 1).all(dim=-1)
+        bad |= ~torch.isfinite(t).reshape(len(gaussians), t.shape[1:].numel()).all(dim=-1)
     if bool(bad.any()):
         raise SplatFileError(
             f"{int(bad.sum()):,} of {len(gaussians):,} Gaussians have NaN or infinite values; drop them with prune()"
