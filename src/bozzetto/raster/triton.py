@@ -1,0 +1,108 @@
+"""The Triton back end: kernels for CUDA devices, compiled at first use by Triton itself.
+
+Model: :mod:`bozzetto.raster.reference`. Five stages, each over all scenes and views in one launch: project
+(:mod:`.triton_project`), sort into tiles (:mod:`.triton_bins`), blend and its gradient (:mod:`.triton_blend`), gradient of
+the projection (:mod:`.triton_project_gradient`). Gradients of one Gaussian are summed over tiles with atomic additions,
+so their last bits may differ from run to run.
+
+With ``TRITON_INTERPRET=1`` set before Triton is first imported, the same kernels run on CPU tensors (slowly, for tests).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..errors import MissingDependencyError
+
+try:
+    from triton.runtime.interpreter import InterpretedFunction
+except ImportError as error:
+    raise MissingDependencyError(
+        "the triton rasterizer needs the package 'triton' (Linux): pip install 'bozzetto[gpu]', or use backend='cpu'"
+    ) from error
+
+from .triton_bins import bin_tiles
+from .triton_blend import blend, blend_gradient, blend_kernel
+from .triton_project import project
+from .triton_project_gradient import project_gradient
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, height, width, near, far):
+        records, corners, spans, counts = project(
+            means, quats, scales, opacities, sh, view, intrinsics, height, width, near, far
+        )
+        ids, starts = bin_tiles(records, corners, spans, counts, height, width)
+        rgb, alpha, depth, transmittance, last = blend(records, ids, starts, background, height, width)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(
+                means, quats, scales, sh, background, view, intrinsics,
+                records, counts, ids, starts, transmittance, last,
+            )  # fmt: skip
+            ctx.size = height, width
+        return rgb, alpha, depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_rgb, grad_alpha, grad_depth):
+        (
+            means, quats, scales, sh, background, view, intrinsics,
+            records, counts, ids, starts, transmittance, last,
+        ) = ctx.saved_tensors  # fmt: skip
+        grad_rgb, grad_alpha, grad_depth = (g.float().contiguous() for g in (grad_rgb, grad_alpha, grad_depth))
+        gradients: tuple[Tensor | None, ...] = (None,) * 5
+        with torch.cuda.device_of(means):
+            if any(ctx.needs_input_grad[:5]):
+                record_gradients = blend_gradient(
+                    records, ids, starts, background, transmittance, last, grad_rgb, grad_alpha, grad_depth
+                )
+                gradients = project_gradient(
+                    means, quats, scales, sh, view, intrinsics, counts, records, record_gradients, *ctx.size
+                )
+            grad_background = None
+            if ctx.needs_input_grad[5]:
+                grad_background = torch.einsum("chwk,chw->ck", grad_rgb, transmittance).reshape(background.shape)
+        return *gradients, grad_background, *(None,) * 6
+
+
+def rasterize_triton(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    view: Tensor,
+    intrinsics: Tensor,
+    background: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Render S scenes from V views each; shapes as in :mod:`bozzetto.raster.api`, float32 and contiguous.
+
+    Returns:
+        rgb [S, V, H, W, 3], alpha [S, V, H, W], depth [S, V, H, W].
+
+    Raises:
+        ValueError: for tensors that are not on a CUDA device (unless Triton interprets).
+    """
+    scenes, n = means.shape[:2]
+    views = view.shape[1]
+    if not means.is_cuda and not isinstance(blend_kernel, InterpretedFunction):
+        raise ValueError(
+            f"the triton rasterizer needs tensors on a CUDA device, these are on {means.device}; "
+            "move them there or use backend='cpu'"
+        )
+    if scenes * views == 0 or n == 0:
+        rgb = background[:, :, None, None, :].expand(scenes, views, height, width, 3).contiguous()
+        return rgb, rgb.new_zeros(rgb.shape[:-1]), rgb.new_zeros(rgb.shape[:-1])
+    with torch.cuda.device_of(means):
+        rgb, alpha, depth = _Rasterize.apply(
+            means, quats, scales, opacities, sh, background, view, intrinsics, height, width, float(near), float(far)
+        )
+    shape = (scenes, views, height, width)
+    return rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape)

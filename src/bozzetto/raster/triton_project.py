@@ -1,0 +1,224 @@
+"""Projection of Gaussians to every view (steps 1 to 3 of :mod:`bozzetto.raster.reference`) as a Triton kernel.
+
+Each Gaussian becomes, in each view, a *record* of 10 floats: centre x, y (pixels), conic xx, xy, yy, opacity, colour
+r, g, b (before the clamp at 0), camera z; and a rectangle of the tiles that it can reach with alpha >= 1/255.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .triton_sh import camera_centre, sh_colour, unit_direction
+
+TILE = 16  # pixels along each side of a tile
+RECORD = 10  # floats
+BLOCK = 128
+
+LARGEST = tl.constexpr(3.4028234e38)
+
+
+@triton.jit
+def unit_quaternion(quats, mask):
+    """Normalised quaternion (w, x, y, z) and its length before."""
+    w = tl.load(quats + 0, mask=mask, other=0.0)
+    x = tl.load(quats + 1, mask=mask, other=0.0)
+    y = tl.load(quats + 2, mask=mask, other=0.0)
+    z = tl.load(quats + 3, mask=mask, other=0.0)
+    length = tl.sqrt(w * w + x * x + y * y + z * z)
+    inverse = 1.0 / tl.maximum(length, 1e-12)
+    return w * inverse, x * inverse, y * inverse, z * inverse, length
+
+
+@triton.jit
+def rotation_matrix(w, x, y, z):
+    """Row-major entries of the rotation of a unit quaternion."""
+    return (
+        1.0 - 2.0 * (y * y + z * z),
+        2.0 * (x * y - w * z),
+        2.0 * (x * z + w * y),
+        2.0 * (x * y + w * z),
+        1.0 - 2.0 * (x * x + z * z),
+        2.0 * (y * z - w * x),
+        2.0 * (x * z - w * y),
+        2.0 * (y * z + w * x),
+        1.0 - 2.0 * (x * x + y * y),
+    )
+
+
+@triton.jit
+def load_camera(view, intrinsics):
+    """Upper three rows of the view matrix, then fx, fy, cx, cy: 16 scalars."""
+    return (
+        tl.load(view + 0),
+        tl.load(view + 1),
+        tl.load(view + 2),
+        tl.load(view + 3),
+        tl.load(view + 4),
+        tl.load(view + 5),
+        tl.load(view + 6),
+        tl.load(view + 7),
+        tl.load(view + 8),
+        tl.load(view + 9),
+        tl.load(view + 10),
+        tl.load(view + 11),
+        tl.load(intrinsics + 0),
+        tl.load(intrinsics + 1),
+        tl.load(intrinsics + 2),
+        tl.load(intrinsics + 3),
+    )
+
+
+@triton.jit
+def clamp_ratio(ratio, f, c, size):
+    """x/z (or y/z) clamped to the image widened by 15 % of its size on both sides."""
+    border = 0.15 * size
+    return tl.minimum(tl.maximum(ratio, -(c + border) / f), (size - c + border) / f)
+
+
+@triton.jit
+def finite(x):
+    return tl.abs(x) <= LARGEST
+
+
+@triton.jit(do_not_specialize=["N", "V", "height", "width", "near", "far"])
+def project_kernel(
+    means, quats, scales, opacities, sh, view, intrinsics, records, corners, spans, counts,
+    N, V, height, width, near, far,
+    K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK Gaussians of one scene in one view."""
+    blocks = tl.cdiv(N, BLOCK)
+    camera = tl.program_id(0) // blocks
+    n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    mask = n < N
+    row = (camera // V).to(tl.int64) * N + n
+    slot = camera.to(tl.int64) * N + n
+    view += camera.to(tl.int64) * 16
+    intrinsics += camera.to(tl.int64) * 4
+    w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(view, intrinsics)
+
+    mx = tl.load(means + row * 3 + 0, mask=mask, other=0.0)
+    my = tl.load(means + row * 3 + 1, mask=mask, other=0.0)
+    mz = tl.load(means + row * 3 + 2, mask=mask, other=0.0)
+    x = w00 * mx + w01 * my + w02 * mz + t0
+    y = w10 * mx + w11 * my + w12 * mz + t1
+    z = w20 * mx + w21 * my + w22 * mz + t2
+    keep = mask & (z > near) & (z < far)
+    inverse_z = 1.0 / z
+    u = x * inverse_z
+    v = y * inverse_z
+    px = fx * u + cx
+    py = fy * v + cy
+    u = clamp_ratio(u, fx, cx, width)
+    v = clamp_ratio(v, fy, cy, height)
+
+    # Rows of J W R S; their products are the projected covariance.
+    qw, qx, qy, qz, _ = unit_quaternion(quats + row * 4, mask)
+    r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation_matrix(qw, qx, qy, qz)
+    s0 = tl.load(scales + row * 3 + 0, mask=mask, other=0.0)
+    s1 = tl.load(scales + row * 3 + 1, mask=mask, other=0.0)
+    s2 = tl.load(scales + row * 3 + 2, mask=mask, other=0.0)
+    j00 = fx * inverse_z
+    j02 = -j00 * u
+    j11 = fy * inverse_z
+    j12 = -j11 * v
+    a0 = j00 * w00 + j02 * w20
+    a1 = j00 * w01 + j02 * w21
+    a2 = j00 * w02 + j02 * w22
+    b0 = j11 * w10 + j12 * w20
+    b1 = j11 * w11 + j12 * w21
+    b2 = j11 * w12 + j12 * w22
+    p0 = (a0 * r00 + a1 * r10 + a2 * r20) * s0
+    p1 = (a0 * r01 + a1 * r11 + a2 * r21) * s1
+    p2 = (a0 * r02 + a1 * r12 + a2 * r22) * s2
+    q0 = (b0 * r00 + b1 * r10 + b2 * r20) * s0
+    q1 = (b0 * r01 + b1 * r11 + b2 * r21) * s1
+    q2 = (b0 * r02 + b1 * r12 + b2 * r22) * s2
+    pp = p0 * p0 + p1 * p1 + p2 * p2
+    qq = q0 * q0 + q1 * q1 + q2 * q2
+    xx = pp + 0.3
+    xy = p0 * q0 + p1 * q1 + p2 * q2
+    yy = qq + 0.3
+    # |p|^2 |q|^2 - (p q)^2 = |p x q|^2 (Lagrange): positive in any arithmetic, unlike xx yy - xy^2.
+    n0 = p1 * q2 - p2 * q1
+    n1 = p2 * q0 - p0 * q2
+    n2 = p0 * q1 - p1 * q0
+    determinant = n0 * n0 + n1 * n1 + n2 * n2 + 0.3 * (pp + qq) + 0.09
+    conic_xx = yy / determinant
+    conic_xy = -xy / determinant
+    conic_yy = xx / determinant
+
+    dx = mx
+    dy = my
+    dz = mz
+    if K > 1:
+        ex, ey, ez = camera_centre(view)
+        dx, dy, dz, _ = unit_direction(mx, my, mz, ex, ey, ez)
+    red, green, blue = sh_colour(sh + row * (K * 3), dx, dy, dz, mask, K)
+    opacity = tl.load(opacities + row, mask=mask, other=0.0)
+
+    keep = keep & finite(px) & finite(py) & finite(xx) & finite(xy) & finite(yy) & finite(determinant)
+    keep = keep & finite(conic_xx) & finite(conic_xy) & finite(conic_yy)
+    keep = keep & finite(red) & finite(green) & finite(blue) & finite(opacity) & (opacity >= 1.0 / 255.0)
+
+    # alpha >= 1/255 needs sigma <= ln(255 opacity); a little more allows for rounding. The ellipse of that level
+    # reaches sqrt(2 level xx) to the sides and sqrt(2 level yy) up and down.
+    level = tl.log(255.0 * tl.where(keep, opacity, 1.0)) + 2e-3
+    reach_x = tl.sqrt(2.0 * level * xx)
+    reach_y = tl.sqrt(2.0 * level * yy)
+    left = tl.maximum(tl.ceil(px - reach_x - 0.5), 0.0)
+    right = tl.minimum(tl.floor(px + reach_x - 0.5), width - 1.0)
+    top = tl.maximum(tl.ceil(py - reach_y - 0.5), 0.0)
+    bottom = tl.minimum(tl.floor(py + reach_y - 0.5), height - 1.0)
+    keep = keep & (left <= right) & (top <= bottom)
+    tile_x = tl.where(keep, left, 0.0).to(tl.int32) // TILE
+    tile_y = tl.where(keep, top, 0.0).to(tl.int32) // TILE
+    across = tl.where(keep, tl.where(keep, right, 0.0).to(tl.int32) // TILE - tile_x + 1, 0)
+    down = tl.where(keep, tl.where(keep, bottom, 0.0).to(tl.int32) // TILE - tile_y + 1, 0)
+    tl.store(corners + slot, tile_x | (tile_y << 16), mask=mask)
+    tl.store(spans + slot, across | (down << 16), mask=mask)
+    tl.store(counts + slot, across * down, mask=mask)
+
+    out = records + slot * 10
+    tl.store(out + 0, px, mask=keep)
+    tl.store(out + 1, py, mask=keep)
+    tl.store(out + 2, conic_xx, mask=keep)
+    tl.store(out + 3, conic_xy, mask=keep)
+    tl.store(out + 4, conic_yy, mask=keep)
+    tl.store(out + 5, opacity, mask=keep)
+    tl.store(out + 6, red, mask=keep)
+    tl.store(out + 7, green, mask=keep)
+    tl.store(out + 8, blue, mask=keep)
+    tl.store(out + 9, z, mask=keep)
+
+
+def project(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    sh: Tensor,
+    view: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Records [S * V, N, 10] and, as int32 [S * V * N], corner and span (x | y << 16, in tiles) and number of tiles.
+
+    A Gaussian that is culled in a view has no tiles there, and its record is not written.
+    """
+    scenes, n = means.shape[:2]
+    cameras = scenes * view.shape[1]
+    records = means.new_empty(cameras, n, RECORD)
+    corners, spans, counts = (torch.empty(cameras * n, dtype=torch.int32, device=means.device) for _ in range(3))
+    project_kernel[(triton.cdiv(n, BLOCK) * cameras,)](
+        means, quats, scales, opacities, sh, view, intrinsics, records, corners, spans, counts,
+        n, view.shape[1], height, width, near, far,
+        K=sh.shape[2], TILE=TILE, BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    return records, corners, spans, counts

@@ -1,0 +1,228 @@
+"""From gradients of the records back to means, quaternions, scales, opacities and SH coefficients (Triton kernels)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .triton_project import clamp_ratio, load_camera, rotation_matrix, unit_quaternion
+from .triton_sh import camera_centre, sh_basis_gradient, sh_gradient_kernel, unit_direction
+
+BLOCK = 128
+
+
+@triton.jit(do_not_specialize=["N", "V", "height", "width"])
+def project_gradient_kernel(
+    means, quats, scales, sh, view, intrinsics, counts, records, record_gradients,
+    grad_means, grad_quats, grad_scales, grad_opacities,
+    N, V, height, width,
+    K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK Gaussians of one scene, summed over its views."""
+    blocks = tl.cdiv(N, BLOCK)
+    scene = tl.program_id(0) // blocks
+    n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    mask = n < N
+    row = scene.to(tl.int64) * N + n
+    mx = tl.load(means + row * 3 + 0, mask=mask, other=0.0)
+    my = tl.load(means + row * 3 + 1, mask=mask, other=0.0)
+    mz = tl.load(means + row * 3 + 2, mask=mask, other=0.0)
+    s0 = tl.load(scales + row * 3 + 0, mask=mask, other=0.0)
+    s1 = tl.load(scales + row * 3 + 1, mask=mask, other=0.0)
+    s2 = tl.load(scales + row * 3 + 2, mask=mask, other=0.0)
+    qw, qx, qy, qz, length = unit_quaternion(quats + row * 4, mask)
+    r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation_matrix(qw, qx, qy, qz)
+
+    zero = tl.zeros([BLOCK], tl.float32)
+    gmx, gmy, gmz, gopacity = zero, zero, zero, zero
+    # Gradient of the matrix R S, whose product with its transpose is the covariance.
+    h00, h01, h02, h10, h11, h12, h20, h21, h22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+    seen = tl.zeros([BLOCK], tl.int32)
+    camera = scene.to(tl.int64) * V
+    last = camera + V
+    while camera < last:
+        w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
+            view + camera * 16, intrinsics + camera * 4
+        )
+        slot = camera * N + n
+        drawn = tl.load(counts + slot, mask=mask, other=0) > 0
+        seen = tl.where(drawn, 1, seen)
+        record = records + slot * 10
+        gradient = record_gradients + slot * 10
+        xx = tl.load(record + 2, mask=drawn, other=0.0)
+        xy = tl.load(record + 3, mask=drawn, other=0.0)
+        yy = tl.load(record + 4, mask=drawn, other=0.0)
+        gpx = tl.load(gradient + 0, mask=drawn, other=0.0)
+        gpy = tl.load(gradient + 1, mask=drawn, other=0.0)
+        gxx = tl.load(gradient + 2, mask=drawn, other=0.0)
+        gxy = 0.5 * tl.load(gradient + 3, mask=drawn, other=0.0)
+        gyy = tl.load(gradient + 4, mask=drawn, other=0.0)
+        gopacity += tl.load(gradient + 5, mask=drawn, other=0.0)
+        gz = tl.load(gradient + 9, mask=drawn, other=0.0)
+
+        # Inverse of a symmetric matrix Q = C^-1: dC = -Q dQ Q.
+        e00 = gxx * xx + gxy * xy
+        e01 = gxx * xy + gxy * yy
+        e10 = gxy * xx + gyy * xy
+        e11 = gxy * xy + gyy * yy
+        cxx = -(xx * e00 + xy * e10)
+        cxy = -(xx * e01 + xy * e11)
+        cyy = -(xy * e01 + yy * e11)
+
+        x = w00 * mx + w01 * my + w02 * mz + t0
+        y = w10 * mx + w11 * my + w12 * mz + t1
+        z = w20 * mx + w21 * my + w22 * mz + t2
+        inverse_z = 1.0 / tl.where(drawn, z, 1.0)
+        u = x * inverse_z
+        v = y * inverse_z
+        cu = clamp_ratio(u, fx, cx, width)
+        cv = clamp_ratio(v, fy, cy, height)
+        j00 = fx * inverse_z
+        j02 = -j00 * cu
+        j11 = fy * inverse_z
+        j12 = -j11 * cv
+        # m = W R S, row by row; a and b the rows of J m, C = [a; b] [a; b]^T + 0.3 I.
+        m00 = (w00 * r00 + w01 * r10 + w02 * r20) * s0
+        m01 = (w00 * r01 + w01 * r11 + w02 * r21) * s1
+        m02 = (w00 * r02 + w01 * r12 + w02 * r22) * s2
+        m10 = (w10 * r00 + w11 * r10 + w12 * r20) * s0
+        m11 = (w10 * r01 + w11 * r11 + w12 * r21) * s1
+        m12 = (w10 * r02 + w11 * r12 + w12 * r22) * s2
+        m20 = (w20 * r00 + w21 * r10 + w22 * r20) * s0
+        m21 = (w20 * r01 + w21 * r11 + w22 * r21) * s1
+        m22 = (w20 * r02 + w21 * r12 + w22 * r22) * s2
+        a0 = j00 * m00 + j02 * m20
+        a1 = j00 * m01 + j02 * m21
+        a2 = j00 * m02 + j02 * m22
+        b0 = j11 * m10 + j12 * m20
+        b1 = j11 * m11 + j12 * m21
+        b2 = j11 * m12 + j12 * m22
+        ga0 = 2.0 * (cxx * a0 + cxy * b0)
+        ga1 = 2.0 * (cxx * a1 + cxy * b1)
+        ga2 = 2.0 * (cxx * a2 + cxy * b2)
+        gb0 = 2.0 * (cxy * a0 + cyy * b0)
+        gb1 = 2.0 * (cxy * a1 + cyy * b1)
+        gb2 = 2.0 * (cxy * a2 + cyy * b2)
+
+        # W^T (J^T [ga; gb]), column by column.
+        k0 = j00 * ga0
+        k1 = j11 * gb0
+        k2 = j02 * ga0 + j12 * gb0
+        h00 += tl.where(drawn, w00 * k0 + w10 * k1 + w20 * k2, 0.0)
+        h10 += tl.where(drawn, w01 * k0 + w11 * k1 + w21 * k2, 0.0)
+        h20 += tl.where(drawn, w02 * k0 + w12 * k1 + w22 * k2, 0.0)
+        k0 = j00 * ga1
+        k1 = j11 * gb1
+        k2 = j02 * ga1 + j12 * gb1
+        h01 += tl.where(drawn, w00 * k0 + w10 * k1 + w20 * k2, 0.0)
+        h11 += tl.where(drawn, w01 * k0 + w11 * k1 + w21 * k2, 0.0)
+        h21 += tl.where(drawn, w02 * k0 + w12 * k1 + w22 * k2, 0.0)
+        k0 = j00 * ga2
+        k1 = j11 * gb2
+        k2 = j02 * ga2 + j12 * gb2
+        h02 += tl.where(drawn, w00 * k0 + w10 * k1 + w20 * k2, 0.0)
+        h12 += tl.where(drawn, w01 * k0 + w11 * k1 + w21 * k2, 0.0)
+        h22 += tl.where(drawn, w02 * k0 + w12 * k1 + w22 * k2, 0.0)
+
+        # J's entries, then the ratios u and v (through the clamp only where it did not act), then camera x, y, z.
+        g00 = ga0 * m00 + ga1 * m01 + ga2 * m02
+        g02 = ga0 * m20 + ga1 * m21 + ga2 * m22
+        g11 = gb0 * m10 + gb1 * m11 + gb2 * m12
+        g12 = gb0 * m20 + gb1 * m21 + gb2 * m22
+        gu = fx * gpx + tl.where(cu == u, -j00 * g02, 0.0)
+        gv = fy * gpy + tl.where(cv == v, -j11 * g12, 0.0)
+        g_inverse = fx * (g00 - cu * g02) + fy * (g11 - cv * g12) + gu * x + gv * y
+        gx = gu * inverse_z
+        gy = gv * inverse_z
+        gz -= g_inverse * inverse_z * inverse_z
+        gmx += tl.where(drawn, w00 * gx + w10 * gy + w20 * gz, 0.0)
+        gmy += tl.where(drawn, w01 * gx + w11 * gy + w21 * gz, 0.0)
+        gmz += tl.where(drawn, w02 * gx + w12 * gy + w22 * gz, 0.0)
+
+        if K > 1:
+            red = drawn & (tl.load(record + 6, mask=drawn, other=-1.0) >= 0.0)
+            green = drawn & (tl.load(record + 7, mask=drawn, other=-1.0) >= 0.0)
+            blue = drawn & (tl.load(record + 8, mask=drawn, other=-1.0) >= 0.0)
+            gr = tl.load(gradient + 6, mask=red, other=0.0)
+            gg = tl.load(gradient + 7, mask=green, other=0.0)
+            gb = tl.load(gradient + 8, mask=blue, other=0.0)
+            ex, ey, ez = camera_centre(view + camera * 16)
+            dx, dy, dz, inverse = unit_direction(mx, my, mz, ex, ey, ez)
+            gdx, gdy, gdz = zero, zero, zero
+            for k in tl.static_range(1, K):
+                coefficient = sh + (row * K + k) * 3
+                share = gr * tl.load(coefficient + 0, mask=drawn, other=0.0)
+                share += gg * tl.load(coefficient + 1, mask=drawn, other=0.0)
+                share += gb * tl.load(coefficient + 2, mask=drawn, other=0.0)
+                bx, by, bz = sh_basis_gradient(k, dx, dy, dz)
+                gdx += share * bx
+                gdy += share * by
+                gdz += share * bz
+            # Normalisation keeps the part across the direction.
+            along = gdx * dx + gdy * dy + gdz * dz
+            gmx += tl.where(drawn, (gdx - along * dx) * inverse, 0.0)
+            gmy += tl.where(drawn, (gdy - along * dy) * inverse, 0.0)
+            gmz += tl.where(drawn, (gdz - along * dz) * inverse, 0.0)
+        camera += 1
+
+    tl.store(grad_means + row * 3 + 0, gmx, mask=mask)
+    tl.store(grad_means + row * 3 + 1, gmy, mask=mask)
+    tl.store(grad_means + row * 3 + 2, gmz, mask=mask)
+    tl.store(grad_opacities + row, gopacity, mask=mask)
+    # Where no view drew it, the Gaussian may hold NaN.
+    good = seen > 0
+    tl.store(grad_scales + row * 3 + 0, tl.where(good, h00 * r00 + h10 * r10 + h20 * r20, 0.0), mask=mask)
+    tl.store(grad_scales + row * 3 + 1, tl.where(good, h01 * r01 + h11 * r11 + h21 * r21, 0.0), mask=mask)
+    tl.store(grad_scales + row * 3 + 2, tl.where(good, h02 * r02 + h12 * r12 + h22 * r22, 0.0), mask=mask)
+    h00 *= s0
+    h10 *= s0
+    h20 *= s0
+    h01 *= s1
+    h11 *= s1
+    h21 *= s1
+    h02 *= s2
+    h12 *= s2
+    h22 *= s2
+    gw = 2.0 * (qx * (h21 - h12) + qy * (h02 - h20) + qz * (h10 - h01))
+    gx = 2.0 * (qy * (h01 + h10) + qz * (h02 + h20) + qw * (h21 - h12) - 2.0 * qx * (h11 + h22))
+    gy = 2.0 * (qx * (h01 + h10) + qz * (h12 + h21) + qw * (h02 - h20) - 2.0 * qy * (h00 + h22))
+    gz = 2.0 * (qx * (h02 + h20) + qy * (h12 + h21) + qw * (h10 - h01) - 2.0 * qz * (h00 + h11))
+    along = gw * qw + gx * qx + gy * qy + gz * qz
+    good = good & (length > 1e-12)
+    inverse = 1.0 / tl.where(good, length, 1.0)
+    tl.store(grad_quats + row * 4 + 0, tl.where(good, (gw - along * qw) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 1, tl.where(good, (gx - along * qx) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 2, tl.where(good, (gy - along * qy) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), mask=mask)
+
+
+def project_gradient(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    sh: Tensor,
+    view: Tensor,
+    intrinsics: Tensor,
+    counts: Tensor,
+    records: Tensor,
+    record_gradients: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of means, quats, scales, opacities and sh, each in the shape of its tensor."""
+    scenes, n = means.shape[:2]
+    views, k = view.shape[1], sh.shape[2]
+    grad_means, grad_quats, grad_scales = (torch.empty_like(t) for t in (means, quats, scales))
+    grad_opacities = means.new_empty(scenes, n)
+    grad_sh = torch.empty_like(sh)
+    grid = (triton.cdiv(n, BLOCK) * scenes,)
+    project_gradient_kernel[grid](
+        means, quats, scales, sh, view, intrinsics, counts, records, record_gradients,
+        grad_means, grad_quats, grad_scales, grad_opacities,
+        n, views, height, width,
+        K=k, BLOCK=BLOCK, num_warps=4,
+    )  # fmt: skip
+    sh_gradient_kernel[grid](means, view, records, record_gradients, grad_sh, n, views, K=k, BLOCK=BLOCK, num_warps=4)
+    return grad_means, grad_quats, grad_scales, grad_opacities, grad_sh
