@@ -1,0 +1,100 @@
+"""The light of a scene and the shading model.
+
+A surface point with unit normal n, texture colour t and base colour c (all sRGB values, used as they are) is lit by::
+
+    half(x)  = (0.5 + 0.5 x)^2                                   half-Lambert: soft, never fully black on the far side
+    light    = ambient + mix(ground, sky, 0.5 + 0.5 n.y) + sum_l colors_l half(n . directions_l)
+    colour   = min(t c light, 1)
+    gloss    = specular sum_l luminance_l max(n . h_l, 0)^shininess,  h_l half way between light and eye (n . directions_l > 0)
+    result   = colour + min(gloss, 1) (1 - colour)
+
+The directions live in the world, so that all views of one object agree. When ambient + sky + sum of colors is at most 1
+per channel a white surface never saturates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass
+class Lights:
+    """Lights of B scenes, each with L directional lights.
+
+    Attributes:
+        ambient: [B, 3], from everywhere.
+        sky, ground: [B, 3], added for normals that look up (+y) and down; in between they mix.
+        directions: [B, L, 3] unit vectors from the surface *towards* the light, world axes.
+        colors: [B, L, 3], strength times colour of each directional light.
+        specular: [B], strength of the white highlight (0: matte, the default: highlights move with the eye, which
+            colours without view dependence cannot express). shininess: [B], its exponent.
+    """
+
+    ambient: Tensor
+    sky: Tensor
+    ground: Tensor
+    directions: Tensor
+    colors: Tensor
+    specular: Tensor
+    shininess: Tensor
+
+    @classmethod
+    def default(cls, batch: int) -> Lights:
+        """A bright neutral studio: a key light above the front right, a weak fill from the left, soft sky."""
+        directions = F.normalize(torch.tensor([[0.45, 0.65, 0.6], [-0.7, 0.25, 0.45], [0.1, 0.4, -0.9]]), dim=-1)
+        strengths = torch.tensor([0.28, 0.10, 0.05])
+        return cls(
+            ambient=torch.full((batch, 3), 0.45),
+            sky=torch.full((batch, 3), 0.12),
+            ground=torch.full((batch, 3), 0.03),
+            directions=directions.expand(batch, 3, 3).clone(),
+            colors=strengths[:, None].expand(3, 3).expand(batch, 3, 3).clone(),
+            specular=torch.zeros(batch),
+            shininess=torch.full((batch,), 24.0),
+        )
+
+    @classmethod
+    def random(cls, batch: int, generator: torch.Generator | None = None, glossy: float = 0.0) -> Lights:
+        """Varied but always readable light: random directions, strengths and slight tints; white stays below 1.
+
+        ``glossy`` is the share of scenes that get a highlight (strength up to 0.3). ``generator`` is a CPU generator.
+        """
+
+        def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+            return low + (high - low) * torch.rand(*shape, generator=generator)
+
+        direction = torch.randn(batch, 3, 3, generator=generator)
+        direction[..., 1] = direction[..., 1].abs() * 1.2 - 0.3  # mostly from above
+        tint = 1.0 + uniform(batch, 4, 3, low=-0.08, high=0.08)
+        ambient = uniform(batch, 1, low=0.3, high=0.65) * tint[:, 0]
+        sky = uniform(batch, 1, low=0.0, high=0.2).expand(batch, 3)
+        strength = uniform(batch, 3, 1) * torch.tensor([1.0, 0.5, 0.35])[:, None]
+        colors = strength / strength.sum(1, keepdim=True).clamp_min(1e-3) * tint[:, 1:]
+        # What is left below the wanted white goes to the directional lights.
+        white = uniform(batch, 1, low=0.85, high=1.0)
+        room = (white - ambient - sky).clamp_min(0.05)
+        colors = colors * (room / colors.sum(1))[:, None]
+        shiny = (uniform(batch) < glossy).float()
+        return cls(
+            ambient=ambient,
+            sky=sky.clone(),
+            ground=sky * uniform(batch, 1, high=0.5),
+            directions=F.normalize(direction, dim=-1),
+            colors=colors,
+            specular=shiny * uniform(batch, low=0.05, high=0.3),
+            shininess=uniform(batch, low=8.0, high=64.0),
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Lights:
+        return Lights(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
+
+    def tables(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """What the kernels read: [B, 12] (ambient, sky, ground, specular, shininess, 0) and [B, L, 6] (direction, colour)."""
+        last = torch.stack([self.specular, self.shininess, torch.zeros_like(self.specular)], dim=-1)  # [B, 3]
+        base = torch.cat([self.ambient, self.sky, self.ground, last], dim=-1)
+        lamps = torch.cat([self.directions, self.colors], dim=-1)
+        return (x.to(device=device, dtype=torch.float32).contiguous() for x in (base, lamps))
