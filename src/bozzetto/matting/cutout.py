@@ -10,10 +10,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ForegroundError
-from .refine import clean_edges, guided_filter
+from .recenter import bounding_box
+from .refine import clean_edges, edge_width, guided_filter
 from .u2netp import U2NetP, saliency
 
 Box = tuple[float, float, float, float]
@@ -79,8 +81,12 @@ def cutout(
         alpha = alpha * largest_component(alpha > 0.5)
     if float((alpha > 0.5).float().mean()) < SMALLEST:
         raise ForegroundError(f"no foreground was found in the picture; {ADVICE}")
+    top, bottom, left, right = bounding_box(alpha > 0)
+    rgb, alpha = rgb[top:bottom, left:right], alpha[top:bottom, left:right]
     result = image.new_zeros(height, width, 4)
-    result[y0:y1, x0:x1] = torch.cat([clean_edges(rgb, alpha), alpha[..., None]], dim=-1)
+    result[y0 + top : y0 + bottom, x0 + left : x0 + right] = torch.cat(
+        [clean_edges(rgb, alpha, edge_width(height, width)), alpha[..., None]], dim=-1
+    )
     return result
 
 
@@ -127,13 +133,11 @@ def largest_component(mask: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    largest = ndimage.binary_dilation(labels == sizes.argmax(), iterations=2)
-    return torch.from_numpy(largest).to(mask.device, torch.float32)
+    largest = torch.from_numpy(labels == sizes.argmax()).to(mask.device, torch.float32)
+    return F.max_pool2d(largest[None], 5, stride=1, padding=2)[0]
 
 
 def _surroundings(mask: Tensor) -> tuple[int, int, int, int]:
-    from .recenter import bounding_box
-
     height, width = mask.shape
     top, bottom, left, right = bounding_box(largest_component(mask) > 0)
     margin = round(MARGIN * max(bottom - top, right - left)) + 1
