@@ -42,9 +42,7 @@ def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int) -> Ten
     rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
     flag = known.to(rgba)[:, :, None, None, None]
     picture = normalize_rgb(rgb * alpha + 1 - alpha) * flag
-    return torch.cat(
-        [picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)], dim=2
-    )
+    return torch.cat([picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)], dim=2)
 
 
 def canonical_frame(cameras: Cameras) -> Tensor:

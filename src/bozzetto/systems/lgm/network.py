@@ -208,9 +208,7 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels * config.patch**2, down[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             [
-                DownBlock(
-                    down[max(i - 1, 0)], c, layers, i < len(down) - 1, config.down_attention[i], heads
-                )
+                DownBlock(down[max(i - 1, 0)], c, layers, i < len(down) - 1, config.down_attention[i], heads)
                 for i, c in enumerate(down)
             ]
         )

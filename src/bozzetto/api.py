@@ -1,0 +1,201 @@
+"""The public functions: pictures in, :class:`Asset` out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .asset import Asset, Progress, timed, versions
+from .camera import Cameras
+from .errors import CameraError, ImageError, InputError
+from .gaussians import Gaussians
+from .zoo import find_entry, load
+from .zoo.entries import ENTRIES
+
+Picture = str | PathLike[str] | Tensor  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" (CUDA where there is one), "cpu" or "cuda"; raises :class:`InputError` for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu (or auto)")
+    return chosen
+
+
+def image_to_3d(
+    photo: Picture,
+    *,
+    model: str = "lgm-mini",
+    seed: int = 0,
+    mesh: bool = True,
+    matting: bool = True,
+    crop: tuple[int, int, int, int] | None = None,
+    elevation: float = 0.0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Asset:
+    """One photo of an object -> a 3D object.
+
+    Args:
+        photo: file or picture; one with an alpha channel is used as it is, any other is cut out (``matting``).
+        model: a zoo name that takes a photo, or a weights file.
+        seed: for models that draw random numbers; recorded in the report.
+        mesh: also make a textured mesh.
+        matting: False uses the whole picture as the object.
+        crop: (x0, y0, x1, y1) in pixels; only what lies inside is looked at.
+        elevation: degrees by which the photo was taken from above; the result then stands upright.
+        device: "auto", "cpu" or "cuda".
+        progress: called with (stage, share done).
+
+    Returns:
+        :class:`Asset`, y up, the photo's side facing +z.
+    """
+    from .matting.cutout import cutout
+    from .matting.recenter import recenter
+    from .systems.lgm.reconstruct import reconstruct
+
+    target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
+    _require_input(model, "photo")
+    _seed(seed)
+    with timed(timings, "read"):
+        rgba = _picture(photo)
+    if not matting:
+        if crop is not None:
+            x0, y0, x1, y1 = crop
+            rgba = rgba[max(y0, 0) : y1, max(x0, 0) : x1]
+            if rgba.numel() == 0:
+                raise ImageError(f"the crop box {crop} lies outside of the picture")
+        if rgba.shape[-1] == 3:
+            rgba = torch.cat([rgba, torch.ones_like(rgba[..., :1])], dim=-1)
+    else:
+        with timed(timings, "matting"):
+            tell("cutting out the object", 0.0)
+            rgba = cutout(rgba, box=crop)
+    with timed(timings, "load_model"):
+        tell(f"loading {model}", 0.0)
+        network = load(model, str(target))
+    _require_head(network, model)
+    with timed(timings, "network"):
+        tell("reconstructing", 0.0)
+        config = network.config
+        square = recenter(rgba, size=config.input_size)
+        cameras = Cameras.orbit([0.0], elevation, config.radius, config.fov_y)
+        gaussians = reconstruct(network, square.permute(2, 0, 1)[None, None], cameras[None])[0].prune()
+    report = {"command": "image", "input": _name(photo), "model": model, "seed": seed, "device": str(target)}
+    report |= {"matting": matting, "elevation": elevation, "versions": versions(), "timings": timings}
+    return _finish(gaussians, report, mesh, progress)
+
+
+def views_to_3d(
+    images: Sequence[Picture],
+    cameras: Cameras,
+    *,
+    model: str = "lgm-mini",
+    seed: int = 0,
+    mesh: bool = True,
+    matting: bool = True,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Asset:
+    """Pictures of one object with known cameras -> a 3D object in the cameras' own world frame.
+
+    Any camera distance, orientation and object scale. Pictures with an alpha channel are used as they are, others are cut
+    out (``matting``); they may differ in size. lgm-mini uses at most four views (those that see the most different sides),
+    LGM up to eight; the report says which.
+    """
+    from .matting.cutout import cutout
+    from .systems.lgm.cameras import SLOTS
+    from .systems.lgm.reconstruct import MAX_VIEWS, reconstruct
+    from .systems.lgm.views import normalize_views, spread_views
+
+    target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
+    _require_input(model, "views")
+    _seed(seed)
+    if len(images) == 0:
+        raise InputError("there are no pictures; give at least one")
+    if cameras.batch_shape != (len(images),):
+        raise CameraError(
+            f"{len(images)} pictures need {len(images)} cameras, got a batch of {tuple(cameras.batch_shape)}"
+        )
+    with timed(timings, "load_model"):
+        tell(f"loading {model}", 0.0)
+        network = load(model, str(target))
+    limit = SLOTS if network.config.head == "ray" else MAX_VIEWS
+    used = spread_views(cameras, limit)
+    with timed(timings, "matting"):
+        pictures = []
+        for count, i in enumerate(used):
+            tell("cutting out the object", count / len(used))
+            rgba = _picture(images[i])
+            if matting:
+                rgba = cutout(rgba)
+            elif rgba.shape[-1] == 3:
+                rgba = torch.cat([rgba, torch.ones_like(rgba[..., :1])], dim=-1)
+            pictures.append(rgba)
+    with timed(timings, "network"):
+        tell("reconstructing", 0.0)
+        views = normalize_views(pictures, cameras[torch.tensor(used)], network.config.input_size)
+        gaussians = reconstruct(network, views.rgba[None], views.cameras[None])[0].prune()
+        gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
+    report = {"command": "views", "inputs": len(images), "views_used": used, "model": model, "seed": seed}
+    report |= {"device": str(target), "matting": matting, "versions": versions(), "timings": timings}
+    return _finish(gaussians, report, mesh, progress)
+
+
+def _finish(gaussians: Gaussians, report: dict[str, Any], mesh: bool, progress: Progress | None) -> Asset:
+    surface = None
+    if mesh:
+        from .surface import gaussians_to_mesh
+
+        with timed(report["timings"], "mesh"):
+            surface = gaussians_to_mesh(gaussians, progress=progress)
+    return Asset(gaussians, surface, report)
+
+
+def _picture(photo: Picture) -> Tensor:
+    """[H, W, 3 or 4] float in 0..1; four channels where the alpha means something or the array has it."""
+    from .files.images import read_image
+
+    if isinstance(photo, Tensor):
+        if photo.ndim != 3 or photo.shape[-1] not in (3, 4):
+            raise ImageError(f"a picture tensor must be [H, W, 3] or [H, W, 4], got {tuple(photo.shape)}")
+        photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo.float()
+        if not bool(torch.isfinite(photo).all()):
+            raise ImageError("the picture holds NaN or infinity")
+        return photo.clamp(0, 1)
+    read = read_image(photo)
+    return read.rgba if read.has_alpha else read.rgba[..., :3]
+
+
+def _name(photo: Picture) -> str:
+    return "tensor" if isinstance(photo, Tensor) else Path(photo).name
+
+
+def _require_input(model: str, kind: str) -> None:
+    if model not in ENTRIES:
+        return  # a file or a hub id: judged after loading
+    entry = find_entry(model)
+    if kind not in entry.inputs:
+        fitting = [e.name for e in ENTRIES.values() if kind in e.inputs]
+        raise InputError(f"{model} does not take a {kind.rstrip('s')} alone; models that do: {', '.join(fitting)}")
+
+
+def _require_head(network: torch.nn.Module, model: str) -> None:
+    if getattr(network.config, "head", None) != "ray":
+        raise InputError(
+            f"{model} needs posed views and cannot imagine unseen sides; use lgm-mini, or `bozzetto views`"
+        )
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)

@@ -1,0 +1,101 @@
+"""Random camera sets for training lgm-mini: which views a step gives the network, and which it asks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...camera import Cameras, look_at
+from .inputs import canonical_frame, query_cameras, to_frame
+
+SLOTS = 4  # views the network sees: known pictures first, then the sides it has to imagine
+
+
+@dataclass
+class ViewSet:
+    """Cameras of one training batch.
+
+    Attributes:
+        slots: (B, 4), in the network's frame (the first camera has no rotation).
+        known: [B, 4], 1 for slots with a picture.
+        novel: (B, n), in the network's frame.
+        frame: [B, 4, 4], world -> network frame (a rotation about the origin).
+        target: [B, 3], the world point that the network's frame has as its origin.
+    """
+
+    slots: Cameras
+    known: Tensor
+    novel: Cameras
+    frame: Tensor
+    target: Tensor
+
+    def world(self) -> Cameras:
+        """Slots and novel cameras in the object's world, (B, 4 + n), for rendering the object."""
+        both = to_frame(Cameras.cat([self.slots, self.novel], dim=1), self.frame.transpose(-1, -2))
+        pose = both.camera_to_world.clone()
+        pose[..., :3, 3] += self.target[:, None]
+        return Cameras(pose, both.intrinsics)
+
+
+def _orbit(azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Tensor:
+    """Poses [..., 4, 4] from degrees, y up."""
+    a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+    position = torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=-1) * radius[..., None]
+    return look_at(position)
+
+
+def sample_views(
+    batch: int, novel: int, generator: torch.Generator, *, object_radius: float = 0.6, target_jitter: float = 0.04
+) -> ViewSet:
+    """Draw the cameras of a batch (on the CPU).
+
+    Half of the objects are seen by LGM's camera (fov 49.1 degrees, distance 1.5), the others with 20 to 60 degrees from a
+    distance that fits the object. Half of the input sets are rings of four (neighbours 90 degrees apart, one elevation), the
+    others stand anywhere from 30 degrees below to 60 above, at unequal distances. One to four views are known.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    fov = torch.where(torch.rand(batch, generator=generator) < 0.5, torch.tensor(49.1), uniform(20, 60, batch))
+    fitting = object_radius / torch.sin(torch.deg2rad(fov) / 2) * uniform(1.0, 1.15, batch)
+    radius = torch.where(fov == 49.1, torch.tensor(1.5), fitting)
+    ring = torch.rand(batch, 1, generator=generator) < 0.5
+
+    first = uniform(0, 360, batch, 1)
+    ring_azimuth = first + torch.arange(SLOTS) * 90 + uniform(-5, 5, batch, SLOTS)
+    order = torch.stack([torch.randperm(SLOTS - 1, generator=generator) + 1 for _ in range(batch)])
+    order = torch.cat([torch.zeros(batch, 1, dtype=torch.long), order], dim=1)
+    ring_azimuth = ring_azimuth.gather(1, order)  # so that two known views may also be opposite
+    ring_elevation = (uniform(-10, 30, batch, 1) + uniform(-5, 5, batch, SLOTS)).expand(batch, SLOTS)
+    azimuth = torch.where(ring, ring_azimuth, uniform(0, 360, batch, SLOTS))
+    elevation = torch.where(ring, ring_elevation, uniform(-30, 60, batch, SLOTS))
+    distance = radius[:, None] * torch.where(ring, torch.ones(batch, SLOTS), uniform(0.95, 1.25, batch, SLOTS))
+
+    inputs = Cameras.from_fov(_orbit(azimuth, elevation, distance), fov[:, None].expand(batch, SLOTS))
+    frame = canonical_frame(inputs)
+    inputs = to_frame(inputs, frame)
+    # One view for a photo and four for a turntable are the common cases.
+    count = torch.multinomial(torch.tensor([0.4, 0.15, 0.1, 0.35]), batch, replacement=True, generator=generator) + 1
+    known = (torch.arange(SLOTS) < count[:, None]).float()
+    pose, intrinsics = inputs.camera_to_world.clone(), inputs.intrinsics.clone()
+    for k in range(1, SLOTS):
+        rows = count == k
+        if bool(rows.any()):
+            asked = query_cameras(inputs[rows][:, :k], SLOTS - k)
+            pose[rows, k:], intrinsics[rows, k:] = asked.camera_to_world, asked.intrinsics
+    slots = Cameras(pose, intrinsics)
+
+    novel_azimuth = (uniform(0, 1, batch, novel) + torch.arange(novel)) * (360 / max(novel, 1)) + uniform(
+        0, 360, batch, 1
+    )
+    sine = uniform(math.sin(math.radians(-30)), math.sin(math.radians(75)), batch, novel)
+    novel_elevation = torch.rad2deg(torch.asin(sine))
+    asked = Cameras.from_fov(
+        _orbit(novel_azimuth, novel_elevation, radius[:, None].expand(batch, novel)), fov[:, None].expand(batch, novel)
+    )
+    target = uniform(-target_jitter, target_jitter, batch, 3)
+    return ViewSet(slots, known, to_frame(asked, frame), frame, target)

@@ -1,0 +1,201 @@
+"""How lgm-mini is trained: procedural objects, one to four known views, supervision from eight rendered views.
+
+Expected on held-out procedural objects: see the model card beside the bundled weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...camera import Cameras
+from ...data.render import Lights, PackedObject, SceneBatch, render_objects
+from ...data.stream import ObjectStream
+from ...raster import rasterize
+from ...training.losses import ssim
+from .cameras import SLOTS, sample_views
+from .heads import ray_depth, ray_head
+from .inputs import mini_inputs
+from .network import LGM
+from .presets import preset
+from .reconstruct import resize_rgba
+
+
+@dataclass
+class MiniRecipe:
+    """Everything that decides what lgm-mini learns, apart from the optimiser.
+
+    Attributes:
+        batch_size: objects per step and process.
+        novel_views: supervised views that the network has not seen (the four slots are supervised too).
+        render_size: pixels of the supervision pictures; the network's input has the preset's size.
+        ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
+        depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a tenth.
+    """
+
+    preset: str = "mini"
+    batch_size: int = 16
+    novel_views: int = 4
+    render_size: int = 256
+    ssim_weight: float = 0.1
+    perceptual_weight: float = 0.0
+    perceptual_weights_file: str | None = None
+    depth_weight: float = 0.2
+    block: int = 1024
+    repeats: int = 2
+    workers: int = 0
+    texture_size: int = 128
+    evaluation_objects: int = 32
+    first_seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.config = preset(self.preset)
+        self._perceptual: nn.Module | None = None
+
+    def build(self) -> nn.Module:
+        model = LGM(self.config)
+        with torch.no_grad():  # start close to the input pictures: small corrections, visible splats
+            model.unet.conv_out.weight.mul_(0.4)
+            model.unet.conv_out.bias.zero_()
+            model.conv.weight.copy_(torch.eye(14)[:, :, None, None])
+            model.conv.bias.zero_()
+        return model
+
+    def describe(self) -> dict[str, Any]:
+        return {"system": "lgm", **asdict(self)}
+
+    # ---- data ---------------------------------------------------------------------------------------------------------
+
+    def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[dict[str, Any]]:
+        """Yield rendered batches; the next one's objects are fetched and packed while a step runs."""
+        stream = ObjectStream(
+            partial(make_packed_object, texture_size=self.texture_size),
+            self.batch_size,
+            seed=seed,
+            rank=rank,
+            world=world,
+            first_seed=self.first_seed,
+            block=self.block,
+            repeats=self.repeats,
+            workers=self.workers,
+        )
+        pin = device.type == "cuda"
+
+        def prepare(step: int) -> tuple[SceneBatch, Any, Lights]:
+            scene = SceneBatch.collate(stream.batch(step))
+            generator = torch.Generator().manual_seed(((seed * 1_000_003 + step) * 4099 + rank) % 2**63)
+            views = sample_views(self.batch_size, self.novel_views, generator)
+            lights = Lights.random(self.batch_size, generator)
+            return (scene.pin_memory() if pin else scene), views, lights
+
+        try:
+            with ThreadPoolExecutor(1) as ahead:
+                pending = ahead.submit(prepare, start)
+                step = start
+                while True:
+                    scene, views, lights = pending.result()
+                    step += 1
+                    pending = ahead.submit(prepare, step)
+                    yield self.render(scene, views, lights, device)
+        finally:
+            stream.close()
+
+    @torch.no_grad()
+    def render(self, scene: SceneBatch, views: Any, lights: Lights, device: torch.device) -> dict[str, Any]:
+        """Pictures of a batch: input slots at the network's size, targets for all views at the supervision size."""
+        size = self.config.input_size
+        scene = scene.to(device, non_blocking=True)
+        drawn = render_objects(scene, views.world().to(device), size, lights.to(device), outputs=("rgba", "depth"))
+        rgba = drawn.rgba.permute(0, 1, 4, 2, 3)  # [B, 4 + n, 4, S, S]
+        slots = views.slots.to(device)
+        return {
+            "rgba": rgba[:, :SLOTS].contiguous(),
+            "target": resize_rgba(rgba, self.render_size),
+            "depth": drawn.depth[:, :SLOTS],
+            "slots": slots,
+            "known": views.known.to(device),
+            "cameras": Cameras.cat([slots, views.novel.to(device)], dim=1),
+        }
+
+    # ---- objective ----------------------------------------------------------------------------------------------------
+
+    def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        slots, known, target = batch["slots"], batch["known"], batch["target"]
+        raw = model(mini_inputs(batch["rgba"], slots, known, self.config.input_size))
+        with torch.autocast(raw.device.type, enabled=False):
+            gaussians = ray_head(raw, slots, batch["rgba"], known)
+            drawn = rasterize(gaussians, batch["cameras"], self.render_size)
+            rgb, alpha = drawn.rgb, drawn.alpha[..., None]  # premultiplied, on black
+            goal = target.permute(0, 1, 3, 4, 2)  # [B, n, H, W, 4] straight
+            on_white = rgb + 1 - alpha
+            goal_on_white = goal[..., :3] * goal[..., 3:] + 1 - goal[..., 3:]
+            # On black too: white alone cannot tell a missing splat from a white one.
+            on_black, goal_on_black = rgb, goal[..., :3] * goal[..., 3:]
+            mse = F.mse_loss(on_white, goal_on_white)
+            parts = {"mse": mse, "mse_black": F.mse_loss(on_black, goal_on_black)}
+            parts["alpha"] = F.mse_loss(alpha, goal[..., 3:])
+            total = 0.5 * (mse + parts["mse_black"]) + parts["alpha"]
+            pictures = on_white.flatten(0, 1).permute(0, 3, 1, 2)  # [B*n, 3, H, W]
+            goals = goal_on_white.flatten(0, 1).permute(0, 3, 1, 2)
+            if self.ssim_weight:
+                parts["ssim"] = ssim(pictures, goals).mean()
+                total = total + self.ssim_weight * (1 - parts["ssim"])
+            if self.depth_weight:
+                parts["depth"] = depth_error(raw, batch)
+                total = total + self.depth_weight * (1 - 0.9 * progress) * parts["depth"]
+        if self.perceptual_weight:
+            parts["perceptual"] = self._perceptual_distance(pictures, goals)
+            total = total + self.perceptual_weight * parts["perceptual"]
+        parts["psnr"] = -10 * torch.log10(mse.detach().clamp_min(1e-10))
+        return total, parts
+
+    def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
+        if self._perceptual is None:
+            from ...training.perceptual import load_perceptual
+
+            self._perceptual = load_perceptual("mobilenet_v2", self.perceptual_weights_file).to(pictures.device)
+        return self._perceptual(pictures, goals).mean()
+
+    # ---- reports ------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
+        """Novel-view PSNR on held-out objects from one and from four views (see ``evaluation.py`` of this folder)."""
+        from .evaluation import evaluate_procedural
+
+        return evaluate_procedural(model, device, objects=self.evaluation_objects).numbers
+
+    def sample_picture(self, model: nn.Module, device: torch.device) -> Tensor:
+        """Rows of held-out objects: the input, then truth and prediction from four new sides."""
+        from .evaluation import evaluate_procedural
+
+        return evaluate_procedural(model, device, objects=8, sheet_rows=8).sheet
+
+
+def depth_error(raw: Tensor, batch: dict[str, Any]) -> Tensor:
+    """Mean |predicted - true| distance along the ray, world units, over the slot pixels that show the object."""
+    slots, depth = batch["slots"], batch["depth"]  # depth [B, 4, S, S]: camera z
+    size = raw.shape[-1]
+    alpha = batch["rgba"][:, :, 3]
+    step = depth.shape[-1] // size
+    centre = step // 2  # the sample nearest to the pixel's centre: averaging depth over an edge has no meaning
+    depth, alpha = depth[..., centre::step, centre::step], alpha[..., centre::step, centre::step]
+    _, directions = slots.rays(size)
+    forward = -slots.camera_to_world[..., None, None, :3, 2]
+    distance = depth / (directions * forward).sum(-1).clamp_min(1e-3)
+    weight = (alpha > 0.9) & (depth > 0)
+    error = (ray_depth(raw, slots) - distance).abs() * weight
+    return error.sum() / weight.sum().clamp_min(1)
+
+
+def make_packed_object(seed: int, texture_size: int = 128) -> PackedObject:
+    """One training object, generated and flattened; runs in worker processes."""
+    from ...data.procedural import generate_object
+
+    return PackedObject.pack(generate_object(seed, texture_size=texture_size))

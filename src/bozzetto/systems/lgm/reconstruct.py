@@ -1,0 +1,86 @@
+"""A loaded LGM network as a function: posed cut-outs -> Gaussians. Used by the pipelines and by the evaluation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...camera import Cameras
+from ...errors import InputError
+from ...gaussians import Gaussians
+from .cameras import SLOTS
+from .heads import lgm_head, ray_head
+from .inputs import canonical_frame, lgm_inputs, mini_inputs, query_cameras, to_frame
+from .network import LGM
+
+MAX_VIEWS = 8
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype:
+    """The arithmetic that is fastest at no visible cost: bf16 where the hardware multiplies it natively, else fp32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    if device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    check = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(check and check())
+
+
+@torch.no_grad()
+def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype | None = None) -> Gaussians:
+    """Gaussians [B, N] in the cameras' world frame; the object is expected at the origin, radius about 0.6.
+
+    Args:
+        model: network in evaluation mode; its device is used.
+        rgba: [B, K, 4, H, W] straight alpha, 1 <= K <= 8, any size (resized to the network's).
+        cameras: (B, K), looking at the object.
+        dtype: arithmetic of the network; None picks (:func:`autocast_dtype`).
+
+    lgm-mini fills up to four slots with cameras of its own when fewer views are given, and imagines what they see.
+    """
+    config = model.config
+    device = next(model.parameters()).device
+    b, k = rgba.shape[:2]
+    if not 1 <= k <= MAX_VIEWS:
+        raise InputError(f"LGM takes 1 to {MAX_VIEWS} views, got {k}")
+    dtype = dtype or autocast_dtype(device)
+    rgba = resize_rgba(rgba.to(device, torch.float32), config.input_size)
+    frame = canonical_frame(cameras.to(device, torch.float32))
+    slots = to_frame(cameras.to(device, torch.float32), frame)
+    if config.head == "ray":
+        known = torch.ones(b, k, device=device)
+        if k < SLOTS:
+            slots = Cameras.cat([slots, query_cameras(slots, SLOTS - k)], dim=1)
+            rgba = torch.cat([rgba, rgba.new_zeros(b, SLOTS - k, *rgba.shape[2:])], dim=1)
+            known = torch.cat([known, known.new_zeros(b, SLOTS - k)], dim=1)
+        inputs = mini_inputs(rgba, slots, known, config.input_size)
+    else:
+        # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
+        inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        raw = model(inputs).float()
+    gaussians = ray_head(raw, slots, rgba, known) if config.head == "ray" else lgm_head(raw, config.rotation)
+    back = [gaussians[i].transformed(frame[i].T) for i in range(b)]
+    return Gaussians(*(torch.stack(parts) for parts in zip(*(g.tensors() for g in back))))
+
+
+def resize_rgba(rgba: Tensor, size: int) -> Tensor:
+    """[B, V, 4, H, W] straight-alpha pictures -> [B, V, 4, size, size], weighted by alpha.
+
+    Whole-number shrinking averages areas; everything else is antialiased bilinear.
+    """
+    if rgba.shape[-2:] == (size, size):
+        return rgba.contiguous()
+    b, v, _, h, w = rgba.shape
+    flat = rgba.flatten(0, 1)
+    premultiplied = torch.cat([flat[:, :3] * flat[:, 3:], flat[:, 3:]], dim=1)
+    if h % size == 0 and w % size == 0:
+        small = F.interpolate(premultiplied, (size, size), mode="area")
+    else:
+        small = F.interpolate(premultiplied, (size, size), mode="bilinear", align_corners=False, antialias=True)
+    return torch.cat([small[:, :3] / small[:, 3:].clamp_min(1e-4), small[:, 3:]], dim=1).unflatten(0, (b, v))

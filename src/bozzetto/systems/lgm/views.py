@@ -1,0 +1,157 @@
+"""Pictures from any cameras -> pictures as the network expects them: object at the origin, every camera looking at it.
+
+A camera's own position is kept (up to the object's scale); its direction and field of view are changed, which is an exact
+re-projection of the picture, since the centre of projection stays. Only cameras so far away that the object would fill
+less than a 20 degree view are brought nearer, with the picture scaled to match.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...camera import Cameras
+from ...errors import CameraError, ForegroundError
+
+OBJECT_RADIUS = 0.57  # of the bounding sphere after normalisation; training objects have 0.45 to 0.6
+MARGIN = 1.12  # picture half-height over object radius
+MIN_FOV, MAX_FOV = 20.0, 75.0  # degrees
+
+
+@dataclass
+class NormalizedViews:
+    """``rgba`` [V, 4, S, S] straight alpha; ``cameras`` (V,) in the normalised frame; ``matrix`` [4, 4] world -> that frame."""
+
+    rgba: Tensor
+    cameras: Cameras
+    matrix: Tensor
+
+
+def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """Centre [3] (float64) and radius of the object that masks [H, W] see, in world units.
+
+    The centre is the point nearest to the rays through the middle of each mask's bounding box; the radius is that of the
+    smallest sphere around it whose outline covers every mask. One camera alone cannot tell the distance: the object is then
+    taken to lie beside the world's origin, or at unit distance for a camera that stands there.
+    """
+    origins = cameras.positions.double()
+    directions, spreads = [], []
+    for i, alpha in enumerate(alphas):
+        inside = alpha > 0.5
+        if not bool(inside.any()):
+            raise ForegroundError(f"view {i} shows no foreground; leave it out, or give it an alpha channel")
+        h, w = alpha.shape
+        rows, columns = torch.where(inside.any(1))[0], torch.where(inside.any(0))[0]
+        middle = torch.tensor([[(columns[0] + columns[-1] + 1) / 2 / w, (rows[0] + rows[-1] + 1) / 2 / h]])
+        directions.append(_directions(cameras, i, middle)[0])
+        ys, xs = torch.where(inside & ~_eroded(inside))
+        spreads.append(_directions(cameras, i, torch.stack([(xs + 0.5) / w, (ys + 0.5) / h], dim=-1)))
+    d = torch.stack(directions)  # [V, 3] unit
+    normal = torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]  # projects off each ray
+    system, right = normal.sum(0), (normal @ origins[..., None]).sum(0)[:, 0]
+    if float(torch.linalg.eigvalsh(system)[0]) > 1e-3 * len(d):
+        centre = torch.linalg.solve(system, right)
+    else:
+        distance = -(origins[0] * d[0]).sum()
+        if float(distance) <= 1e-6:
+            distance = origins[0].norm().clamp_min(1.0)
+        centre = origins[0] + d[0] * distance
+    offsets = centre - origins
+    if bool(((offsets * d).sum(-1) <= 0).any()):
+        behind = [i for i, x in enumerate((offsets * d).sum(-1).tolist()) if x <= 0]
+        raise CameraError(
+            f"the cameras do not look at one object: it would lie behind view(s) {behind}. "
+            "transform_matrix must be camera-to-world with OpenGL axes (the camera looks along -z)"
+        )
+    radius = 0.0
+    for offset, rays in zip(offsets, spreads):
+        cosine = (rays @ (offset / offset.norm())).clamp(-1, 1)
+        angle = torch.quantile(torch.acos(cosine)[:100_000], 0.999)
+        radius = max(radius, float(offset.norm() * torch.sin(angle.clamp_max(math.pi / 2))))
+    if radius <= 1e-9 * float(offsets.norm(dim=-1).mean()):
+        raise ForegroundError("the foreground is a single point in every view; nothing to reconstruct")
+    return centre, radius
+
+
+def normalize_views(rgba: Sequence[Tensor], cameras: Cameras, size: int) -> NormalizedViews:
+    """Pictures [H, W, 4] (sizes may differ) with world cameras (V,) -> :class:`NormalizedViews` of ``size`` pixels."""
+    cameras = cameras.to("cpu", torch.float32)
+    centre, radius = find_object(cameras, [x[..., 3] for x in rgba])
+    scale = OBJECT_RADIUS / radius
+    matrix = torch.eye(4, dtype=torch.float64) * scale
+    matrix[3, 3] = 1.0
+    matrix[:3, 3] = -centre * scale
+    pictures, poses, fovs = [], [], []
+    for i, picture in enumerate(rgba):
+        position = (cameras.positions[i].double() - centre) * scale
+        distance = float(position.norm())
+        half = math.degrees(math.asin(min(OBJECT_RADIUS * MARGIN / distance, math.sin(math.radians(MAX_FOV / 2)))))
+        fov = max(2 * half, MIN_FOV)
+        nearer = min(1.0, OBJECT_RADIUS * MARGIN / math.sin(math.radians(fov / 2)) / distance)
+        if 2 * half >= MIN_FOV:
+            nearer = 1.0
+        source_axes = cameras.camera_to_world[i, :3, :3].double()
+        back = position / distance
+        right = F.normalize(torch.linalg.cross(source_axes[:, 1], back), dim=-1)
+        axes = torch.stack([right, torch.linalg.cross(back, right), back], dim=-1)  # columns x, y, z
+        pictures.append(_reproject(picture, cameras[i], source_axes, axes, fov, nearer, size))
+        pose = torch.eye(4, dtype=torch.float64)
+        pose[:3, :3], pose[:3, 3] = axes, position * nearer
+        poses.append(pose.float())
+        fovs.append(fov)
+    normalized = Cameras.from_fov(torch.stack(poses), torch.tensor(fovs))
+    return NormalizedViews(torch.stack(pictures), normalized, matrix)
+
+
+def spread_views(cameras: Cameras, count: int) -> list[int]:
+    """Indices of ``count`` cameras that see the most different sides: the first, then always the farthest from those chosen."""
+    directions = F.normalize(cameras.positions, dim=-1)
+    chosen = [0]
+    while len(chosen) < min(count, len(cameras)):
+        nearest = (directions @ directions[chosen].T).amax(dim=1)
+        nearest[chosen] = 2.0
+        chosen.append(int(nearest.argmin()))
+    return sorted(chosen)
+
+
+def _eroded(mask: Tensor) -> Tensor:
+    """Mask [H, W] without its one-pixel rim, so that only the outline need be measured."""
+    padded = F.pad(mask.float()[None, None], (1, 1, 1, 1))
+    return (-F.max_pool2d(-padded, 3, stride=1))[0, 0] > 0.5
+
+
+def _directions(cameras: Cameras, index: int, points: Tensor) -> Tensor:
+    """World unit directions [N, 3] (float64) through normalised picture positions [N, 2]."""
+    fx, fy, cx, cy = cameras.intrinsics[index].double().tolist()
+    points = points.double()
+    local = torch.stack([(points[:, 0] - cx) / fx, -(points[:, 1] - cy) / fy, -torch.ones(len(points))], dim=-1)
+    return F.normalize(local.double() @ cameras.camera_to_world[index, :3, :3].double().T, dim=-1)
+
+
+def _reproject(
+    picture: Tensor, camera: Cameras, source: Tensor, axes: Tensor, fov: float, nearer: float, size: int
+) -> Tensor:
+    """Picture [H, W, 4] seen with other axes [3, 3] from the same place: [4, size, size] straight alpha, antialiased."""
+    h, w = picture.shape[:2]
+    fx, fy, cx, cy = camera.intrinsics.double().tolist()
+    half = math.tan(math.radians(fov / 2)) * nearer
+    steps = ((torch.arange(size, dtype=torch.float64) + 0.5) / size * 2 - 1) * half
+    x, y = torch.meshgrid(steps, -steps, indexing="xy")
+    local = torch.stack([x, y, -torch.ones_like(x)], dim=-1) @ (source.T @ axes).T  # in the source camera's axes
+    depth = (-local[..., 2]).clamp_min(1e-6)
+    u, v = local[..., 0] / depth * fx + cx, -local[..., 1] / depth * fy + cy
+    flat = torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], dim=-1).permute(2, 0, 1)[None].float()
+    shrink = fy * h * 2 * half / size  # source pixels per new pixel
+    if shrink > 1.5:
+        factor = round(shrink)
+        flat = F.interpolate(flat, (max(h // factor, 1), max(w // factor, 1)), mode="area")
+    grid = torch.stack([u * 2 - 1, v * 2 - 1], dim=-1).float()[None]
+    behind = (local[..., 2] >= -1e-6)[None, ..., None]
+    grid = torch.where(behind, torch.full_like(grid, 2.0), grid)
+    out = F.grid_sample(flat, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return torch.cat([out[:3] / out[3:].clamp_min(1e-4), out[3:]], dim=0).clamp(0, 1)

@@ -1,0 +1,78 @@
+"""Training state on disk: written whole or not at all, loaded without running code from the file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError
+from ..files.atomic import atomic_path
+from ..zoo.loading import load_state, read_tensors
+
+_NAME = re.compile(r"checkpoint-(\d+)\.pt$")
+KEEP = 2  # newest checkpoints kept; the older ones are deleted after a new one is complete
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints in ``folder``, oldest first."""
+    found = [(int(m.group(1)), p) for p in folder.glob("checkpoint-*.pt") if (m := _NAME.search(p.name))]
+    return [p for _, p in sorted(found)]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    found = list_checkpoints(folder)
+    return found[-1] if found else None
+
+
+def save_training_state(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    description: dict[str, Any],
+) -> Path:
+    """Write ``checkpoint-<step>.pt`` with model, moving average, optimiser and step; prune older ones."""
+    path = folder / f"checkpoint-{step:08d}.pt"
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "ema": ema.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "description": description,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_training_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer | None) -> int:
+    """Load in place and return the step. Without ``optimizer`` only weights are taken (the averaged ones) and 0 is returned.
+
+    ``path`` may then also be a ``.safetensors`` file of weights.
+    """
+    if optimizer is None and path.suffix == ".safetensors":
+        weights = read_tensors(path)
+        load_state(model, weights, str(path))
+        load_state(ema, weights, str(path))
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"cannot read the training checkpoint {path}: {error}") from error
+    missing = {"step", "model", "ema", "optimizer"} - set(state)
+    if missing:
+        raise CheckpointError(f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}")
+    load_state(ema, state["ema"], str(path))
+    if optimizer is None:
+        load_state(model, state["ema"], str(path))
+        return 0
+    load_state(model, state["model"], str(path))
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

@@ -1,0 +1,224 @@
+"""The one training loop. A system plugs in through a :class:`Recipe`; the loop knows nothing of Gaussians.
+
+One process per GPU (``torchrun``) or a single one on any device. Everything random in a step is drawn from a generator
+seeded by (seed, step, rank), so a run that was killed and resumed makes the very same steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .checkpoint import latest_checkpoint, load_training_state, save_training_state
+from .log import RunLog
+
+
+@dataclass
+class TrainConfig:
+    """How to optimise; what is optimised is the recipe's business."""
+
+    out: str
+    steps: int = 10_000
+    lr: float = 2e-4
+    final_lr: float = 1e-6
+    warmup: int = 500  # steps
+    weight_decay: float = 0.05  # on matrices and kernels only
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0  # global gradient norm
+    ema: float = 0.999
+    precision: str = "bf16"  # or "fp32"
+    compile: bool = False  # torch.compile: pays off from a few minutes on
+    seed: int = 0
+    log_every: int = 50
+    sample_every: int = 1000
+    eval_every: int = 0  # 0: only at the end
+    checkpoint_every: int = 500
+    max_minutes: float | None = None  # stop cleanly, with a checkpoint, after this time
+    init_from: str | None = None  # weights to start from (a training checkpoint or .safetensors); ignored when resuming
+
+
+class Recipe(Protocol):
+    """What a system gives the loop."""
+
+    def build(self) -> nn.Module: ...
+
+    def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[Any]:
+        """Batches of steps ``start``, ``start + 1``, ...: each a pure function of (seed, step, rank, world)."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any, progress: float) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def sample_picture(self, model: nn.Module, device: torch.device) -> Tensor | None: ...
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to ``final_lr`` at the last step."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Decay for matrices and kernels, none for biases and norms."""
+    decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+class _StopFlag:
+    """Ctrl-C or SIGTERM asks the loop to finish its step, write a checkpoint and stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopFlag:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread
+                self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *exc: object) -> None:
+        for number, old in self._old.items():
+            signal.signal(number, old)
+
+
+def _distributed(device: str) -> tuple[int, int, torch.device]:
+    """(rank, world size, device); joins torchrun's process group if there is one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        target = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(target)
+    else:
+        target = torch.device("cpu")
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if use_cuda else "gloo")
+    return rank, world, target
+
+
+def _agree(flag: bool, world: int, device: torch.device) -> bool:
+    """True on every rank as soon as it is true on one, so that all stop at the same step."""
+    if world == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value.item())
+
+
+def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str, float]:
+    """Run (or resume) a training run in ``config.out``; returns the last evaluation's numbers.
+
+    Files: ``checkpoint-*.pt`` (everything needed to resume), ``log.csv``, ``samples/*.png``, ``run.json``; TensorBoard
+    events where the package is installed. Rank 0 writes.
+    """
+    if config.precision not in ("bf16", "fp32"):
+        raise InputError(f"precision must be bf16 or fp32, got {config.precision!r}")
+    rank, world, target = _distributed(device)
+    out = Path(config.out)
+    torch.manual_seed(config.seed)
+    model = recipe.build().to(target)
+    if target.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=target.type == "cuda"
+    )
+    start = 0
+    resume = latest_checkpoint(out)
+    if resume is not None:
+        start = load_training_state(resume, model, ema, optimizer)
+    elif config.init_from:
+        load_training_state(Path(config.init_from), model, ema, None)
+    if config.compile:
+        model.compile(dynamic=False)
+    wrapped = model
+    if world > 1:
+        wrapped = nn.parallel.DistributedDataParallel(
+            model, device_ids=[target.index] if target.type == "cuda" else None, gradient_as_bucket_view=True
+        )
+    log = RunLog(out, enabled=rank == 0, start=start)
+    log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
+    parameters, averaged = list(model.parameters()), list(ema.parameters())
+    amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
+    batches = recipe.batches(start, config.seed, rank, world, target)
+    began = time.monotonic()
+    results: dict[str, float] = {}
+    step, stop, skipped = start, False, 0
+
+    def save() -> None:
+        if rank == 0:
+            save_training_state(out, step, model, ema, optimizer, recipe.describe())
+
+    with _StopFlag() as stopping:
+        try:
+            while step < config.steps and not stop:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(config, step)
+                batch = next(batches)
+                with amp:
+                    loss, parts = recipe.loss(wrapped, batch, step / config.steps)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+                if bool(torch.isfinite(norm)):
+                    optimizer.step()
+                    with torch.no_grad():
+                        torch._foreach_lerp_(averaged, parameters, 1 - min(config.ema, (1 + step) / (10 + step)))
+                else:
+                    skipped += 1  # one bad batch must not end a run
+                step += 1
+                if step % config.log_every == 0 or step == start + 1:
+                    numbers = {k: float(v) for k, v in parts.items()}
+                    numbers |= {"loss": float(loss), "grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
+                    numbers |= {"skipped": skipped, "seconds": time.monotonic() - began}
+                    log.write(step, numbers)
+                if rank == 0 and config.sample_every and step % config.sample_every == 0:
+                    log.picture(step, recipe.sample_picture(ema, target))
+                if rank == 0 and config.eval_every and step % config.eval_every == 0 and step < config.steps:
+                    log.evaluation(step, recipe.evaluate(ema, target))
+                late = config.max_minutes is not None and time.monotonic() - began > 60 * config.max_minutes
+                if step % 10 == 0:
+                    stop = _agree(late or stopping.requested, world, target)
+                if step % config.checkpoint_every == 0 and not stop:
+                    save()
+        finally:
+            if hasattr(batches, "close"):
+                batches.close()
+    save()
+    if rank == 0:
+        results = recipe.evaluate(ema, target)
+        log.evaluation(step, results)
+        log.picture(step, recipe.sample_picture(ema, target))
+    log.close()
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+    return results

@@ -1,0 +1,116 @@
+"""Find a weights file (bundled, cached, or on the Hub) and load it as a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
+from .entries import ENTRIES, WeightsEntry, find_entry
+
+_FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
+def bundled_path(file: str) -> Path:
+    """Path of a weights file inside the installed package (it may not exist)."""
+    return Path(str(resources.files("bozzetto.zoo") / "weights" / file))
+
+
+def local_path(entry: WeightsEntry) -> Path | None:
+    """Where the entry's file already lies on this machine, or None."""
+    if entry.bundled:
+        path = bundled_path(entry.file)
+        return path if path.is_file() else None
+    override = os.environ.get("BOZZETTO_WEIGHTS")  # a folder laid out like the hub: <repo>/<file>
+    if override:
+        path = Path(override) / entry.repo / entry.file
+        if path.is_file():
+            return path
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = try_to_load_from_cache(entry.repo, entry.file)
+    return Path(found) if isinstance(found, str) else None
+
+
+def check_file(entry: WeightsEntry, path: Path) -> None:
+    """Raise :class:`CheckpointError` if size or hash differ from the entry's."""
+    size = path.stat().st_size
+    if entry.size is not None and size != entry.size:
+        raise CheckpointError(
+            f"{path} has {size:,} bytes, {entry.name} has {entry.size:,}; delete it and download again"
+        )
+    if entry.sha256 is not None:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != entry.sha256:
+            raise CheckpointError(f"{path} is damaged (its sha256 differs); delete it and download again")
+
+
+def weights_file(name: str) -> Path:
+    """The weights file of a zoo entry, downloaded from the Hugging Face Hub if it is not on this machine yet.
+
+    Raises:
+        UnknownModelError, MissingDependencyError (huggingface_hub), InputError (offline, with what to do instead).
+    """
+    entry = find_entry(name)
+    path = local_path(entry)
+    if path is None and entry.bundled:
+        raise CheckpointError(
+            f"the bundled weights {entry.file} are missing from this installation; reinstall bozzetto"
+        )
+    if path is None:
+        path = _download(entry)
+        check_file(entry, path)
+    return path
+
+
+def _download(entry: WeightsEntry) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{entry.name} is downloaded from the Hugging Face Hub, which needs an extra: pip install 'bozzetto[hub]'"
+        ) from error
+    try:
+        return Path(hf_hub_download(entry.repo, entry.file))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"cannot download {entry.repo}/{entry.file} ({type(error).__name__}). Offline? Fetch the file on another machine "
+            f"and put it at FOLDER/{entry.repo}/{entry.file}, then set BOZZETTO_WEIGHTS=FOLDER"
+        ) from error
+
+
+def load(name: str, device: str = "cpu") -> nn.Module:
+    """A network in evaluation mode: a zoo name, a local weights file, or "owner/repo/file" on the Hub.
+
+    A local or foreign file is recognised by its tensors (LGM presets). The result's ``config`` says what it is.
+    """
+    from ..systems.lgm.checkpoint import load_lgm
+
+    if name in ENTRIES:
+        entry = ENTRIES[name]
+        path, options = weights_file(name), entry.options
+        if entry.system == "matting":
+            from ..matting.u2netp import load_u2netp
+
+            return load_u2netp().to(device)
+        return load_lgm(path, **options).to(device)
+    if Path(name).suffix in _FILE_SUFFIXES and (Path(name).exists() or name.count("/") != 2):
+        return load_lgm(name).to(device)
+    if name.count("/") == 2:
+        owner, repo, file = name.split("/")
+        entry = WeightsEntry(name=name, system="lgm", file=file, repo=f"{owner}/{repo}", licence="unknown", summary="")
+        return load_lgm(local_path(entry) or _download(entry)).to(device)
+    raise UnknownModelError(
+        f"unknown model {name!r}; known: {', '.join(ENTRIES)}; or give a weights file ({', '.join(_FILE_SUFFIXES)}) "
+        "or owner/repo/file on the Hugging Face Hub"
+    )

@@ -1,0 +1,86 @@
+"""Weights from disk into a module: no code is ever run from a file, and nothing is skipped silently."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+_SHOWN = 8  # names listed per kind of mismatch
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a ``.safetensors`` file or of a torch checkpoint (a plain or one-level nested state dict).
+
+    Raises:
+        CheckpointError: missing, empty or truncated file, or a pickle that holds more than tensors and plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty; download it again")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors, so loading it could run code; refused. "
+            f"Ask its author for a .safetensors file. ({str(error).splitlines()[0]})"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); download it again") from error
+    if isinstance(state, Mapping):
+        for key in ("state_dict", "model", "ema"):
+            if isinstance(state.get(key), Mapping):
+                state = state[key]
+                break
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path} holds no state dict (a mapping from names to tensors)")
+    return dict(state)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: Iterable[str] = ()) -> None:
+    """Copy ``state`` into ``module`` strictly; the module keeps its dtype and device.
+
+    Args:
+        source: what to call the checkpoint in messages.
+        ignore: key prefixes that may be present and are not wanted (e.g. a loss network saved beside the model).
+
+    Raises:
+        CheckpointError: lists missing, unexpected and misshapen tensors; the module is then unchanged.
+    """
+    own = module.state_dict()
+    given = {k: v for k, v in state.items() if not k.startswith(tuple(ignore))} if ignore else dict(state)
+    missing = sorted(own.keys() - given.keys())
+    unexpected = sorted(given.keys() - own.keys())
+    misshapen = [
+        f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in sorted(own.keys() & given.keys())
+        if own[k].shape != given[k].shape
+    ]
+    problems = []
+    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            problems.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
+    if problems:
+        raise CheckpointError(f"{source} does not fit this network; {'; '.join(problems)}")
+    bad = [k for k in own if given[k].is_floating_point() and not bool(torch.isfinite(given[k]).all())]
+    if bad:
+        raise CheckpointError(f"{source} holds NaN or infinity in {', '.join(bad[:_SHOWN])}; the file is damaged")
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(given[key])
