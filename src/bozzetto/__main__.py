@@ -1,0 +1,5 @@
+"""``python -m bozzetto``."""
+
+from .app.cli import main
+
+raise SystemExit(main())

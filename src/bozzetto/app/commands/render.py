@@ -1,0 +1,110 @@
+"""Render splats: one PNG per camera of a transforms.json, or a turntable.
+
+With --cameras, the output is a folder (one PNG per frame, named like the frame's file), or a single .png if there is one
+camera. Without, it is a turntable: an .mp4, .webp or .gif file, or a folder of PNGs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..options import add_device, positive
+from ..progress import Progress
+
+EXAMPLES = (
+    "bozzetto render splats.ply -o turntable.mp4",
+    "bozzetto render splats.ply -o pictures/ --cameras scene/transforms.json --background transparent",
+)
+BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": (0.0, 0.0, 0.0)}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("splats", metavar="SPLATS", help=".ply or .splat file")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE_OR_DIR", help="where to write")
+    parser.add_argument("--cameras", metavar="JSON", help="transforms.json with the cameras")
+    parser.add_argument(
+        "--size", type=positive, metavar="N", help="picture height in pixels (512, or the cameras' own)"
+    )
+    parser.add_argument("--background", choices=tuple(BACKGROUNDS), default="white", help="(white)")
+    parser.add_argument("--frames", type=positive, default=120, help="of a turntable (120)")
+    parser.add_argument("--elevation", type=float, default=10.0, metavar="DEGREES", help="of a turntable (10)")
+    add_device(parser)
+
+
+def run(options: argparse.Namespace, progress: Progress) -> None:
+    from ...api import pick_device
+    from ...gaussians import Gaussians
+
+    gaussians = Gaussians.load(options.splats).to(pick_device(options.device))
+    if options.cameras:
+        _render_cameras(gaussians, options, progress)
+    else:
+        _render_turntable(gaussians, options, progress)
+
+
+def _render_turntable(gaussians, options: argparse.Namespace, progress: Progress) -> None:
+    from ...asset import FILM_FPS, FILM_SIZE, framing_cameras, turntable
+    from ...errors import InputError
+    from ...files.film import write_film
+
+    output, size = Path(options.output), options.size or FILM_SIZE
+    if options.background == "transparent":
+        if output.suffix:
+            raise InputError("a film has no transparency; give a folder (no suffix) for transparent pictures")
+        cameras = framing_cameras(
+            gaussians, [360.0 * i / options.frames for i in range(options.frames)], options.elevation
+        )
+        names = [f"frame_{i:05d}" for i in range(options.frames)]
+        _write_pictures(gaussians, cameras, names, [(size, size)] * options.frames, options, progress)
+        return
+    frames = turntable(
+        gaussians, options.frames, size, options.elevation, BACKGROUNDS[options.background], progress=progress
+    )
+    write_film(output, frames, FILM_FPS)
+    progress.summary([output])
+
+
+def _render_cameras(gaussians, options: argparse.Namespace, progress: Progress) -> None:
+    from ...camera.transforms_json import read_transforms
+
+    posed = read_transforms(options.cameras, require_images=False)
+    sizes = []
+    for camera, size in zip(range(len(posed.cameras)), posed.sizes):
+        fx, fy = posed.cameras.intrinsics[camera, :2].tolist()
+        height, width = size or (512, round(512 * fy / fx))
+        if options.size:
+            height, width = options.size, max(round(width * options.size / height), 1)
+        sizes.append((height, width))
+    _write_pictures(gaussians, posed.cameras, list(posed.cameras.names), sizes, options, progress)
+
+
+def _write_pictures(gaussians, cameras, names, sizes, options: argparse.Namespace, progress: Progress) -> None:
+    from ...files.atomic import output_folder
+    from ...files.images import write_image
+
+    output = Path(options.output)
+    if output.suffix.lower() == ".png" and len(names) == 1:
+        write_image(output, _draw(gaussians, cameras, 0, sizes[0], options.background))
+        progress.summary([output])
+        return
+    with output_folder(output) as work:
+        for i, name in enumerate(names):
+            progress("rendering", i / len(names))
+            write_image(work / f"{name}.png", _draw(gaussians, cameras, i, sizes[i], options.background))
+    progress.summary([output / f"{name}.png" for name in names])
+
+
+def _draw(gaussians, cameras, index: int, size: tuple[int, int], background: str):
+    """One picture [H, W, 3], or [H, W, 4] with straight alpha for a transparent background."""
+    import torch
+
+    from ...raster import rasterize
+
+    camera = cameras[index : index + 1]
+    near = 1e-3 * float(camera.positions.norm().clamp_min(1e-3))
+    drawn = rasterize(gaussians, camera, size, BACKGROUNDS[background], near=near)
+    rgb, alpha = drawn.rgb[0].cpu(), drawn.alpha[0, ..., None].cpu()
+    if background == "transparent":
+        return torch.cat([rgb / alpha.clamp_min(1e-4), alpha], dim=-1).clamp(0, 1)
+    return rgb.clamp(0, 1)

@@ -1,0 +1,119 @@
+"""Train lgm-mini on procedural objects. Stops cleanly on Ctrl-C and resumes when run again with the same folder.
+
+On several GPUs: torchrun --nproc-per-node N -m bozzetto train lgm-mini -o RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..options import add_device, positive
+from ..progress import Progress
+
+EXAMPLES = (
+    "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
+    "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", choices=("lgm-mini",), help="what to train")
+    parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run; resumed if it has one")
+    parser.add_argument("--preset", choices=("mini", "debug"), default="mini", help="network size (mini)")
+    parser.add_argument("--steps", type=positive, default=20_000, help="optimiser steps of the whole run (20000)")
+    parser.add_argument("--batch", type=positive, default=16, help="objects per step and GPU (16)")
+    parser.add_argument("--novel-views", type=positive, default=4, help="supervised views besides the four slots (4)")
+    parser.add_argument(
+        "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
+    )
+    parser.add_argument("--lr", type=float, default=4e-4, help="peak learning rate (4e-4)")
+    parser.add_argument("--warmup", type=positive, default=500, help="steps (500)")
+    parser.add_argument(
+        "--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
+    )
+    parser.add_argument("--perceptual-weights", metavar="FILE", help="its network's weights")
+    parser.add_argument("--ssim", type=float, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
+    parser.add_argument("--depth", type=float, default=0.2, metavar="WEIGHT", help="of the depth error (0.2)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that make objects (0: in the training process)"
+    )
+    parser.add_argument("--block", type=positive, default=1024, help="objects made ahead (1024)")
+    parser.add_argument("--repeats", type=positive, default=2, help="visits per object (2)")
+    parser.add_argument(
+        "--overfit", type=positive, metavar="N", help="train on the same N objects for ever, as a check"
+    )
+    parser.add_argument("--first-seed", type=int, default=0, help="first object's number (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and cameras (0)")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(bf16)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then faster")
+    parser.add_argument("--max-minutes", type=float, help="stop with a checkpoint after this time")
+    parser.add_argument("--init", metavar="FILE", help="weights to start from")
+    parser.add_argument("--sample-every", type=int, default=1000, help="steps between sample pictures (1000)")
+    parser.add_argument("--eval-every", type=int, default=0, help="steps between evaluations (0: only at the end)")
+    parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
+    parser.add_argument("--log-every", type=positive, default=50, help="steps (50)")
+    parser.add_argument("--eval-objects", type=positive, default=32, help="held-out objects (32)")
+    parser.add_argument("--export", metavar="FILE", help="at the end, write the averaged weights as .safetensors")
+    add_device(parser)
+
+
+def run(options: argparse.Namespace, progress: Progress) -> None:
+    from ...systems.lgm.recipe import MiniRecipe
+    from ...systems.lgm.presets import preset
+    from ...training.loop import TrainConfig, train
+
+    recipe = MiniRecipe(
+        preset=options.preset,
+        batch_size=options.batch,
+        novel_views=options.novel_views,
+        render_size=options.render_size or preset(options.preset).input_size,
+        ssim_weight=options.ssim,
+        perceptual_weight=options.perceptual,
+        perceptual_weights_file=options.perceptual_weights,
+        depth_weight=options.depth,
+        block=options.overfit or options.block,
+        repeats=10**9 if options.overfit else options.repeats,
+        workers=options.workers,
+        evaluation_objects=options.eval_objects,
+        first_seed=options.first_seed,
+    )
+    config = TrainConfig(
+        out=options.output,
+        steps=options.steps,
+        lr=options.lr,
+        warmup=options.warmup,
+        precision=options.precision,
+        compile=options.compile,
+        seed=options.seed,
+        log_every=options.log_every,
+        sample_every=options.sample_every,
+        eval_every=options.eval_every,
+        checkpoint_every=options.checkpoint_every,
+        max_minutes=options.max_minutes,
+        init_from=options.init,
+    )
+    train(recipe, config, options.device)
+    if options.export:
+        export(options.output, options.preset, options.export)
+
+
+def export(run_folder: str, preset_name: str, target: str) -> None:
+    """Write the averaged weights of a run's newest checkpoint as fp16 ``.safetensors``."""
+    import os
+    from pathlib import Path
+
+    import torch
+
+    from ...systems.lgm.checkpoint import save_lgm
+    from ...systems.lgm.network import LGM
+    from ...systems.lgm.presets import preset
+    from ...training.checkpoint import latest_checkpoint, load_training_state
+
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    checkpoint = latest_checkpoint(Path(run_folder))
+    with torch.device("meta"):
+        empty = LGM(preset(preset_name))
+    model, ema = empty.to_empty(device="cpu"), LGM(preset(preset_name))
+    load_training_state(checkpoint, model, ema, None)
+    save_lgm(ema, target, {"preset": preset_name, "checkpoint": checkpoint.name})

@@ -1,0 +1,37 @@
+"""Turn pictures with known cameras into a 3D object in the cameras' own world frame.
+
+FOLDER/transforms.json holds camera_angle_x (or fl_x, fl_y, cx, cy, w, h) and frames with file_path and transform_matrix
+(camera-to-world, OpenGL axes: the camera looks along -z). Any camera distance, orientation and object scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..options import add_reconstruction
+from ..progress import Progress
+
+EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --model lgm-big --device cuda")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="folder with transforms.json, or the file itself")
+    add_reconstruction(parser)
+
+
+def run(options: argparse.Namespace, progress: Progress) -> None:
+    from ...api import views_to_3d
+    from ...camera.transforms_json import read_transforms
+
+    posed = read_transforms(options.folder)
+    asset = views_to_3d(
+        posed.paths,
+        posed.cameras,
+        model=options.model,
+        seed=options.seed,
+        mesh=options.mesh,
+        matting=options.matting,
+        device=options.device,
+        progress=progress,
+    )
+    progress.summary(asset.save(options.output, progress))

@@ -1,0 +1,69 @@
+"""Progress on a terminal: one line on standard error, redrawn in place; silent when standard error is not a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+BAR = 24  # characters
+REDRAW = 0.1  # seconds between redraws of one stage
+
+
+class Progress:
+    """Callable as ``progress(stage, share)``. Results go to standard output through :meth:`summary`."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.live = enabled and sys.stderr.isatty()
+        self._stage, self._drawn, self._shown = "", 0.0, False
+
+    def __call__(self, stage: str, share: float) -> None:
+        if not self.live:
+            return
+        now = time.monotonic()
+        if stage == self._stage and now - self._drawn < REDRAW and share < 1:
+            return
+        self._stage, self._drawn, self._shown = stage, now, True
+        filled = round(BAR * min(max(share, 0.0), 1.0))
+        line = f"{'█' * filled}{'·' * (BAR - filled)} {stage}" if share > 0 else f"{' ' * BAR} {stage} …"
+        width = shutil.get_terminal_size().columns - 1
+        sys.stderr.write("\r\x1b[2K" + line[:width])
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Remove the progress line."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._shown = False
+
+    def say(self, text: str) -> None:
+        """A line for a person, on standard error; nothing when quiet or piped."""
+        self.clear()
+        if self.live:
+            print(text, file=sys.stderr)
+
+    def summary(self, paths: Iterable[Path]) -> None:
+        """The files written, one a line on standard output, with their sizes on a terminal."""
+        self.clear()
+        if not self.enabled:
+            return
+        for path in paths:
+            path = Path(path)
+            if sys.stdout.isatty():
+                print(f"{path}  {human_size(path.stat().st_size)}" if path.is_file() else f"{path}/")
+            else:
+                print(path)
+
+
+def human_size(size: int) -> str:
+    """Bytes as "1.2 MB"."""
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
