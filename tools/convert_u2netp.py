@@ -15,7 +15,7 @@ import hashlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from bozzetto.files.atomic import atomic_path
@@ -72,7 +72,7 @@ def main() -> None:
     state = convert(args.onnx)
     metadata = {"format": "pt", "network": "U2NETP", "source": "xuebinqin/U-2-Net", "licence": "Apache-2.0"}
     with atomic_path(args.output) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        temporary.write_bytes(save(state, metadata=metadata))
     count = sum(value.numel() for value in state.values())
     print(f"{args.output}: {len(state)} tensors, {count} parameters, {args.output.stat().st_size} bytes")
     print("sha256", hashlib.sha256(args.output.read_bytes()).hexdigest())

@@ -158,4 +158,6 @@ def saliency(rgb: Tensor, model: U2NetP | None = None) -> Tensor:
     x = x / x.amax().clamp_min(1e-6)
     mean, std = (torch.tensor(values, device=x.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     fused = model((x - mean) / std)[0]
-    return F.interpolate(fused, size=(height, width), mode="bicubic", align_corners=False, antialias=True)[0, 0].clamp(0, 1)
+    return F.interpolate(fused, size=(height, width), mode="bicubic", align_corners=False, antialias=True)[0, 0].clamp(
+        0, 1
+    )

@@ -95,7 +95,9 @@ def camera_jitter(
     if draws is None:
         draws = uniform((n,), generator, poses.device), uniform((n,), generator, poses.device)
     up, right = (2 * draw.reshape(n).to(poses) - 1 for draw in draws)
-    turn = rotation(poses[:, :3, 1], strength * math.pi * up) @ rotation(poses[:, :3, 0], 0.5 * strength * math.pi * right)
+    turn = rotation(poses[:, :3, 1], strength * math.pi * up) @ rotation(
+        poses[:, :3, 0], 0.5 * strength * math.pi * right
+    )
     result = poses.clone()
     result[:, :3] = turn @ poses[:, :3]
     return result

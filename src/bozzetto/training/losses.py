@@ -89,7 +89,9 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     window is smaller.
     """
     if image.shape != target.shape or image.ndim != 4:
-        raise ValueError(f"expected two equal shapes [N, H, W, 3] or [N, 3, H, W], got {image.shape} and {target.shape}")
+        raise ValueError(
+            f"expected two equal shapes [N, H, W, 3] or [N, 3, H, W], got {image.shape} and {target.shape}"
+        )
     a, b = _planes(image.float()), _planes(target.float())
     a, b = a.reshape(-1, 1, *a.shape[-2:]), b.reshape(-1, 1, *b.shape[-2:])  # [N * 3, 1, H, W]
     radius = min(SSIM_RADIUS, (min(a.shape[-2:]) - 1) // 2)
