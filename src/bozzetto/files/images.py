@@ -58,34 +58,43 @@ def read_image(path: str | PathLike[str]) -> ReadImage:
         ImageError: missing, empty, truncated, not a picture, a folder, or of ``MAX_PIXELS`` pixels or more.
     """
     path = check_input(path, "a picture", ImageError)
+    rgba = _decode(path, str(path))
+    return ReadImage(torch.from_numpy(rgba), bool((rgba[..., 3] < 0.5).any()), path)
+
+
+def decode_image(data: bytes, name: str) -> Tensor:
+    """As :func:`read_image` for a picture inside another file: [H, W, 4]; ``name`` stands in the messages."""
+    return torch.from_numpy(_decode(io.BytesIO(data), name))
+
+
+def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked below
         # Decoders raise nearly anything on damaged data, hence the wide net.
         try:
-            image = Image.open(path)
+            image = Image.open(source)
         except Image.DecompressionBombError:
-            raise ImageError(f"{path} has far more than {_megapixels(MAX_PIXELS)}; scale it down first") from None
+            raise ImageError(f"{name} has far more than {_megapixels(MAX_PIXELS)}; scale it down first") from None
         except Image.UnidentifiedImageError:
-            raise ImageError(f"{path} is not a picture that can be read{_hint(path)}") from None
+            raise ImageError(f"{name} is not a picture that can be read{_hint(source)}") from None
         except Exception as problem:
-            raise ImageError(f"{path} cannot be read as a picture: {problem}") from problem
+            raise ImageError(f"{name} cannot be read as a picture: {problem}") from problem
         with image:
             width, height = image.size
             if width * height >= MAX_PIXELS:
                 raise ImageError(
-                    f"{path} has {width} x {height} pixels ({_megapixels(width * height)}); the limit is "
+                    f"{name} has {width} x {height} pixels ({_megapixels(width * height)}); the limit is "
                     f"{_megapixels(MAX_PIXELS)}, scale it down first"
                 )
             if image.format in _VECTOR:
-                raise ImageError(f"{path} is a drawing ({image.format}), not a picture; export it as PNG first")
+                raise ImageError(f"{name} is a drawing ({image.format}), not a picture; export it as PNG first")
             try:
                 image.load()
-                rgba = _to_rgba(_upright(image))
+                return _to_rgba(_upright(image))
             except MemoryError:
-                raise ImageError(f"{path} ({width} x {height} pixels) does not fit in memory; scale it down") from None
+                raise ImageError(f"{name} ({width} x {height} pixels) does not fit in memory; scale it down") from None
             except Exception as problem:
-                raise ImageError(f"{path} is damaged or truncated ({problem}); save or download it again") from problem
-    return ReadImage(torch.from_numpy(rgba), bool((rgba[..., 3] < 0.5).any()), path)
+                raise ImageError(f"{name} is damaged or truncated ({problem}); save or download it again") from problem
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -99,9 +108,12 @@ def _megapixels(pixels: int) -> str:
     return f"{pixels / 1e6:.0f} megapixels"
 
 
-def _hint(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(64)
+def _hint(source: Path | io.BytesIO) -> str:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(64)
+    else:
+        head = source.getvalue()[:64]
     if head[4:8] == b"ftyp":
         return " (HEIC, AVIF or a film); convert it to JPEG or PNG first"
     if head.lstrip()[:4].lower() in (b"<svg", b"<?xm"):
