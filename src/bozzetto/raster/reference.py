@@ -6,7 +6,7 @@ with the view matrix [W | t] (world to camera, OpenCV axes: x right, y down, z f
 1. **Projection.** W m + t = (x, y, z). A Gaussian is kept only if z > 0 and near < z < far. Its centre lands on
    (fx x/z + cx, fy y/z + cy); pixel (column i, row j) has its centre at (i + 0.5, j + 0.5).
 2. **Covariance.** Sigma = R S S R^T with S = diag(scales) and R from the normalised quaternion (w, x, y, z); a
-   quaternion of length 0 is no rotation. Sigma' = J W Sigma W^T J^T + 0.3 I (in square pixels; 0.3 is the low-pass) with
+   quaternion of length 0 is no rotation. Sigma' = J W Sigma W^T J^T + 0.3 I (px^2; 0.3 is the low-pass) with
    J = [[fx/z, 0, -fx u/z], [0, fy/z, -fy v/z]], where u and v are x/z and y/z clamped to the image widened on every
    side by 15 % of its size: -(cx + 0.15 width)/fx <= u <= (width - cx + 0.15 width)/fx, and v alike.
 3. **Colour.** c = max(0, 0.5 + sum_k Y_k(d) sh_k), d = unit vector from the camera centre to m, Y as in
