@@ -60,7 +60,7 @@ CASES: dict[str, Callable[[dict[str, Tensor]], None]] = {
 
 
 def check_degenerate(backend: Callable, case: str, device: str = "cpu", n: int = 12) -> None:
-    """Assert that pictures and gradients are finite and those of the reference (in float32, as overflow depends on it)."""
+    """Assert that pictures and gradients are finite and those of the reference in float32 (overflow depends on it)."""
     inputs = random_inputs(5, 1, 2, n, SIZE, 4, scale=0.08)
     CASES[case](inputs)
     weights = random_weights(6, torch.ones(1, 2, *SIZE, dtype=torch.bool))

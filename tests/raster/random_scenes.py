@@ -93,7 +93,7 @@ def random_weights(seed: int, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def check_random(
     backend: Callable, seed: int, scenes: int, views: int, n: int, size: tuple[int, int], k: int, device: str = "cpu"
 ) -> dict[str, float]:
-    """Assert that a float32 ``backend`` agrees with the float64 reference on a random scene; returns the differences."""
+    """Assert that a float32 ``backend`` agrees with the float64 reference on a random scene; return the differences."""
     inputs = random_inputs(seed, scenes, views, n, size, k)
     keep = steady(inputs, size)
     assert keep.float().mean() > 0.5, "the comparison would leave out most pixels"

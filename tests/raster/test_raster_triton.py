@@ -1,4 +1,4 @@
-"""The Triton rasterizer: natively where there is a CUDA device, otherwise through Triton's interpreter (small scenes)."""
+"""The Triton rasterizer: natively where there is a CUDA device, otherwise through Triton's interpreter (slow)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """The Triton back end: kernels for CUDA devices, compiled at first use by Triton itself.
 
 Model: :mod:`bozzetto.raster.reference`. Five stages, each over all scenes and views in one launch: project
-(:mod:`.triton_project`), sort into tiles (:mod:`.triton_bins`), blend and its gradient (:mod:`.triton_blend`), gradient of
-the projection (:mod:`.triton_project_gradient`). Gradients of one Gaussian are summed over tiles with atomic additions,
-so their last bits may differ from run to run.
+(:mod:`.triton_project`), sort into tiles (:mod:`.triton_bins`), blend and its gradient (:mod:`.triton_blend`), gradient
+of the projection (:mod:`.triton_project_gradient`). Gradients of one Gaussian are summed over tiles with atomic
+additions, so their last bits may differ from run to run.
 
-With ``TRITON_INTERPRET=1`` set before Triton is first imported, the same kernels run on CPU tensors (slowly, for tests).
+With ``TRITON_INTERPRET=1`` set before Triton is first imported, the same kernels run on CPU tensors (slowly, for
+tests).
 """
 
 from __future__ import annotations
@@ -102,7 +103,18 @@ def rasterize_triton(
         return rgb, rgb.new_zeros(rgb.shape[:-1]), rgb.new_zeros(rgb.shape[:-1])
     with torch.cuda.device_of(means):
         rgb, alpha, depth = _Rasterize.apply(
-            means, quats, scales, opacities, sh, background, view, intrinsics, height, width, float(near), float(far)
+            means,
+            quats,
+            scales,
+            opacities,
+            sh,
+            background,
+            view,
+            intrinsics,
+            height,
+            width,
+            max(float(near), 0.0),
+            float(far),
         )
     shape = (scenes, views, height, width)
     return rgb.reshape(*shape, 3), alpha.reshape(shape), depth.reshape(shape)

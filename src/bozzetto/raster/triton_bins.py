@@ -30,10 +30,8 @@ def pair_kernel(
     camera = slot // N
     n = (slot - camera * N).to(tl.int32)
     first = camera * tiles + (corner >> 16) * tiles_x + (corner & 0xFFFF)
-    # Floats in the order of unsigned integers: their bits order positive values; negative ones need their bits flipped.
-    bits = tl.load(records + slot * 10 + 9, mask=drawn, other=0.0).to(tl.int32, bitcast=True)
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    depth = bits.to(tl.int64) + 2147483648
+    # The bits of positive floats, read as integers, are in the order of their values.
+    depth = tl.load(records + slot * 10 + 9, mask=drawn, other=0.0).to(tl.int32, bitcast=True).to(tl.int64)
     most = tl.max(count, axis=0)
     t = most * 0
     while t < most:

@@ -1,4 +1,7 @@
-"""Compositing of sorted Gaussians, tile by tile (steps 5 and 6 of :mod:`bozzetto.raster.reference`), and its gradient."""
+"""Compositing of sorted Gaussians, tile by tile, and its gradient (Triton kernels).
+
+Steps 5 and 6 of :mod:`bozzetto.raster.reference`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from .triton_project import RECORD, TILE
 
 FORWARD_WARPS = 4
-BACKWARD_WARPS = 2
+BACKWARD_WARPS = 1  # sums over a tile then need no shared memory
 
 MIN_ALPHA = tl.constexpr(1.0 / 255.0)
 MAX_ALPHA = tl.constexpr(0.99)
@@ -38,8 +41,8 @@ def blend_kernel(
 ):  # fmt: skip
     """One program: one tile of one view, front to back.
 
-    Besides the pictures it keeps, for the gradient, each pixel's final transmittance and the position in the tile's list
-    after the last Gaussian that contributed to it.
+    Besides the pictures it keeps, for the gradient, each pixel's final transmittance and the position in the tile's
+    list after the last Gaussian that contributed to it.
     """
     camera, pixel, px, py, inside = tile_pixels(width, height, tiles_x, tiles, TILE)
     start = tl.load(starts + tl.program_id(0))

@@ -1,4 +1,4 @@
-"""Spherical-harmonic colour inside Triton kernels: basis (as :mod:`bozzetto.sh`), its derivative, and the gradient kernel."""
+"""Spherical-harmonic colour inside Triton kernels: the basis of :mod:`bozzetto.sh`, its derivative, the gradient."""
 
 from __future__ import annotations
 
