@@ -130,5 +130,7 @@ def render_objects(
 
     result = RenderedViews(empty("rgba", 4, of=dtype), empty("depth"), empty("normals", 3))
     if views and outputs:
-        BACKENDS[backend]()(scene, table, base, lamps, result, (height, width), int(supersample), float(near), bool(cull_backfaces))
+        BACKENDS[backend]()(
+            scene, table, base, lamps, result, (height, width), int(supersample), float(near), bool(cull_backfaces)
+        )
     return result

@@ -41,7 +41,7 @@ def _project(vertices, camera, out):
 
 @jit
 def _bilinear(texels, start, width, height, u, v):
-    """Alpha-weighted sums (r a, g a, b a, a) of the four texels around (u, v); texel values 0..255, wrapping."""
+    """Alpha-weighted sums (r a, g a, b a, a) of the four texels around (u, v); texels are RGBA bytes in a uint32."""
     fx = u * np.float32(width) - HALF
     fy = v * np.float32(height) - HALF
     x, y = np.floor(fx), np.floor(fy)
@@ -53,16 +53,18 @@ def _bilinear(texels, start, width, height, u, v):
         tx, wx = (x1, dx) if k & 1 else (x0, ONE - dx)
         ty, wy = (y1, dy) if k & 2 else (y0, ONE - dy)
         texel = texels[start + ty * width + tx]
-        weight = wx * wy * np.float32(texel[3])
-        r += weight * np.float32(texel[0])
-        g += weight * np.float32(texel[1])
-        b += weight * np.float32(texel[2])
+        weight = wx * wy * np.float32(texel >> 24)
+        r += weight * np.float32(texel & 255)
+        g += weight * np.float32((texel >> 8) & 255)
+        b += weight * np.float32((texel >> 16) & 255)
         a += weight
     return r, g, b, a
 
 
 @jit
-def _visibility(screen, faces, uvs, material, levels, sizes, texels, first_vertex, height, width, near, cull, inverse_z, ids):
+def _visibility(
+    screen, faces, uvs, material, levels, sizes, texels, first_vertex, height, width, near, cull, inverse_z, ids
+):
     """Nearest triangle of every sample: inverse_z [h, w] float32 and ids [h, w] int32 (0: none, else face + 1)."""
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0] - first_vertex, faces[f, 1] - first_vertex, faces[f, 2] - first_vertex
@@ -97,7 +99,9 @@ def _visibility(screen, faces, uvs, material, levels, sizes, texels, first_verte
                 if cutout:
                     u = (b0 * uvs[f, 0, 0] + b1 * uvs[f, 1, 0] + b2 * uvs[f, 2, 0]) / iz
                     v = (b0 * uvs[f, 0, 1] + b1 * uvs[f, 1, 1] + b2 * uvs[f, 2, 1]) / iz
-                    hit = _bilinear(texels, levels[mat, 0], sizes[mat, 0], sizes[mat, 1], u - np.floor(u), v - np.floor(v))
+                    hit = _bilinear(
+                        texels, levels[mat, 0], sizes[mat, 0], sizes[mat, 1], u - np.floor(u), v - np.floor(v)
+                    )
                     if hit[3] < np.float32(127.5):
                         continue
                 inverse_z[row, column] = iz
@@ -114,6 +118,9 @@ def _texture(texels, levels, sizes, mat, u, v, lod):
     r0, g0, b0, a0 = _bilinear(
         texels, levels[mat, fine], max(sizes[mat, 0] >> fine, 1), max(sizes[mat, 1] >> fine, 1), u, v
     )
+    if t == ZERO:  # magnified, or the last level
+        scale = ONE / (max(a0, np.float32(1e-6)) * np.float32(255))
+        return r0 * scale, g0 * scale, b0 * scale
     r1, g1, b1, a1 = _bilinear(
         texels, levels[mat, coarse], max(sizes[mat, 0] >> coarse, 1), max(sizes[mat, 1] >> coarse, 1), u, v
     )
@@ -144,7 +151,14 @@ def _shade(
                 if not want & 9:
                     continue
                 a, b, c = faces[f, 0] - first_vertex, faces[f, 1] - first_vertex, faces[f, 2] - first_vertex
-                x0, y0, i0, x1, y1, i1 = screen[a, 0], screen[a, 1], screen[a, 2], screen[b, 0], screen[b, 1], screen[b, 2]
+                x0, y0, i0, x1, y1, i1 = (
+                    screen[a, 0],
+                    screen[a, 1],
+                    screen[a, 2],
+                    screen[b, 0],
+                    screen[b, 1],
+                    screen[b, 2],
+                )
                 x2, y2, i2 = screen[c, 0], screen[c, 1], screen[c, 2]
                 area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
                 scale = ONE / area
@@ -259,8 +273,12 @@ def render_cpu(
     """Fill the tensors of ``result`` (see :func:`.api.render_objects`). Uses ``torch.get_num_threads()`` threads."""
     if scene.device.type != "cpu":
         raise ValueError(f"the CPU renderer needs a scene on the CPU, this one is on {scene.device}")
-    shared = [getattr(scene, n).numpy() for n in ("levels", "sizes", "base_colors", "texels")]
-    per_vertex, per_face = scene.vertices.numpy(), [getattr(scene, n).numpy() for n in ("faces", "uvs", "normals", "material")]
+    shared = [getattr(scene, n).numpy() for n in ("levels", "sizes", "base_colors")]
+    shared.append(scene.texels.numpy().view(np.uint32)[:, 0])  # [N, 4] uint8 -> [N]
+    per_vertex, per_face = (
+        scene.vertices.numpy(),
+        [getattr(scene, n).numpy() for n in ("faces", "uvs", "normals", "material")],
+    )
     vertex_start, face_start = scene.vertex_start.tolist(), scene.face_start.tolist()
     table, light, lamp = cameras.numpy(), lights.numpy(), lamps.numpy()
     as_bytes = result.rgba is not None and result.rgba.dtype == torch.uint8

@@ -1,37 +1,42 @@
 """Mip chains: each level halves the one before with a 2x2 box filter.
 
-The filter works on the stored sRGB values (as the renderer does when it averages samples). Where alpha varies, colours
-are weighted by alpha, so that the hidden colour of transparent texels does not bleed into their neighbours.
+The filter works on the stored sRGB values (as the renderer does when it averages samples). Colours are weighted by alpha,
+so that the hidden colour of transparent texels does not bleed into their neighbours.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 
-def _pairs(x: np.ndarray) -> np.ndarray:
-    """Sums of neighbouring pairs along both axes of [h, w, c]; an axis of length 1 is counted twice."""
-    x = x[0::2] + x[1::2] if x.shape[0] > 1 else x + x
-    return x[:, 0::2] + x[:, 1::2] if x.shape[1] > 1 else x + x
-
-
-def halve(texture: np.ndarray) -> np.ndarray:
-    """One [h, w, 4] uint8 RGBA texture (h, w powers of two) -> the next smaller level, at least 1x1."""
-    alpha = texture[..., 3]
-    if alpha.min() == alpha.max():
-        return ((_pairs(texture.astype(np.uint16)) + 2) >> 2).astype(np.uint8)
-    weighted = texture.astype(np.float32)
-    weighted[..., :3] *= weighted[..., 3:]
-    total = _pairs(weighted)
-    plain = _pairs(texture[..., :3].astype(np.float32)) * 0.25  # where all four are transparent
-    weight = total[..., 3:]
-    colour = np.where(weight > 0, total[..., :3] / np.maximum(weight, 1.0), plain)
-    return (np.concatenate([colour, weight * 0.25], axis=-1) + 0.5).astype(np.uint8)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _halve(texture: np.ndarray, out: np.ndarray) -> None:
+    # A side of length 1 counts its only row or column twice.
+    down, across = min(texture.shape[0] - 1, 1), min(texture.shape[1] - 1, 1)
+    for y in range(out.shape[0]):
+        upper, lower = texture[y * (1 + down)], texture[y * (1 + down) + down]
+        for x in range(out.shape[1]):
+            left = x * (1 + across)
+            right = left + across
+            a0, a1, a2, a3 = int(upper[left, 3]), int(upper[right, 3]), int(lower[left, 3]), int(lower[right, 3])
+            alpha = a0 + a1 + a2 + a3
+            same = a0 == a1 and a0 == a2 and a0 == a3
+            for k in range(3):
+                c0, c1, c2, c3 = int(upper[left, k]), int(upper[right, k]), int(lower[left, k]), int(lower[right, k])
+                if same:
+                    out[y, x, k] = (c0 + c1 + c2 + c3 + 2) >> 2
+                else:
+                    out[y, x, k] = (c0 * a0 + c1 * a1 + c2 * a2 + c3 * a3 + alpha // 2) // alpha
+            out[y, x, 3] = (alpha + 2) >> 2
 
 
 def mip_chain(texture: np.ndarray) -> list[np.ndarray]:
-    """All levels of an [h, w, 4] uint8 texture, the full one first and 1x1 last."""
-    levels = [texture]
+    """All levels of an [h, w, 4] uint8 RGBA texture (h, w powers of two), the full one first and 1x1 last."""
+    levels = [np.ascontiguousarray(texture)]
     while max(levels[-1].shape[:2]) > 1:
-        levels.append(halve(levels[-1]))
+        height, width = (max(side // 2, 1) for side in levels[-1].shape[:2])
+        out = np.empty((height, width, 4), np.uint8)
+        _halve(levels[-1], out)
+        levels.append(out)
     return levels

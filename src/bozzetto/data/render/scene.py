@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ...errors import MeshError
 from ..objects import TexturedObject
-from .mipmaps import mip_chain
 
 MAX_LEVELS = 16  # a 32768 texel side
 
@@ -89,6 +88,8 @@ class PackedObject:
         Raises:
             MeshError: arrays of the wrong shape, indices out of range, NaN, texture sides not powers of two.
         """
+        from .mipmaps import mip_chain  # numba
+
         _check(obj)
         chunks: list[np.ndarray] = []
         levels = np.zeros((len(obj.textures), MAX_LEVELS), dtype=np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import torch
@@ -42,21 +43,22 @@ def render_triton(
     normal_map = lights if result.normals is None else result.normals
     tiles = -(-height // TILE) * -(-width // TILE)
     s = scene
-    for base in range(0, views, step):
-        count = min(step, views - base)
-        keys.zero_()
-        length.zero_()
-        if len(s.faces):
-            shared = (
-                s.vertices, s.faces, s.uvs, s.material, s.face_object, s.levels, s.sizes, texels, cameras, keys, queue,
-                length, views, base, count, QUEUE_CAPACITY, sample_height, sample_width, near, cull, CHUNK,
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        for base in range(0, views, step):
+            count = min(step, views - base)
+            keys.zero_()
+            length.zero_()
+            if len(s.faces):
+                shared = (
+                    s.vertices, s.faces, s.uvs, s.material, s.face_object, s.levels, s.sizes, texels, cameras, keys, queue,
+                    length, views, base, count, QUEUE_CAPACITY, sample_height, sample_width, near, cull, CHUNK,
+                )  # fmt: skip
+                visibility_kernel[(len(s.faces), count)](*shared, BLOCK=64, num_warps=1, num_stages=1)
+                programs = 4 if interpreted else QUEUE_PROGRAMS
+                queue_kernel[(programs,)](*shared, BLOCK=512, num_warps=4, num_stages=1)
+            shade_kernel[(batch * count * tiles,)](
+                s.vertices, s.faces, s.uvs, s.normals, s.material, s.levels, s.sizes, s.base_colors, texels, cameras,
+                lights, lamps, keys, rgba, depth, normal_map, views, base, count, height, width,
+                supersample, color, as_bytes, result.depth is not None, result.normals is not None, lamps.shape[1], TILE,
+                num_warps=2, num_stages=1,
             )  # fmt: skip
-            visibility_kernel[(len(s.faces), count)](*shared, BLOCK=64, num_warps=1, num_stages=1)
-            programs = 4 if interpreted else QUEUE_PROGRAMS
-            queue_kernel[(programs,)](*shared, BLOCK=512, num_warps=4, num_stages=1)
-        shade_kernel[(batch * count * tiles,)](
-            s.vertices, s.faces, s.uvs, s.normals, s.material, s.levels, s.sizes, s.base_colors, texels, cameras,
-            lights, lamps, keys, rgba, depth, normal_map, views, base, count, height, width,
-            supersample, color, as_bytes, result.depth is not None, result.normals is not None, lamps.shape[1], TILE,
-            num_warps=2, num_stages=1,
-        )  # fmt: skip

@@ -156,8 +156,8 @@ def _cover(
             base = tl.load(levels + mat.to(tl.int64) * 16)
             tw = tl.load(sizes + mat.to(tl.int64) * 4)
             th = tl.load(sizes + mat.to(tl.int64) * 4 + 1)
-            tr, tg, tb, ta = _bilinear(texels, base, tw, th, u, v, inside)
-            inside = inside & (ta >= 127.5)
+            _r, _g, _b, alpha = _bilinear(texels, base, tw, th, u, v, inside)
+            inside = inside & (alpha >= 127.5)
         key = (iz.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (face + 1).to(tl.int64)
         tl.atomic_max(keys + (row * width + column), key, mask=inside, sem="relaxed")
         start += BLOCK
@@ -277,9 +277,9 @@ def shade_kernel(
         if tl.max(hit.to(tl.int32), axis=0) > 0:
             face = tl.where(hit, key.to(tl.int32) - 1, 0)
             a, b, c = _corners(faces, face, hit)
-            x0, y0, i0, z0 = _screen(vertices, a, camera, hit)
-            x1, y1, i1, z1 = _screen(vertices, b, camera, hit)
-            x2, y2, i2, z2 = _screen(vertices, c, camera, hit)
+            x0, y0, i0, _z = _screen(vertices, a, camera, hit)
+            x1, y1, i1, _z = _screen(vertices, b, camera, hit)
+            x2, y2, i2, _z = _screen(vertices, c, camera, hit)
             area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
             scale = 1.0 / tl.where(hit, area, 1.0)
             px = x.to(tl.float32) + 0.5
@@ -416,4 +416,3 @@ def shade_kernel(
         tl.store(normal_map + pixel * 3, sx * length, mask=here)
         tl.store(normal_map + pixel * 3 + 1, sy * length, mask=here)
         tl.store(normal_map + pixel * 3 + 2, sz * length, mask=here)
-
