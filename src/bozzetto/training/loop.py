@@ -196,8 +196,8 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                     skipped += 1  # one bad batch must not end a run
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
-                    numbers = {k: float(v) for k, v in parts.items()}
-                    numbers |= {"loss": float(loss), "grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
+                    numbers = {k: float(v.detach()) for k, v in parts.items()}
+                    numbers |= {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
                     numbers |= {"skipped": skipped, "seconds": time.monotonic() - began}
                     log.write(step, numbers)
                 if rank == 0 and config.sample_every and step % config.sample_every == 0:

@@ -58,8 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
-    from ...systems.lgm.recipe import MiniRecipe
     from ...systems.lgm.presets import preset
+    from ...systems.lgm.recipe import MiniRecipe
     from ...training.loop import TrainConfig, train
 
     recipe = MiniRecipe(
