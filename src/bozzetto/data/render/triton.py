@@ -1,4 +1,4 @@
-"""The renderer on CUDA: sizes buffers and launches the kernels of :mod:`.triton_kernels`."""
+"""The renderer on CUDA: sizes buffers and launches the kernels of :mod:`.triton_visibility` and :mod:`.triton_shading`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .scene import SceneBatch
-from .triton_kernels import TILE, queue_kernel, shade_kernel, visibility_kernel
+from .triton_shading import TILE, shade_kernel
+from .triton_visibility import queue_kernel, visibility_kernel
 
 KEY_BYTES = 512 << 20  # memory for the samples of the views in flight; views beyond it are rendered in turns
 CHUNK = 2048  # samples of a bounding box that one program may walk
