@@ -45,10 +45,14 @@ class Mesh:
                 raise MeshError(f"{name} must be {(v, width)}, got {tuple(value.shape)}")
         if self.texture is not None and self.uvs is None:
             raise MeshError("a texture needs uvs")
+        if self.texture is not None and (
+            self.texture.ndim != 3 or self.texture.shape[-1] != 3 or not self.texture.numel()
+        ):
+            raise MeshError(f"texture must be [H, W, 3] with pixels in it, got {tuple(self.texture.shape)}")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Mesh:
-        """Read a ``.glb`` or ``.obj`` file written by this package."""
+        """Read a ``.glb``, ``.obj`` or ``.ply`` file; raises :class:`bozzetto.errors.MeshError` on a malformed one."""
         from .files.meshes import read_mesh
 
         return read_mesh(path)
@@ -72,7 +76,9 @@ class Mesh:
 
     def transformed(self, matrix: Tensor) -> Mesh:
         """The same mesh moved by an affine ``matrix`` [4, 4] without mirror (positive determinant)."""
-        matrix = torch.as_tensor(matrix, dtype=self.vertices.dtype)
+        matrix = torch.as_tensor(matrix, dtype=self.vertices.dtype, device=self.vertices.device)
+        if not bool(torch.isfinite(matrix).all()) or float(torch.linalg.det(matrix[:3, :3].double())) <= 0:
+            raise ValueError("the matrix must be finite with a positive determinant (no mirror, not singular)")
         normals = None
         if self.normals is not None:
             inverse_transpose = torch.linalg.inv(matrix[:3, :3]).T

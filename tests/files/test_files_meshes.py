@@ -106,7 +106,7 @@ def test_ply_takes_the_colours_of_the_texture(tmp_path):
 def test_vertex_colours(tmp_path, suffix):
     colors = torch.randint(0, 256, (162, 3), generator=torch.Generator().manual_seed(3)) / 255
     write_mesh(ball(colors=colors), tmp_path / f"x.{suffix}")
-    geometry = trimesh.load_scene(tmp_path / f"x.{suffix}", process=False).geometry
+    geometry = trimesh.load(tmp_path / f"x.{suffix}", process=False, force="scene").geometry
     visual = next(iter(geometry.values())).visual
     theirs = visual.vertex_attributes["color"] if suffix == "glb" else visual.vertex_colors / 255
     expected = srgb_to_linear(colors) if suffix == "glb" else colors  # glTF's are linear
