@@ -8,8 +8,8 @@ A surface point with unit normal n, texture colour t and base colour c (all sRGB
     gloss    = specular sum_l luminance_l max(n . h_l, 0)^shininess,  h_l half way between light and eye (n . directions_l > 0)
     result   = colour + min(gloss, 1) (1 - colour)
 
-The directions live in the world, so that all views of one object agree. When ambient + sky + sum of colors is at most 1
-per channel a white surface never saturates.
+The directions live in the world, so that all views of one object agree. Where ``light`` stays below 1 for every normal, as
+in :meth:`Lights.default` and :meth:`Lights.random`, a white surface never saturates.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Lights:
 
     @classmethod
     def random(cls, batch: int, generator: torch.Generator | None = None, glossy: float = 0.0) -> Lights:
-        """Varied but always readable light: random directions, strengths and slight tints; white stays below 1.
+        """Varied but always readable light: random directions, strengths and slight tints; white never saturates.
 
         ``glossy`` is the share of scenes that get a highlight (strength up to 0.3). ``generator`` is a CPU generator.
         """
@@ -69,21 +69,25 @@ class Lights:
 
         direction = torch.randn(batch, 3, 3, generator=generator)
         direction[..., 1] = direction[..., 1].abs() * 1.2 - 0.3  # mostly from above
+        direction = F.normalize(direction, dim=-1)
         tint = 1.0 + uniform(batch, 4, 3, low=-0.08, high=0.08)
-        ambient = uniform(batch, 1, low=0.3, high=0.65) * tint[:, 0]
+        ambient = uniform(batch, 1, low=0.25, high=0.55) * tint[:, 0]
         sky = uniform(batch, 1, low=0.0, high=0.2).expand(batch, 3)
-        strength = uniform(batch, 3, 1) * torch.tensor([1.0, 0.5, 0.35])[:, None]
-        colors = strength / strength.sum(1, keepdim=True).clamp_min(1e-3) * tint[:, 1:]
-        # What is left below the wanted white goes to the directional lights.
-        white = uniform(batch, 1, low=0.85, high=1.0)
-        room = (white - ambient - sky).clamp_min(0.05)
-        colors = colors * (room / colors.sum(1))[:, None]
+        ground = sky * uniform(batch, 1, high=0.5)
+        colors = uniform(batch, 3, 1, low=0.1) * torch.tensor([1.0, 0.5, 0.35])[:, None] * tint[:, 1:]
+        # Scale the directional lights so that the brightest of many normals receives exactly ``white``.
+        white = uniform(batch, 1, 1, low=0.88, high=1.0)
+        normals = F.normalize(torch.randn(256, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+        up = (0.5 + 0.5 * normals[:, 1])[:, None]  # [256, 1]
+        steady = ambient[:, None] + ground[:, None] + (sky - ground)[:, None] * up  # [B, 256, 3]
+        lit = torch.einsum("bnl,blc->bnc", (0.5 + 0.5 * torch.einsum("nk,blk->bnl", normals, direction)) ** 2, colors)
+        colors = colors * ((white - steady) / lit.clamp_min(1e-6)).amin(dim=(1, 2), keepdim=True)
         shiny = (uniform(batch) < glossy).float()
         return cls(
             ambient=ambient,
             sky=sky.clone(),
-            ground=sky * uniform(batch, 1, high=0.5),
-            directions=F.normalize(direction, dim=-1),
+            ground=ground,
+            directions=direction,
             colors=colors,
             specular=shiny * uniform(batch, low=0.05, high=0.3),
             shininess=uniform(batch, low=8.0, high=64.0),
