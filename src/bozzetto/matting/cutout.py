@@ -76,9 +76,7 @@ def cutout(
             result[..., 3] *= largest_component(result[..., 3] > 0.5 * result[..., 3].max())
         return result
     rgb = image[y0:y1, x0:x1, :3]
-    alpha = find_alpha(rgb, model)
-    if keep != "all":
-        alpha = alpha * largest_component(alpha > 0.5)
+    alpha = find_alpha(rgb, model, keep or "largest")
     if float((alpha > 0.5).float().mean()) < SMALLEST:
         raise ForegroundError(f"no foreground was found in the picture; {ADVICE}")
     top, bottom, left, right = bounding_box(alpha > 0)
@@ -90,8 +88,8 @@ def cutout(
     return result
 
 
-def find_alpha(rgb: Tensor, model: U2NetP | None = None) -> Tensor:
-    """Alpha [H, W] of every salient thing in ``rgb`` [H, W, 3].
+def find_alpha(rgb: Tensor, model: U2NetP | None = None, keep: Literal["largest", "all"] = "largest") -> Tensor:
+    """Alpha [H, W] of the largest salient thing, or of all of them, in ``rgb`` [H, W, 3].
 
     Looks twice: at the whole picture, then closer at the surroundings of what it found, where the network's 320 pixels
     show more of the outline; the outline is then drawn along the picture's own edges.
@@ -102,14 +100,16 @@ def find_alpha(rgb: Tensor, model: U2NetP | None = None) -> Tensor:
         raise ForegroundError(f"no foreground was found in the picture (best score {peak:.2f}); {ADVICE}")
     coarse = stretch(coarse)
     alpha = coarse
-    top, bottom, left, right = _surroundings(coarse > 0.5)
+    found = coarse > 0.5
+    top, bottom, left, right = _surroundings(found if keep == "all" else largest_component(found) > 0)
     if (bottom - top) * (right - left) < 0.7 * coarse.numel():
         fine = saliency(rgb[top:bottom, left:right], model)
         # The second look replaces the first only where the two speak of the same thing.
         if float(fine.max()) >= FOUND and _agree(stretch(fine) > 0.5, coarse[top:bottom, left:right] > 0.5):
             alpha = torch.zeros_like(coarse)
             alpha[top:bottom, left:right] = stretch(fine)
-    return ramp(guided_filter(rgb, alpha))
+    alpha = ramp(guided_filter(rgb, alpha))
+    return alpha if keep == "all" else alpha * largest_component(alpha > 0.5)
 
 
 def stretch(saliency_map: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def largest_component(mask: Tensor) -> Tensor:
 
 def _surroundings(mask: Tensor) -> tuple[int, int, int, int]:
     height, width = mask.shape
-    top, bottom, left, right = bounding_box(largest_component(mask) > 0)
+    top, bottom, left, right = bounding_box(mask)
     margin = round(MARGIN * max(bottom - top, right - left)) + 1
     return max(0, top - margin), min(height, bottom + margin), max(0, left - margin), min(width, right + margin)
 
