@@ -114,8 +114,11 @@ def random_scale(rng: np.random.Generator, spread: float) -> np.ndarray:
     return np.exp(np.clip(log - log.mean(), -1.2, 1.2))
 
 
-def random_deform(rng: np.random.Generator, solid: Solid, strength: float = 1.0) -> Solid:
-    """A random selection of the deformations above, about a random axis; ``strength`` 0 leaves the solid as it is."""
+def random_deform(rng: np.random.Generator, solid: Solid, strength: float = 1.0, finest: int = 5) -> Solid:
+    """A random selection of the deformations above, about a random axis.
+
+    ``strength`` 0 leaves the solid as it is; ``finest`` is the most noise cells across it, for its fineness in triangles.
+    """
     vertices = solid.vertices
     axis = int(rng.integers(3))
     turned = np.roll(np.arange(3), axis)
@@ -130,9 +133,9 @@ def random_deform(rng: np.random.Generator, solid: Solid, strength: float = 1.0)
         vertices = local[:, np.argsort(turned)]
     solid = solid.with_vertices(vertices)
     if rng.random() < 0.45 * strength:
-        cells = int(rng.integers(2, 7))
+        cells = int(rng.integers(2, finest + 1))
         solid = displace(rng, solid, strength * rng.uniform(0.1, 0.8) / cells, cells)
     if rng.random() < 0.12 * strength:
-        frequency = np.exp(rng.uniform(np.log(3), np.log(14)))
+        frequency = np.exp(rng.uniform(np.log(2.5), np.log(2.5 * finest)))
         solid = solid.with_vertices(ripple(rng, solid.vertices, 0.2 * strength / frequency, frequency))
     return solid

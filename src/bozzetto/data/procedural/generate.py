@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..objects import TexturedObject
-from . import creatures, generic, household, vehicles
+from . import buildings, creatures, generic, household, nature, vehicles
 from .assembly import Assembly
 from .deform import random_rotation, rotation
 from .materials import Materials
@@ -19,15 +19,17 @@ HELD_OUT_SEEDS = range(10**9, 10**9 + 10**6)
 
 #: Composition modes with their weights.
 MODES: dict[str, tuple[Callable[[Assembly], None], float]] = {
-    "overlap": (generic.overlap, 0.2),
-    "single": (generic.single, 0.05),
-    "stacked": (generic.stacked, 0.12),
-    "mirrored": (generic.mirrored, 0.1),
+    "overlap": (generic.overlap, 0.16),
+    "single": (generic.single, 0.04),
+    "stacked": (generic.stacked, 0.1),
+    "mirrored": (generic.mirrored, 0.09),
     "radial": (generic.radial, 0.07),
-    "creature": (creatures.creature, 0.17),
-    "vehicle": (vehicles.vehicle, 0.1),
-    "vessel": (household.vessel, 0.09),
-    "furniture": (household.furniture, 0.1),
+    "creature": (creatures.creature, 0.16),
+    "vehicle": (vehicles.vehicle, 0.09),
+    "vessel": (household.vessel, 0.08),
+    "furniture": (household.furniture, 0.09),
+    "nature": (nature.nature, 0.08),
+    "building": (buildings.building, 0.06),
 }
 
 _MOST_TRIANGLES = 28_000

@@ -15,17 +15,20 @@ from .textures import TEXTURES
 STYLES: dict[str, tuple[tuple[str | None, ...], dict[str, float] | None]] = {
     "any": ((None,), None),
     "paint": (
-        ("saturated", "light", "dark", "grey", "muted"),
+        ("saturated", "saturated", "light", "light", "dark", "grey", "muted"),
         {"solid": 6, "panels": 2, "stripes": 1, "decals": 1, "rust": 1.5, "label": 1, "gradient": 0.5},
     ),
-    "metal": (("metal", "grey", "dark"), {"solid": 4, "speckle": 1, "panels": 1, "rust": 1.5, "clouds": 1}),
+    "metal": (
+        ("metal", "metal", "grey", "grey", "dark"),
+        {"solid": 4, "speckle": 1, "panels": 1, "rust": 1.5, "clouds": 1},
+    ),
     "wood": (("earth", "earth", "fur", "light"), {"wood": 6, "bricks": 1, "solid": 1.5, "speckle": 0.5}),
     "fabric": (
         (None,),
         {"solid": 3, "plaid": 2, "weave": 2, "stripes": 2, "dots": 1.5, "decals": 1, "checker": 1, "fur": 1},
     ),
     "fur": (
-        ("fur", "fur", "fur", "grey", "dark", "light"),
+        ("fur", "fur", "fur", "fur", "grey", "grey", "dark", "light", "light"),
         {"fur": 6, "solid": 1.5, "camouflage": 1.2, "rosettes": 1, "zebra": 0.7, "patches": 0.5, "clouds": 1.5},
     ),
     "skin": (

@@ -118,9 +118,9 @@ def random_part(rng: np.random.Generator, detail: float, strength: float = 1.0) 
     names = list(_CHOICES)
     name = names[int(rng.choice(len(names), p=np.array(list(_CHOICES.values())) / sum(_CHOICES.values())))]
     if name == "box":
-        solid = primitives.box(segments(5, detail))
+        solid = primitives.box(segments(6, detail))
     elif name == "bevelled_box":
-        solid = primitives.box(segments(4, detail), rng.uniform(0.05, 0.5), segments(2, detail, 2))
+        solid = primitives.box(segments(5, detail), rng.uniform(0.05, 0.5), segments(2, detail, 2))
     elif name == "ellipsoid":
         solid = primitives.ellipsoid(detail)
     elif name == "superquadric":
@@ -163,7 +163,7 @@ def random_part(rng: np.random.Generator, detail: float, strength: float = 1.0) 
         normal = rng.normal(size=3) if rng.random() < 0.5 else np.eye(3)[int(rng.integers(3))]
         solid = slice_solid(solid, normal, rng.uniform(-0.2, 0.7))
     if strength > 0 and not (name in _THIN and rng.random() < 0.6):
-        solid = random_deform(rng, solid, strength)
+        solid = random_deform(rng, solid, strength, int(np.clip(1.5 + 2.5 * detail, 2, 7)))
     if name in ("box", "extrusion") and strength > 0.5 and rng.random() < 0.1:
         solid = solid.flat()
     return solid

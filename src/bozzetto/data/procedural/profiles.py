@@ -112,7 +112,7 @@ def turned(rng: np.random.Generator, pieces: int, steps: int) -> list[np.ndarray
     out, radius = [], rng.uniform(0.5, 1.0)
     for low, high in pairwise(cuts):
         kind, following = rng.integers(4), rng.uniform(0.15, 1.0)
-        if kind == 0 or high - low < 0.05:
+        if kind == 0 or high - low < 0.05 or (kind == 3 and not out):
             out.append(line((radius, low), (following, high), steps))
         elif kind in (1, 2):
             swell = (1 if kind == 1 else -0.6) * rng.uniform(0.1, 0.45) * (high - low)
@@ -142,15 +142,25 @@ def hollow(walls: list[np.ndarray], thickness: float, floor: float) -> Profile:
     The bottom is closed; the inside belongs to the same surface, so both sides of the wall face outwards.
     """
     outer = np.concatenate([walls[0]] + [w[1:] for w in walls[1:]])
-    bottom, top = outer[0, 1], outer[-1]
-    level = min(bottom + floor, top[1] - 1e-3)
-    inner = outer[outer[:, 1] > level + 1e-6]
-    # Running minimum along the way down keeps undercuts open and the wall of even thickness.
-    inner = np.stack([np.maximum(inner[::-1, 0] - thickness, 0.02), inner[::-1, 1]], -1)
+    bottom, top = outer[0, 1], outer[-1, 1]
+    level = min(bottom + floor, top - 1e-3)
+    # The inner radius is the least outer one within a wall's thickness above and below, so that steps and undercuts of
+    # the outside keep a wall between them and the inside.
+    fine = _dense(outer)
+    heights = np.linspace(top, level, int(np.clip(len(outer), 6, 40)))
+    near = np.abs(fine[None, :, 1] - heights[:, None]) <= max(thickness, 2.5 * (top - level) / len(fine))
+    least = np.where(near, fine[None, :, 0], np.inf).min(1)
+    inner = np.stack([np.maximum(least - thickness, 0.4 * least), heights], -1)
     start = [line((0, bottom), tuple(outer[0]), 2)] if outer[0, 0] > 1e-6 else []
-    rim = [line(tuple(top), tuple(inner[0]), 1)]
-    inner = np.concatenate([inner, [[inner[-1, 0], level]]])
+    rim = [line(tuple(outer[-1]), tuple(inner[0]), 1)]
     return join([*start, *walls, *rim, inner, line((inner[-1, 0], level), (0, level), 2)])
+
+
+def _dense(points: np.ndarray, count: int = 160) -> np.ndarray:
+    """A polyline sampled evenly along its length, [count, 2]."""
+    along = np.concatenate([[0.0], np.cumsum(np.sqrt((np.diff(points, axis=0) ** 2).sum(1)))])
+    t = np.linspace(0, along[-1], count)
+    return np.stack([np.interp(t, along, points[:, 0]), np.interp(t, along, points[:, 1])], -1)
 
 
 def revolve(profile: Profile, outline: Outline) -> Solid:
