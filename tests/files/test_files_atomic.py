@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import subprocess
 import sys
 
 import pytest
@@ -161,3 +163,63 @@ def test_output_folder_conflict_moves_nothing(tmp_path):
         (folder / "sub").mkdir()
         (folder / "sub" / "a").write_bytes(b"a")
     assert everything(tmp_path / "other") == ["sub"]
+
+
+def test_output_folder_names_the_place_the_user_gave(tmp_path):
+    with pytest.raises(OutputError) as caught, output_folder(tmp_path / "out") as folder:
+        (folder / "x.png").mkdir()
+        atomic_write_bytes(folder / "x.png", b"")
+    assert str(tmp_path / "out" / "x.png") in str(caught.value) and ".bozzetto-" not in str(caught.value)
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+def test_every_writer_when_the_device_takes_no_more(tmp_path):
+    """A limit on the size of files stands for a full disk: the write fails half-way, in the middle of an encoder."""
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from bozzetto.errors import OutputError
+from bozzetto.files.images import write_image
+from bozzetto.gaussians import Gaussians
+from bozzetto.mesh import Mesh
+folder, n = Path(sys.argv[1]), 300
+points = torch.rand(n, 3)
+noise = torch.rand(100, 100, 3)
+gaussians = Gaussians.from_rgb(points, points, torch.rand(n, 4), torch.rand(n), points)
+mesh = Mesh(points, torch.arange(n).reshape(-1, 3), uvs=points[:, :2], texture=noise)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+jobs = {f"a.{s}": lambda p: write_image(p, noise) for s in ("png", "jpg", "webp")}
+jobs |= {"g.ply": gaussians.save, "g.splat": gaussians.save}
+jobs |= {"m.glb": mesh.save, "m.obj": mesh.save, "m.ply": mesh.save}
+for name, job in jobs.items():
+    try:
+        job(folder / "new" / name)
+        print("no error", name)
+    except OutputError as error:
+        assert ".bozzetto-" not in str(error), error
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_while_writing(tmp_path):
+    script = """
+import sys, time
+from bozzetto.files.atomic import atomic_path, output_folder
+with output_folder(sys.argv[1]) as folder, atomic_path(folder / "x.bin") as temporary:
+    temporary.write_bytes(b"half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    target = tmp_path / "a" / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout.readline() == b"ready\n"
+        assert everything(tmp_path) != []
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors and everything(tmp_path) == []

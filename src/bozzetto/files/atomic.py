@@ -28,6 +28,7 @@ def output_error(path: str | PathLike[str], error: OSError) -> OutputError:
         errno.EACCES: "permission denied; choose a folder you may write to",
         errno.EPERM: "permission denied; choose a folder you may write to",
         errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EFBIG: "the file is larger than the system allows; choose another folder or a smaller size",
         errno.EISDIR: "it is a folder; give a file name",
         errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
         errno.EEXIST: "a file stands where a folder is needed; choose another path",
@@ -153,6 +154,9 @@ def output_folder(path: str | PathLike[str]) -> Iterator[Path]:
         _remove_empty(created)
         if isinstance(error, OSError) and _about_output_folder(error, target, temporary):
             raise output_error(path, error) from error
+        if isinstance(error, OutputError) and temporary is not None and str(temporary) in str(error):
+            # A writer inside the block named the hidden folder, which means nothing to the user.
+            raise OutputError(str(error).replace(str(temporary), str(path))) from error
         raise
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..camera.cameras import Size, as_size
 from ..errors import ImageError, OutputError
-from .atomic import atomic_path
+from .atomic import atomic_write_bytes
 from .inputs import check_input
 
 # A picture of this many pixels or more is refused before it is decoded (it would take gigabytes as floats).
@@ -69,7 +69,8 @@ def decode_image(data: bytes, name: str) -> Tensor:
 
 def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked below
+        # Remarks on sizes (MAX_PIXELS is checked below) and on metadata that is not read.
+        warnings.simplefilter("ignore")
         # Decoders raise nearly anything on damaged data, hence the wide net.
         try:
             image = Image.open(source)
@@ -204,15 +205,14 @@ def write_image(path: str | PathLike[str], image: Tensor) -> None:
     name, options = WRITERS[path.suffix.lower()]
     if name == "JPEG" and image.shape[-1] == 4:
         image = image[..., :3] * image[..., 3:] + (1 - image[..., 3:])
-    picture = Image.fromarray(to_uint8(image))
-    with atomic_path(path) as temporary:
-        try:
-            picture.save(temporary, format=name, **options)
-        except (OSError, ValueError) as problem:
-            if isinstance(problem, OSError) and problem.errno is not None:
-                raise
-            height, width = image.shape[:2]
-            raise OutputError(f"cannot write {path}: {problem} ({width} x {height} pixels); try .png") from problem
+    # Encoded in memory: Pillow's own writing to a file takes a full disk for success now and then.
+    encoded = io.BytesIO()
+    try:
+        Image.fromarray(to_uint8(image)).save(encoded, format=name, **options)
+    except (OSError, ValueError) as problem:
+        height, width = image.shape[:2]
+        raise OutputError(f"cannot write {path}: {problem} ({width} x {height} pixels); try .png") from problem
+    atomic_write_bytes(path, encoded.getbuffer())
 
 
 def resize_image(image: Tensor, size: Size, method: str = "area") -> Tensor:
