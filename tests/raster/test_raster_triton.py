@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,9 +29,9 @@ def slow_without_cuda(*values: object) -> object:
 
 @pytest.fixture(scope="module")
 def backend():
-    from bozzetto.raster.triton import InterpretedFunction, blend_kernel, rasterize_triton
+    from bozzetto.raster.triton import INTERPRETED, rasterize_triton
 
-    if not CUDA and not isinstance(blend_kernel, InterpretedFunction):
+    if not CUDA and not INTERPRETED:
         pytest.fail("Triton was imported before tests/raster/conftest.py could set TRITON_INTERPRET=1")
     return rasterize_triton
 
@@ -93,6 +94,14 @@ def test_through_the_public_call(backend):
     assert got.rgb.shape == (2, 2, 8, 12, 3)
     assert float((got.rgb - expected.rgb).abs().max()) < 2e-5
     assert float((got.depth - expected.depth).abs().max()) < 2e-5
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_cuda():
+    """The interpreter accepts more than the compiler does."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    script = Path(__file__).resolve().parent / "compile_kernels.py"
+    subprocess.run([sys.executable, str(script)], check=True, env=environment, timeout=600)
 
 
 @pytest.mark.skipif(CUDA, reason="there is a CUDA device")

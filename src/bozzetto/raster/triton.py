@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import MissingDependencyError
 
 try:
-    from triton.runtime.interpreter import InterpretedFunction
+    import triton
 except ImportError as error:
     raise MissingDependencyError(
         "the triton rasterizer needs the package 'triton' (Linux): pip install 'bozzetto[gpu]', or use backend='cpu'"
@@ -28,6 +28,8 @@ from .triton_bins import bin_tiles
 from .triton_blend import blend, blend_gradient, blend_kernel
 from .triton_project import project
 from .triton_project_gradient import project_gradient
+
+INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
 
 
 class _Rasterize(torch.autograd.Function):
@@ -93,7 +95,7 @@ def rasterize_triton(
     """
     scenes, n = means.shape[:2]
     views = view.shape[1]
-    if not means.is_cuda and not isinstance(blend_kernel, InterpretedFunction):
+    if not means.is_cuda and not INTERPRETED:
         raise ValueError(
             f"the triton rasterizer needs tensors on a CUDA device, these are on {means.device}; "
             "move them there or use backend='cpu'"

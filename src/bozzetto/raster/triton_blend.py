@@ -131,7 +131,8 @@ def blend_gradient_kernel(
         xy = tl.load(record + 3)
         yy = tl.load(record + 4)
         sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-        falloff = tl.exp(-sigma)
+        # Rounding can make sigma negative for a needle far away; unbounded, exp would turn the sums below into NaN.
+        falloff = tl.exp(-tl.maximum(sigma, 0.0))
         raw = tl.load(record + 5) * falloff
         a = tl.minimum(raw, MAX_ALPHA)
         hit = (sigma >= 0.0) & (a >= MIN_ALPHA) & (i < final)
