@@ -53,7 +53,7 @@ def lgm_head(raw: Tensor, rotation: str = "fixed") -> Gaussians:
 
 
 # The ray head's ranges.
-DEPTH_RANGE = 0.75  # world units before and behind the object's centre; objects have radius 0.6
+DEPTH_RANGE = 0.9  # world units before and behind the object's centre; objects have radius up to 0.85
 OFFSET_RANGE = 4.0  # pixel footprints sideways
 SCALE_BIAS, SCALE_RANGE = -0.7, 2.5  # log of the scale in pixel footprints: bias +- range
 MASK_GAIN = 6.0  # logits by which a known view's own mask opens or closes its Gaussians

@@ -19,13 +19,15 @@ from ...camera import Cameras
 from ...data.render import Lights, PackedObject, SceneBatch, render_objects
 from ...data.stream import ObjectStream
 from ...raster import rasterize
-from ...training.losses import ssim
-from .cameras import SLOTS, sample_views
+from ...training.losses import strided_ssim
+from .cameras import SLOTS, ViewSet, sample_views
 from .heads import ray_depth, ray_head
 from .inputs import mini_inputs
 from .network import LGM
 from .presets import preset
 from .reconstruct import resize_rgba
+
+MAX_RADIUS = 0.85  # of an object after zooming, world units: within the depth range of the ray head
 
 
 @dataclass
@@ -47,7 +49,7 @@ class MiniRecipe:
     ssim_weight: float = 0.1
     perceptual_weight: float = 0.0
     perceptual_weights_file: str | None = None
-    depth_weight: float = 0.2
+    depth_weight: float = 0.5
     block: int = 1024
     repeats: int = 2
     workers: int = 0
@@ -88,10 +90,11 @@ class MiniRecipe:
         )
         pin = device.type == "cuda"
 
-        def prepare(step: int) -> tuple[SceneBatch, Any, Lights]:
+        def prepare(step: int) -> tuple[SceneBatch, ViewSet, Lights]:
             scene = SceneBatch.collate(stream.batch(step))
             generator = torch.Generator().manual_seed(((seed * 1_000_003 + step) * 4099 + rank) % 2**63)
             views = sample_views(self.batch_size, self.novel_views, generator)
+            scene.vertices *= zoom(scene, views, generator)
             lights = Lights.random(self.batch_size, generator)
             return (scene.pin_memory() if pin else scene), views, lights
 
@@ -108,7 +111,7 @@ class MiniRecipe:
             stream.close()
 
     @torch.no_grad()
-    def render(self, scene: SceneBatch, views: Any, lights: Lights, device: torch.device) -> dict[str, Any]:
+    def render(self, scene: SceneBatch, views: ViewSet, lights: Lights, device: torch.device) -> dict[str, Any]:
         """Pictures of a batch: input slots at the network's size, targets for all views at the supervision size."""
         size = self.config.input_size
         scene = scene.to(device, non_blocking=True)
@@ -145,7 +148,7 @@ class MiniRecipe:
             pictures = on_white.flatten(0, 1).permute(0, 3, 1, 2)  # [B*n, 3, H, W]
             goals = goal_on_white.flatten(0, 1).permute(0, 3, 1, 2)
             if self.ssim_weight:
-                parts["ssim"] = ssim(pictures, goals).mean()
+                parts["ssim"] = strided_ssim(pictures, goals).mean()
                 total = total + self.ssim_weight * (1 - parts["ssim"])
             if self.depth_weight:
                 parts["depth"] = depth_error(raw, batch)
@@ -192,6 +195,28 @@ def depth_error(raw: Tensor, batch: dict[str, Any]) -> Tensor:
     weight = (alpha > 0.9) & (depth > 0)
     error = (ray_depth(raw, slots) - distance).abs() * weight
     return error.sum() / weight.sum().clamp_min(1)
+
+
+def zoom(scene: SceneBatch, views: ViewSet, generator: torch.Generator) -> Tensor:
+    """Scale of each vertex [V, 1] that makes its object fill the picture as a recentred photo does.
+
+    The longest side of the object's outline becomes 65 to 90 % of the picture: of the largest outline among the four
+    slots, or, for most single photos, of the photo alone (whose other sides nobody can measure).
+    """
+    batch = len(scene)
+    cameras = views.world()[:, :SLOTS]
+    extent = torch.empty(batch, SLOTS)
+    radius = torch.empty(batch)
+    for b in range(batch):
+        points = scene.vertices[scene.vertex_start[b] : scene.vertex_start[b + 1]]
+        projected, _ = cameras[b].project(points.expand(SLOTS, -1, 3))  # [4, P, 2]
+        extent[b] = (projected.amax(1) - projected.amin(1)).amax(-1)
+        radius[b] = points.norm(dim=-1).max()
+    fill = 0.65 + 0.25 * torch.rand(batch, generator=generator)
+    photo = (views.known.sum(1) == 1) & (torch.rand(batch, generator=generator) < 0.7)
+    measured = torch.where(photo, torch.maximum(extent[:, 0], 0.65 * extent.amax(1)), extent.amax(1))
+    scale = torch.minimum(fill / measured.clamp_min(1e-3), MAX_RADIUS / radius.clamp_min(1e-3)).clamp(0.5, 2.0)
+    return scale.repeat_interleave(scene.vertex_start.diff())[:, None]
 
 
 def make_packed_object(seed: int, texture_size: int = 128) -> PackedObject:
