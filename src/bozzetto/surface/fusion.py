@@ -1,0 +1,149 @@
+"""Depth maps → one signed volume whose zero level is the object's surface.
+
+A truncated signed distance fusion (Curless and Levoy 1996) with three kinds of vote per voxel and view:
+
+* **near** the seen surface: the signed distance along the view, weighted by how squarely the view faces the surface;
+* **free**: clearly in front of the surface, or over background: +1;
+* **hidden**: behind the surface: -1 with a small weight.
+
+The small weight decides what holes mean. A voxel counts as outside once about a tenth of the views see it free: the
+inside of a cup is emptied, while a gap in the splats, through which few views look, does not hollow the object out.
+Voxels that no view says anything about are inside, so the zero level is always closed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..camera import Cameras
+
+TRUNCATION = 3.0  # voxels
+HIDDEN_WEIGHT = 0.1  # of a free vote
+# Hidden votes pull the value at the true surface below zero by about this much (measured on analytic shapes).
+SURFACE_LEVEL = -0.15
+MIN_FACING = 0.15  # cosine under which a view's distance is worthless
+EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
+POINTS_PER_CHUNK = 65536  # what stays in a core's cache
+FAR = 100.0  # stands for infinite depth; the object lies within the unit sphere
+
+
+def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution: int) -> tuple[Tensor, Tensor, float]:
+    """Fuse depth maps of an object around the origin.
+
+    Args:
+        depth: [V, H, W], camera z, infinity for background.
+        cameras: batch (V,).
+        half_extent: [3], half the sides of the box to fill.
+        resolution: voxels along the longest side of the box (a margin is added around).
+
+    Returns:
+        volume: [X, Y, Z], -1 (inside) .. 1 (outside), float32.
+        origin: [3], centre of voxel (0, 0, 0).
+        voxel: edge length of a voxel.
+    """
+    maps = _DepthMaps(depth, cameras)
+    half = half_extent.to(depth.device, torch.float32)
+    voxel = float(2 * half.amax() / resolution)
+    margin = TRUNCATION + 1
+    # Coarse to fine: each level has a point on every second voxel of the next, which is worked out only near surfaces.
+    levels = 3
+    step = 2 ** (levels - 1)
+    shape = [int(torch.ceil((2 * h / voxel + 2 * margin) / step)) + 1 for h in half]
+    origin = torch.tensor([-(s - 1) * step * voxel / 2 for s in shape], device=depth.device)
+    points = _grid(shape, origin, step * voxel)
+    values, closest = maps.votes(points, step * voxel, voxel)
+    volume, closest = values.reshape(shape), closest.reshape(shape)
+    while step > 1:
+        # A surface in a cell, or one voxel outside, is at most this far from the cell's nearest corner.
+        near = (closest < (3**0.5 / 2 * step + 1) * voxel).float()[None, None]
+        step //= 2
+        shape = [2 * s - 1 for s in shape]
+        finer = F.interpolate(volume[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
+        band = F.interpolate(near, size=shape, mode="trilinear", align_corners=True)[0, 0] > 0
+        values, distances = maps.votes(band.nonzero() * (step * voxel) + origin, step * voxel, voxel)
+        volume = torch.where(finer > 0, 1.0, -1.0)
+        volume[band] = values
+        closest = torch.full_like(volume, torch.inf)
+        closest[band] = distances
+    # A closed surface needs an outside all around.
+    for axis in range(3):
+        volume.select(axis, 0).fill_(1.0)
+        volume.select(axis, -1).fill_(1.0)
+    return volume, origin, voxel
+
+
+def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
+    axes = [torch.arange(s, device=origin.device) * step + o for s, o in zip(shape, origin, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)  # [X*Y*Z, 3]
+
+
+def facing_cosine(depth: Tensor, cameras: Cameras) -> Tensor:
+    """How squarely the surface of each pixel faces the camera: cosine in 0..1, [V, H, W], from differences of the depth."""
+    depth = depth.clamp_max(FAR)[:, None]
+    focal = cameras.to(depth.device).pixel_intrinsics(tuple(depth.shape[-2:]))[:, 1].reshape(-1, 1, 1, 1)
+    padded = F.pad(depth, (1, 1, 1, 1), mode="replicate")
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) * focal / (2 * depth)
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) * focal / (2 * depth)
+    return (1 + across * across + down * down).rsqrt()[:, 0]
+
+
+class _DepthMaps:
+    """Depth maps prepared for look-up: depth, facing, and the nearest and farthest depth around each pixel."""
+
+    def __init__(self, depth: Tensor, cameras: Cameras):
+        v, h, w = depth.shape
+        depth = depth.clamp_max(FAR)[:, None]  # [V, 1, H, W]
+        cameras = cameras.to(depth.device)
+        focal = cameras.pixel_intrinsics((h, w))[:, 1].reshape(v, 1, 1, 1)
+        highest = F.max_pool2d(depth, 3, 1, 1)
+        lowest = -F.max_pool2d(-depth, 3, 1, 1)
+        edge = (highest - lowest) > EDGE_SLOPE * lowest / focal
+        facing = facing_cosine(depth[:, 0], cameras)[:, None]
+        # On an edge the depth is unknown between the two walls; away from it both bounds equal the depth.
+        near_wall = torch.where(edge, lowest, depth)
+        far_wall = torch.where(edge, highest, depth)
+        self.maps = torch.cat([near_wall, far_wall, facing * ~edge], dim=1)  # [V, 3, H, W]
+        # World -> (image x times z, image y times z, z) with image positions in -1..1, in one product.
+        view = cameras.view_matrices()
+        fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
+        zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+        rows = [2 * fx, zero, 2 * cx - 1, zero, 2 * fy, 2 * cy - 1, zero, zero, one]
+        lens = torch.stack(rows, dim=-1).reshape(v, 3, 3)
+        self.rotation = (lens @ view[:, :3, :3]).transpose(1, 2).contiguous()  # [V, 3, 3]
+        self.shift = (lens @ view[:, :3, 3:])[..., 0]  # [V, 3]
+
+    def votes(self, points: Tensor, step: float, voxel: float) -> tuple[Tensor, Tensor]:
+        """Fused value (-1..1) of points [P, 3] and the distance to the closest surface that a view sees near it, both [P].
+
+        ``step`` is the distance between the points; the truncation is TRUNCATION times the larger of it and ``voxel``.
+        """
+        reach = TRUNCATION * max(step, voxel)
+        parts = [self._votes(chunk, reach) for chunk in points.split(POINTS_PER_CHUNK)]
+        if not parts:
+            return points.new_zeros(0), points.new_zeros(0)
+        values, distances = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(distances)
+
+    def _votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        total = points.new_zeros(len(points))
+        weight = points.new_zeros(len(points))
+        closest = points.new_full((len(points),), torch.inf)
+        for i in range(len(self.maps)):
+            local = points @ self.rotation[i] + self.shift[i]  # [P, 3]: image x, y (-1..1, times z) and z
+            z = local[:, 2]
+            grid = (local[:, :2] / z[:, None])[None, :, None, :]
+            sampled = F.grid_sample(self.maps[i : i + 1], grid, padding_mode="border", align_corners=False)
+            near_wall, far_wall, facing = sampled[0, :, :, 0]  # each [P]
+            ahead = (near_wall - z) / reach  # > 0: in front of everything seen here
+            behind = (far_wall - z) / reach
+            # Behind the surface confidence fades towards the hidden vote, so that thin walls keep their other side.
+            w = torch.where(facing > MIN_FACING, facing * (1 + ahead.clamp(-1, 0)) + HIDDEN_WEIGHT, 0.0)
+            w = torch.where(behind <= -1, HIDDEN_WEIGHT, w)
+            w = torch.where(ahead >= 1, 1.0, w)
+            total += w * ahead.clamp(-1, 1)
+            weight += w
+            closest = torch.minimum(closest, torch.where(facing > MIN_FACING, ahead.abs(), torch.inf))
+        value = torch.where(weight > 0, total / weight.clamp_min(1e-6), -1.0)
+        return value, closest * reach

@@ -1,0 +1,100 @@
+"""Gaussians → textured mesh, step by step.
+
+The object is moved into the unit sphere, drawn from all around, its depth maps are fused into a signed volume, the zero
+level becomes triangles, and the pictures are baked onto them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..errors import MeshError
+from ..gaussians import Gaussians
+from ..mesh import Mesh
+from .bake import bake_texture
+from .bounds import normalise_object
+from .capture import capture_colour, capture_depth, pixel_footprint, settle_depth, sphere_cameras
+from .clean import keep_large_components, taubin_smooth
+from .fusion import SURFACE_LEVEL, fuse_depth
+from .marching import marching_cubes
+from .simplify import decimate, make_manifold
+from .unwrap import unwrap
+
+DEPTH_VIEWS = 40
+COLOUR_VIEW_STEP = 2  # every second depth view is also drawn in colour
+
+Progress = Callable[[str, float], None]
+
+
+@torch.no_grad()
+def gaussians_to_mesh(
+    gaussians: Gaussians,
+    *,
+    resolution: int = 128,
+    texture_size: int = 1024,
+    max_faces: int = 50_000,
+    progress: Progress | None = None,
+) -> Mesh:
+    """A closed triangle mesh with a baked texture that looks like the Gaussians.
+
+    Args:
+        gaussians: one object (no batch dimension), anywhere, of any size, on any device.
+        resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost.
+        texture_size: side of the square texture in texels.
+        max_faces: upper limit for the number of triangles.
+        progress: called as ``progress(stage, fraction)`` with fraction 0..1 over the whole work.
+
+    Returns:
+        :class:`Mesh` on the CPU in the Gaussians' world frame with uvs, texture and normals; faces counter-clockwise
+        seen from outside.
+
+    Raises:
+        MeshError: there is nothing to mesh (no visible Gaussians, no surface at this resolution), or an argument is
+            out of range.
+    """
+    if not 16 <= resolution <= 512:
+        raise MeshError(f"resolution must lie in 16..512 voxels, got {resolution}")
+    if not 16 <= texture_size <= 8192:
+        raise MeshError(f"texture_size must lie in 16..8192 texels, got {texture_size}")
+    if max_faces < 4:
+        raise MeshError(f"max_faces must be at least 4 (a tetrahedron), got {max_faces}")
+    report = progress or (lambda stage, fraction: None)
+    report("bounds", 0.0)
+    found = normalise_object(gaussians)
+    cameras = sphere_cameras(DEPTH_VIEWS)
+    # A depth pixel about as wide as a voxel resolves what the volume can hold.
+    voxel = float(2 * found.half_extent.amax() / resolution)
+    depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
+    depth = capture_depth(found.gaussians, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    report("fusion", 0.25)
+    depth = settle_depth(depth, found.gaussians, cameras, reach=3 * voxel)
+    volume, origin, voxel = fuse_depth(depth, cameras, found.half_extent, resolution)
+    report("surface", 0.4)
+    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    vertices, faces = keep_large_components(vertices, faces)
+    vertices = taubin_smooth(vertices, faces)
+    vertices, faces = decimate(vertices, faces, max_faces)
+    vertices, faces = make_manifold(vertices, faces)
+    report("unwrap", 0.45)
+    source, faces, uvs = unwrap(vertices, faces, texture_size)
+    mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
+    colour_cameras = cameras[::COLOUR_VIEW_STEP]
+    colour_size = min(1024, max(256, texture_size // 2))
+    pictures = capture_colour(found.gaussians, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.2 * f))
+    report("texture", 0.85)
+    mesh.texture = bake_texture(
+        mesh.vertices,
+        mesh.normals,
+        mesh.faces,
+        mesh.uvs,
+        pictures,
+        depth[::COLOUR_VIEW_STEP],
+        colour_cameras,
+        texture_size,
+        tolerance=2 * voxel,
+    ).cpu()
+    mesh.vertices = found.to_world(mesh.vertices).cpu()
+    report("done", 1.0)
+    return mesh
