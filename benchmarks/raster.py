@@ -113,8 +113,8 @@ class Stages:
         self.project = lambda: triton_project.project(
             g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, size, size, 0.01, 1e10
         )
-        records, corners, spans, counts = self.project()
-        self.bins = lambda: triton_bins.bin_tiles(records, corners, spans, counts, size, size)
+        records, keys, corners, spans, counts = self.project()
+        self.bins = lambda: triton_bins.bin_tiles(records, keys, corners, spans, counts, size, size)
         ids, starts = self.bins()
         self.pairs, self.visible = len(ids), int((counts > 0).sum())
         self.blend = lambda: triton_blend.blend(records, ids, starts, background, size, size)

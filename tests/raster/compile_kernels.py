@@ -22,9 +22,8 @@ from triton.compiler import ASTSource  # noqa: E402
 from bozzetto.raster import triton_bins, triton_blend, triton_project, triton_project_gradient, triton_sh  # noqa: E402
 
 INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "rows"}
-POINTERS = dict.fromkeys(("ids", "corners", "spans", "counts", "last"), "*i32") | dict.fromkeys(
-    ("starts", "ends", "keys"), "*i64"
-)
+POINTERS = dict.fromkeys(("ids", "pairs", "corners", "spans", "counts", "last"), "*i32")
+POINTERS |= dict.fromkeys(("starts", "ends", "keys", "order"), "*i64")
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 

@@ -35,10 +35,10 @@ INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, height, width, near, far):
-        records, corners, spans, counts = project(
+        records, keys, corners, spans, counts = project(
             means, quats, scales, opacities, sh, view, intrinsics, height, width, near, far
         )
-        ids, starts = bin_tiles(records, corners, spans, counts, height, width)
+        ids, starts = bin_tiles(records, keys, corners, spans, counts, height, width)
         rgb, alpha, depth, transmittance, last = blend(records, ids, starts, background, height, width)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(

@@ -85,7 +85,7 @@ def finite(x):
 
 @triton.jit(do_not_specialize=["N", "V", "height", "width", "near", "far"])
 def project_kernel(
-    means, quats, scales, opacities, sh, view, intrinsics, records, corners, spans, counts,
+    means, quats, scales, opacities, sh, view, intrinsics, records, keys, corners, spans, counts,
     N, V, height, width, near, far,
     K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -178,6 +178,9 @@ def project_kernel(
     tile_y = tl.where(keep, top, 0.0).to(tl.int32) // TILE
     across = tl.where(keep, tl.where(keep, right, 0.0).to(tl.int32) // TILE - tile_x + 1, 0)
     down = tl.where(keep, tl.where(keep, bottom, 0.0).to(tl.int32) // TILE - tile_y + 1, 0)
+    # The bits of positive floats, read as integers, are in the order of their values.
+    bits = tl.where(keep, z, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
+    tl.store(keys + slot, (camera.to(tl.int64) << 32) | bits, mask=mask)
     tl.store(corners + slot, tile_x | (tile_y << 16), mask=mask)
     tl.store(spans + slot, across | (down << 16), mask=mask)
     tl.store(counts + slot, across * down, mask=mask)
@@ -207,8 +210,9 @@ def project(
     width: int,
     near: float,
     far: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Records [S * V, N, 10] and, as int32 [S * V * N], corner and span (x | y << 16, in tiles) and number of tiles.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Records [S * V, N, 10]; for every slot of S * V * N the key by which to order it (view, then depth; int64); and,
+    as int32, the corner and span (x | y << 16, in tiles) and the number of its tiles.
 
     A Gaussian that is culled in a view has no tiles there, and its record is not written.
     """
@@ -216,9 +220,10 @@ def project(
     cameras = scenes * view.shape[1]
     records = means.new_empty(cameras, n, RECORD)
     corners, spans, counts = (torch.empty(cameras * n, dtype=torch.int32, device=means.device) for _ in range(3))
+    keys = torch.empty(cameras * n, dtype=torch.int64, device=means.device)
     project_kernel[(triton.cdiv(n, BLOCK) * cameras,)](
-        means, quats, scales, opacities, sh, view, intrinsics, records, corners, spans, counts,
+        means, quats, scales, opacities, sh, view, intrinsics, records, keys, corners, spans, counts,
         n, view.shape[1], height, width, near, far,
         K=sh.shape[2], TILE=TILE, BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
-    return records, corners, spans, counts
+    return records, keys, corners, spans, counts
