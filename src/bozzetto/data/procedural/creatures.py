@@ -104,6 +104,8 @@ def _quadruped(assembly: Assembly) -> None:
     assembly.add(body, skin, scale=(width, height, length), turn=rotation(0, rng.uniform(-0.15, 0.1)), at=centre)
     if rng.random() < 0.5:
         _ball(assembly, skin, centre + [0, 0.05 * height, 0.6 * length], (1.05 * width, 1.05 * height, 0.4 * length))
+    if rng.random() < 0.4:  # a belly of another colour
+        _ball(assembly, other, centre - [0, 0.22 * height, 0], (0.9 * width, 0.85 * height, 0.9 * length))
     thick = rng.uniform(0.25, 0.5) * width
     for end in (1, -1):
         hip = np.array([0.65 * width, centre[1] - 0.1 * height, end * 0.68 * length])
@@ -145,6 +147,8 @@ def _figure(assembly: Assembly) -> None:
     if rng.random() < 0.4:
         trunk = primitives.cylinder(1.4 * detail, rng.uniform(-0.2, 0.5), 0.3)
     assembly.add(trunk, shirt, scale=(wide, torso, deep), at=(0, middle, 0))
+    if rng.random() < 0.35:  # a bib, shirt front or pale belly
+        _ball(assembly, other, (0, middle - 0.15 * torso, 0.25 * deep), (0.75 * wide, 0.7 * torso, 0.85 * deep))
     thick = rng.uniform(0.04, 0.1)
     hip = np.array([0.5 * wide, leg + 0.25 * torso, 0.0])
     stance = rng.uniform(0.0, 0.12)

@@ -38,8 +38,8 @@ _MOST_TRIANGLES = 28_000
 def generate_object(seed: int, *, texture_size: int = 128) -> TexturedObject:
     """The procedural object number ``seed``.
 
-    A function of its arguments alone: the same on every machine and in every process, up to the last bits of floating
-    point. The shape does not depend on ``texture_size``.
+    A function of its arguments alone: the same in every process, and the same on every machine with one NumPy version up
+    to the last bits of floating point. The shape does not depend on ``texture_size``.
 
     Args:
         seed: 0 or above. Seeds in :data:`HELD_OUT_SEEDS` are for evaluation (``split`` "test"), others train.

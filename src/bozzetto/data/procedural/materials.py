@@ -145,17 +145,17 @@ class Materials:
             mapping = ("fit", "dense", "box", "front")[int(rng.choice(4, p=[0.2, 0.4, 0.33, 0.07]))]
         density = most**0.5 * float(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
         self.textures.append(rgba)
-        tint = np.ones(3) if rng.random() < 0.8 else 0.6 + 0.4 * random_color(rng)
+        tint = np.ones(3) if rng.random() < 0.85 else 0.7 + 0.3 * random_color(rng)
         self.base_colors.append(tint.astype(np.float32))
         self.mappings.append(Mapping(mapping, repeats, density))
         self.kinds.append(kind)
         return len(self.textures) - 1
 
     def _weathered(self, picture: np.ndarray, kind: str) -> np.ndarray:
-        """Half of the pictures get faint large stains or fine grain, as every photographed surface has."""
+        """Half of the pictures get large stains or fine grain, as photographed surfaces have."""
         rng = self.rng
         if rng.random() < (0.35 if kind == "solid" else 0.55):
             return picture
         slope = rng.uniform(0.3, 2.0)
-        strength = rng.uniform(0.05, 0.35)
+        strength = rng.uniform(0.05, 0.35) if rng.random() < 0.7 else rng.uniform(0.35, 0.8)
         return picture * (1 + strength * 2 * (fractal(rng, picture.shape[0], slope) - 0.5))[..., None]

@@ -51,10 +51,11 @@ def _fruit(assembly: Assembly) -> None:
     detail = assembly.plan(count + 1)
     skin, green = assembly.materials.new("food"), assembly.materials.new("leaf")
     body = _fruit_body(rng, min(1.5 * detail, 3.0))
-    if count > 1:  # a pile
+    if count > 1:  # a pile: the first in the middle, the others against it
         for k in range(count):
-            at = rng.normal(0, 1, 3) * [0.32, 0.2, 0.32]
-            assembly.add(body, skin, scale=rng.uniform(0.2, 0.3), turn=aligned(rng.normal(size=3)), at=at)
+            direction = rng.normal(size=3) * [1, 0.6, 1]
+            at = direction / np.linalg.norm(direction) * 0.4 * (k > 0)
+            assembly.add(body, skin, scale=rng.uniform(0.22, 0.3), turn=aligned(rng.normal(size=3)), at=at)
         return
     assembly.add(body, skin, scale=0.5)
     top = np.array(

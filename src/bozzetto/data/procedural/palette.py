@@ -6,17 +6,17 @@ import numpy as np
 
 # family: (hue low, hue high, saturation low, saturation high, value low, value high), weight
 FAMILIES = {
-    "saturated": ((0.0, 1.0, 0.6, 1.0, 0.55, 1.0), 0.2),
-    "muted": ((0.0, 1.0, 0.12, 0.5, 0.4, 0.9), 0.16),
+    "saturated": ((0.0, 1.0, 0.6, 1.0, 0.65, 1.0), 0.2),
+    "muted": ((0.0, 1.0, 0.12, 0.5, 0.5, 0.95), 0.16),
     "dark": ((0.0, 1.0, 0.0, 0.6, 0.06, 0.3), 0.07),
     "light": ((0.0, 1.0, 0.0, 0.15, 0.82, 0.98), 0.14),
-    "grey": ((0.0, 1.0, 0.0, 0.1, 0.25, 0.9), 0.1),
-    "earth": ((0.02, 0.13, 0.3, 0.8, 0.28, 0.9), 0.14),
-    "plant": ((0.18, 0.42, 0.35, 0.9, 0.25, 0.8), 0.06),
+    "grey": ((0.0, 1.0, 0.0, 0.1, 0.3, 0.95), 0.1),
+    "earth": ((0.02, 0.13, 0.3, 0.8, 0.35, 0.95), 0.14),
+    "plant": ((0.18, 0.42, 0.35, 0.9, 0.3, 0.9), 0.06),
     "pastel": ((0.0, 1.0, 0.15, 0.4, 0.8, 1.0), 0.07),
     "warm": ((0.96, 1.13, 0.5, 0.95, 0.55, 1.0), 0.06),
-    "metal": ((0.08, 0.62, 0.0, 0.18, 0.4, 0.9), 0.0),
-    "fur": ((0.03, 0.11, 0.15, 0.75, 0.2, 0.95), 0.0),
+    "metal": ((0.08, 0.62, 0.0, 0.18, 0.5, 0.95), 0.0),
+    "fur": ((0.03, 0.11, 0.15, 0.7, 0.28, 1.0), 0.0),
     "glass": ((0.5, 0.65, 0.1, 0.6, 0.1, 0.6), 0.0),
 }
 _NAMES = list(FAMILIES)
@@ -53,15 +53,16 @@ def scheme(rng: np.random.Generator, family: str | None = None, count: int = 4) 
     kind = rng.choice(5, p=[0.32, 0.22, 0.14, 0.16, 0.16])
     colors = [main]
     for _ in range(count - 1):
+        # The other's value keeps a distance from the main one's, mostly towards the side with more room.
+        away = rng.uniform(0.08, 0.5) * (-1 if rng.random() < main[2] else 1)
         if kind == 0:
-            hue, saturation, value = rng.normal(0, 0.015), rng.normal(0, 0.12), rng.normal(0, 0.22)
-            other = main + np.array([hue, saturation, value])
+            other = main + np.array([rng.normal(0, 0.015), rng.normal(0, 0.12), away])
         elif kind == 1:
-            other = main + np.array([rng.normal(0, 0.07), rng.normal(0, 0.2), rng.normal(0, 0.25)])
+            other = main + np.array([rng.normal(0, 0.07), rng.normal(0, 0.2), away])
         elif kind == 2:
-            other = main + np.array([0.5 + rng.normal(0, 0.05), rng.normal(0, 0.2), rng.normal(0, 0.25)])
+            other = main + np.array([0.5 + rng.normal(0, 0.05), rng.normal(0, 0.2), rng.normal(0, 0.2)])
         elif kind == 3:
-            other = random_hsv(rng, "light" if rng.random() < 0.5 else "dark")
+            other = random_hsv(rng, "light" if rng.random() < 0.5 + 0.3 * (main[2] < 0.5) else "dark")
         else:
             other = random_hsv(rng)
         colors.append(np.array([other[0] % 1.0, np.clip(other[1], 0, 1), np.clip(other[2], 0.03, 1)]))

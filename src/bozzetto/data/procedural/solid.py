@@ -54,10 +54,6 @@ class Solid:
         a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
         return np.cross(b - a, c - a)
 
-    def vertex_normals(self) -> np.ndarray:
-        """Area-weighted unit vertex normals over all faces, whatever their group, [V, 3]."""
-        return _unit(_scatter(np.repeat(self.face_normals(), 3, axis=0), self.faces.reshape(-1), len(self.vertices)))
-
     def corner_normals(self) -> np.ndarray:
         """Unit shading normals [F, 3, 3]: averaged over the faces around a vertex that share a smoothing group."""
         faces = self.face_normals()
