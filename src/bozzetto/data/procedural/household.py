@@ -56,10 +56,10 @@ def vessel(assembly: Assembly) -> None:
 
     if rng.random() < 0.6:  # contents
         level = rng.uniform(-0.2, 0.8)
-        disc = primitives.cylinder(detail, 0.0, 0.0)
-        inside = max(radius(level) - 0.6 * thickness, 0.05) * width
+        narrowest = min(radius(level + step) for step in (-thickness, 0.0, thickness))
+        inside = max(narrowest - 0.6 * thickness, 0.5 * narrowest) * width
         assembly.add(
-            profiles.revolve(profiles.cylinder(0.0, 0.0, 1), outline) if kind else disc,
+            profiles.revolve(profiles.cylinder(0.0, 0.0, 1), outline),
             assembly.materials.new("food"),
             scale=(inside, 0.01, inside),
             at=(0, level * height, 0),
