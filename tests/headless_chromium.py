@@ -1,6 +1,6 @@
 """A headless Chromium driven over its debugging pipe: no driver package, no network port.
 
-Used by tests marked ``browser``. ``find_chromium()`` is None where there is none, and on Windows, which has no such pipe.
+Used by tests marked ``browser``. ``find_chromium()`` is None where there is none, and on Windows (no such pipe there).
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 
+# Chromium reads commands from descriptor 3 and answers on 4. First out of the way, as either pipe may hold 3 or 4.
+LAUNCHER = """
+import fcntl, os, sys
+there, back = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3])
+os.dup2(there, 3)
+os.dup2(back, 4)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find_chromium() -> str | None:
     if sys.platform == "win32":
@@ -51,13 +60,9 @@ class Page:
     def __init__(self, program: str, profile: str, size: tuple[int, int] = (800, 600), scale: float = 1.0) -> None:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        for fd in (to_browser, from_browser):
-            os.set_inheritable(fd, True)
-        # Chromium reads commands from descriptor 3 and answers on 4; the shell puts them there.
-        command = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
         arguments = [program, *FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", command, "sh", *arguments],
+            [sys.executable, "-ISc", LAUNCHER, str(to_browser), str(from_browser), *arguments],
             pass_fds=(to_browser, from_browser),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

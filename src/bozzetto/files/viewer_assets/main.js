@@ -78,8 +78,11 @@ function start(picture) {
     const seconds = last ? Math.min(0.1, (time - last) / 1000) : 0;
     if (state.spin) orbit.goal.azimuth = orbit.now.azimuth += 0.45 * seconds;
     const moving = orbit.advance(seconds || 1 / 60) || state.spin;
-    if (last) slow = 0.8 * slow + 0.2 * (time - last);
-    if (moving && slow > 45) detail = Math.max(0.4, detail * 0.93);
+    if (last) slow = slow ? 0.6 * slow + 0.4 * (time - last) : time - last;
+    if (moving && slow > 45) {
+      detail = Math.max(0.3, detail * Math.max(0.6, Math.sqrt(36 / slow)));
+      slow = 36; // the next frames tell whether that was enough
+    }
     // Triangle edges have no smoothing of their own: the mesh is drawn at twice the size and shrunk by the browser.
     const density = Math.min(2, (devicePixelRatio || 1) * (state.mesh ? 2 : 1));
     const scale = density * (moving ? detail : 1);

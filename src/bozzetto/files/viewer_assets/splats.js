@@ -69,12 +69,14 @@ uniform mat3 rotation;      // world to camera: x right, y down, z forward
 uniform vec3 translation, eye, shScale;
 uniform vec2 focal, centre, viewport;  // pixels, y down
 uniform float near;
-layout(location = 0) in uint index;
+uniform int count;
+uniform highp usampler2D order;
 out vec2 sigmas;
 out vec4 colour;
 
+int i;  // the splat
+
 ivec2 place(int perRow, int texels, int k) {
-  int i = int(index);
   return ivec2((i % perRow) * texels + k, i / perRow);
 }
 
@@ -105,6 +107,9 @@ vec3 radiance(vec3 base, vec3 d) {
 
 void main() {
   gl_Position = vec4(2.0, 2.0, 2.0, 1.0);  // outside the picture, for everything that is not drawn
+  int column = gl_VertexID >> 2;
+  if (gl_InstanceID * BATCH + column >= count) return;
+  i = int(texelFetch(order, ivec2(column, gl_InstanceID), 0).r);
   vec4 a = texelFetch(splats, place(PER_ROW, 4, 0), 0);
   vec4 b = texelFetch(splats, place(PER_ROW, 4, 1), 0);
   vec4 c = texelFetch(splats, place(PER_ROW, 4, 2), 0);
@@ -130,7 +135,7 @@ void main() {
   vec2 axis = reach < 1e-9 ? vec2(1.0, 0.0)
     : xx > yy ? normalize(vec2(major - yy, xy)) : normalize(vec2(xy, major - xx));
   float extent = sqrt(2.0 * log(255.0 * a.w));
-  sigmas = extent * vec2((gl_VertexID & 1) * 2 - 1, (gl_VertexID >> 1) * 2 - 1);
+  sigmas = extent * vec2((gl_VertexID & 1) * 2 - 1, (gl_VertexID & 2) - 1);
   vec2 pixel = focal * p.xy / p.z + centre
     + sigmas.x * sqrt(major) * axis + sigmas.y * sqrt(minor) * vec2(-axis.y, axis.x);
   gl_Position = vec4(pixel.x / viewport.x * 2.0 - 1.0, 1.0 - pixel.y / viewport.y * 2.0, 0.0, 1.0);
@@ -169,6 +174,10 @@ function buildProgram(gl, vertex, fragment, defines = "") {
   return { program, uniforms };
 }
 
+// One instance draws this many quads: an instance of a single quad is slow on most graphics drivers. Also the width of
+// the texture that holds the order.
+const BATCH = 1024;
+
 class SplatLayer {
   constructor(gl, splats) {
     this.gl = gl;
@@ -177,10 +186,10 @@ class SplatLayer {
     const width = Math.min(limit, 4096);
     const perRow = Math.floor(width / 4), terms = Math.max(1, splats.terms), shPerRow = Math.floor(width / terms);
     const rows = (per) => Math.max(1, Math.ceil(splats.count / per));
-    if (rows(Math.min(perRow, shPerRow)) > limit)
-      throw new Error(`this device can show at most ${limit * Math.min(perRow, shPerRow)} splats`);
+    const most = limit * Math.min(perRow, shPerRow, BATCH);
+    if (splats.count > most) throw new Error(`this device can show at most ${most} splats, these are ${splats.count}`);
     const defines = `#define DEGREE ${splats.degree}\n#define PER_ROW ${perRow}\n#define SH_PER_ROW ${shPerRow}\n`
-      + `#define SH_TERMS ${terms}\n`;
+      + `#define SH_TERMS ${terms}\n#define BATCH ${BATCH}\n`;
     Object.assign(this, buildProgram(gl, SPLAT_VERTEX, SPLAT_FRAGMENT, defines));
 
     const grid = new Float32Array(4 * width * rows(perRow));
@@ -197,17 +206,16 @@ class SplatLayer {
     const size = splats.terms ? [width, rows(shPerRow)] : [1, 1];
     this.harmonics = this.upload(gl.RGBA8I, ...size, gl.RGBA_INTEGER, gl.BYTE, sh);
 
-    this.order = new Uint32Array(splats.count);
+    this.order = new Uint32Array(BATCH * rows(BATCH));
+    this.orderTexture = this.upload(gl.R32UI, BATCH, rows(BATCH), gl.RED_INTEGER, gl.UNSIGNED_INT, this.order);
     this.depths = new Uint32Array(splats.count);
     this.direction = [0, 0, 0];
     this.array = gl.createVertexArray();
     gl.bindVertexArray(this.array);
-    this.buffer = gl.createBuffer();
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
-    gl.bufferData(gl.ARRAY_BUFFER, this.order, gl.DYNAMIC_DRAW);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
+    const corners = new Uint16Array(6 * BATCH);
+    for (let q = 0; q < BATCH; q++) corners.set([0, 1, 2, 2, 1, 3].map((k) => 4 * q + k), 6 * q);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
     gl.bindVertexArray(null);
   }
 
@@ -242,8 +250,8 @@ class SplatLayer {
     // Backwards, so that of equal depths the lower index is drawn later, in front.
     for (let i = count - 1; i >= 0; i--) this.order[starts[keys[i]]++] = i;
     const gl = this.gl;
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.buffer);
-    gl.bufferSubData(gl.ARRAY_BUFFER, 0, this.order);
+    gl.bindTexture(gl.TEXTURE_2D, this.orderTexture);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, BATCH, this.order.length / BATCH, gl.RED_INTEGER, gl.UNSIGNED_INT, this.order);
   }
 
   draw(camera, width, height) {
@@ -258,6 +266,10 @@ class SplatLayer {
     gl.activeTexture(gl.TEXTURE1);
     gl.bindTexture(gl.TEXTURE_2D, this.harmonics);
     gl.uniform1i(u.splats, 0);
+    gl.activeTexture(gl.TEXTURE2);
+    gl.bindTexture(gl.TEXTURE_2D, this.orderTexture);
+    gl.uniform1i(u.order, 2);
+    gl.uniform1i(u.count, this.splats.count);
     if (u.harmonics) gl.uniform1i(u.harmonics, 1);
     gl.uniformMatrix3fv(u.rotation, true, r);
     gl.uniform3fv(u.translation, camera.translation);
@@ -269,7 +281,7 @@ class SplatLayer {
     gl.uniform2f(u.viewport, width, height);
     gl.uniform1f(u.near, camera.near);
     gl.bindVertexArray(this.array);
-    gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.splats.count);
+    gl.drawElementsInstanced(gl.TRIANGLES, 6 * BATCH, gl.UNSIGNED_SHORT, 0, this.order.length / BATCH);
     gl.bindVertexArray(null);
     gl.disable(gl.BLEND);
   }

@@ -1,0 +1,14 @@
+"""A browser for the tests of what browsers show."""
+
+import pytest
+from headless_chromium import Page, find_chromium
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory):
+    """A page of a headless Chromium without network; skips where there is none."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium on this machine (set BOZZETTO_CHROMIUM to its program)")
+    with Page(program, str(tmp_path_factory.mktemp("chromium")), size=(400, 300)) as browser:
+        yield browser

@@ -1,0 +1,313 @@
+"""The viewer page: what is inside it, and what a browser draws from it."""
+
+import base64
+import io
+import json
+import math
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bozzetto.camera import Cameras
+from bozzetto.errors import OutputError
+from bozzetto.files.viewer import pack_splats, write_viewer
+from bozzetto.gaussians import Gaussians
+from bozzetto.mesh import Mesh
+from bozzetto.raster.api import rasterize
+
+
+def ball(count=1500, degree=0, seed=0):
+    """A coloured ball with a red dot in front (+z), a green one on top (+y) and a blue one at its right (+x)."""
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    sh = torch.randn(count, (degree + 1) ** 2, 3, generator=generator) * 0.2
+    sh[:, 0] = direction * 1.2
+    body = Gaussians(
+        direction * 0.4,
+        torch.rand(count, 3, generator=generator) * 0.03 + 0.003,
+        torch.randn(count, 4, generator=generator),
+        torch.rand(count, generator=generator) * 0.95 + 0.04,
+        sh,
+    )
+    dots = Gaussians.from_rgb(
+        torch.eye(3).flip(0) * 0.46,
+        torch.full((3, 3), 0.05),
+        torch.tensor([[2.0, 0, 0, 0]] * 3),
+        torch.ones(3),
+        torch.eye(3),
+    )
+    return Gaussians.cat([body, dots])
+
+
+class Elements(HTMLParser):
+    """Text by element id, every attribute that could load something, and the title."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.texts, self.loads, self.current, self.scripts = {}, [], None, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.loads += [v for k, v in attributes if k in ("src", "href", "data", "action")]
+        self.current = found.get("id", tag)
+        self.scripts += tag == "script"
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts[self.current] = self.texts.get(self.current, "") + data
+
+
+def read_page(path):
+    return Elements(path.read_text(encoding="utf-8"))
+
+
+def unpack(meta, data):
+    """An independent reading of the page's arrays."""
+    stream, n = io.BytesIO(data), meta["count"]
+
+    def take(dtype, *shape):
+        return np.frombuffer(stream.read(math.prod(shape) * np.dtype(dtype).itemsize), dtype).reshape(shape)
+
+    means = take("<f4", n, 3)
+    quats = take("<i2", n, 4) / 32767
+    low, high = meta["logScale"]
+    scales = np.exp(low + (high - low) * take("<u2", n, 3) / 65535)
+    low, high = meta["colour"]
+    colours = low + (high - low) * take("<u2", n, 3) / 65535
+    opacities = take("<u2", n) / 65535
+    terms = (meta["degree"] + 1) ** 2 - 1
+    bands = np.array([meta["shScale"][b] for b in (0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2)[:terms]])
+    rest = take("i1", n, terms, 3) / 127 * bands[:, None]
+    assert not stream.read()
+    return means, quats, scales, colours, opacities, rest
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_packing_keeps_the_splats(degree):
+    gaussians = ball(200, degree)
+    meta, data = pack_splats(gaussians)
+    assert len(data) == 203 * (34 + 3 * ((degree + 1) ** 2 - 1))
+    means, quats, scales, colours, opacities, rest = unpack(meta, data)
+    assert np.array_equal(means, gaussians.means)
+    unit = torch.nn.functional.normalize(gaussians.quats, dim=-1).numpy()
+    assert np.abs(quats - unit).max() < 2e-5
+    assert np.abs(scales / gaussians.scales.numpy() - 1).max() < 1e-4
+    assert np.abs(colours - gaussians.rgb.numpy()).max() < 3e-5
+    assert np.abs(opacities - gaussians.opacities.numpy()).max() < 1e-5
+    assert np.abs(rest - gaussians.sh[:, 1:].numpy()).max(initial=0) < 0.006
+
+
+def test_page_is_self_contained_and_small(tmp_path):
+    write_viewer(tmp_path / "viewer.html", ball(65536 - 3))
+    assert (tmp_path / "viewer.html").stat().st_size < 3.1e6
+    page = read_page(tmp_path / "viewer.html")
+    assert page.loads == []
+    assert json.loads(page.texts["scene"])["splats"]["count"] == 65536
+    assert len(base64.b64decode(page.texts["splat-data"])) == 65536 * 34
+    text = (tmp_path / "viewer.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in text
+    assert "Apache License" in text
+    assert "import " not in page.texts["script"]
+    assert "fetch(" not in page.texts["script"]
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["</title><script>alert(1)</script>", "a & b \"c\" 'd'", "{{splats}} {{nothing}}", "Tasse à café 🫖", "\udce4.png"],
+)
+def test_titles_are_escaped(tmp_path, title):
+    write_viewer(tmp_path / "viewer.html", ball(5), title=title)
+    page = read_page(tmp_path / "viewer.html")
+    assert page.texts["title"] == page.texts["h1"] == title.replace("\udce4", "?")
+    assert page.scripts == 4
+
+
+def test_undrawn_splats_are_left_out(tmp_path):
+    gaussians = ball(100)
+    gaussians.opacities[:10] = 0.003
+    gaussians.means[10, 0] = math.nan
+    gaussians.scales[11, 0] = math.inf
+    write_viewer(tmp_path / "viewer.html", gaussians)
+    assert json.loads(read_page(tmp_path / "viewer.html").texts["scene"])["splats"]["count"] == 103 - 12
+
+
+def test_first_view_ignores_strays_and_follows_up(tmp_path):
+    gaussians = ball(2000)
+    gaussians.means[:3] = 500.0
+    moved = Gaussians(gaussians.means * 40 + 7, *gaussians.tensors()[1:])
+    write_viewer(tmp_path / "viewer.html", moved, up=(0, 0, 1))
+    scene = json.loads(read_page(tmp_path / "viewer.html").texts["scene"])
+    assert np.allclose(scene["centre"], 7, atol=0.8)
+    assert 15 < scene["radius"] < 18
+    assert scene["frame"] == [[1, 0, 0], [0, 0, 1], [0, -1, 0]]  # Blender: up is z, the front looks to -y
+    for up in ((0, 1, 0), (0, -2, 0), (1, 2, 3)):
+        write_viewer(tmp_path / "viewer.html", moved, up=up)
+        frame = np.array(json.loads(read_page(tmp_path / "viewer.html").texts["scene"])["frame"])
+        assert np.allclose(frame @ frame.T, np.eye(3), atol=1e-9)
+        assert math.isclose(np.linalg.det(frame), 1)
+        assert np.allclose(frame[1], np.array(up) / np.linalg.norm(up))
+
+
+def test_refused(tmp_path):
+    with pytest.raises(OutputError, match=r"\.html"):
+        write_viewer(tmp_path / "viewer.txt", ball(5))
+    batched = Gaussians(*(t[None] for t in ball(5).tensors()))
+    with pytest.raises(ValueError, match=r"gaussians\[0\]"):
+        write_viewer(tmp_path / "viewer.html", batched)
+    with pytest.raises(ValueError, match="up"):
+        write_viewer(tmp_path / "viewer.html", ball(5), up=(0, 0, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- in a browser -------------------------------------------------------------------------------------------------
+
+
+def show(page, path):
+    """Open the page and wait for its first picture; nothing may go wrong and nothing may be asked of the network."""
+    page.console.clear()
+    page.requests.clear()
+    page.open(path.as_uri())
+    page.wait_for("window.bozzettoReady || document.getElementById('message')?.hidden === false")
+    assert page.evaluate("document.getElementById('message').textContent") == ""
+    page.evaluate("bozzetto.setSpin(false), bozzetto.reset(), 1")
+    assert page.console == []
+    assert [r for r in page.requests if not r.startswith(("file:", "data:"))] == []
+
+
+def snapshot(page, cameras, size, background=(1.0, 1.0, 1.0), mesh=False):
+    height, width = size
+    arguments = {
+        "width": width,
+        "height": height,
+        "cameraToWorld": cameras.camera_to_world[0].flatten().tolist(),
+        "intrinsics": cameras.intrinsics[0].tolist(),
+        "background": list(background),
+        "mesh": mesh,
+    }
+    url = page.evaluate(f"bozzetto.snapshot({json.dumps(arguments)})")
+    return as_array(base64.b64decode(url.split(",")[1]))
+
+
+def as_array(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(np.float32) / 255
+
+
+def psnr(a, b):
+    return -10 * math.log10(float(np.mean((a - b) ** 2)) + 1e-12)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("degree", [0, 3])
+def test_draws_what_the_rasterizer_draws(tmp_path, page, degree):
+    gaussians = ball(1500, degree)
+    write_viewer(tmp_path / "viewer.html", gaussians)
+    show(page, tmp_path / "viewer.html")
+    assert page.evaluate("bozzetto.count") == 1503
+    for azimuth, elevation, size, background in ((0, 0, (96, 96), (1, 1, 1)), (130, 35, (80, 120), (0.1, 0.2, 0.3))):
+        pose = Cameras.orbit([azimuth], [elevation], 1.5).camera_to_world
+        cameras = Cameras.from_fov(pose, 49.1, size[1] / size[0])
+        cameras.intrinsics = cameras.intrinsics + torch.tensor([0.0, 0.0, 0.04, -0.03])  # an off-centre picture
+        expected = rasterize(gaussians, cameras, size, background, backend="reference").rgb[0].clamp(0, 1).numpy()
+        assert expected.std() > 0.1
+        assert psnr(snapshot(page, cameras, size, background), expected) > 45
+
+
+@pytest.mark.browser
+def test_first_view_shows_the_front_upright(tmp_path, page):
+    gaussians = ball(1000)
+    gaussians.sh[:-3] = 0.0  # a grey ball with its three dots
+    write_viewer(tmp_path / "viewer.html", gaussians)
+    show(page, tmp_path / "viewer.html")
+    camera = page.evaluate("bozzetto.camera()")
+    pose = np.array(camera["cameraToWorld"]).reshape(4, 4)
+    assert pose[2, 3] > 1 > 0.5 > pose[1, 3] > 0.1  # in front, slightly above
+    assert abs(pose[0, 3]) < 0.01
+    time.sleep(0.3)
+    picture = as_array(page.screenshot())
+    height, width = picture.shape[:2]
+    saturated = picture.max(-1) - picture.min(-1) > 0.6
+    for channel, where in ((0, "centre"), (1, "top"), (2, "right")):
+        rows, columns = np.nonzero(saturated & (picture.argmax(-1) == channel))
+        y, x = np.median(rows) / height, np.median(columns) / width
+        if where == "centre":
+            assert abs(x - 0.5) < 0.06, (x, y)
+        elif where == "top":
+            assert y < 0.35 and abs(x - 0.5) < 0.06, (x, y)
+        else:
+            assert x > 0.65 and abs(y - 0.5) < 0.1, (x, y)
+    border = np.concatenate([picture[5, -80:], picture[-5, :50]])
+    assert (border == 1).all()  # the object fits, on white
+
+
+@pytest.mark.browser
+def test_controls(tmp_path, page):
+    write_viewer(tmp_path / "viewer.html", ball(300))
+    show(page, tmp_path / "viewer.html")
+
+    def settled():
+        time.sleep(0.1)
+        last, now = None, page.evaluate("bozzetto.camera().cameraToWorld")
+        deadline = time.monotonic() + 20
+        while last != now and time.monotonic() < deadline:
+            time.sleep(0.15)
+            last, now = now, page.evaluate("bozzetto.camera().cameraToWorld")
+        return np.array(now).reshape(4, 4)
+
+    home = settled()
+    page.drag([(200, 150), (225, 150), (250, 150)])
+    turned = settled()
+    assert turned[0, 3] < home[0, 3] - 0.3  # dragged right: the camera went left
+    page.pointer("mouseWheel", 200, 150, deltaX=0, deltaY=-300)
+    nearer = settled()
+    assert np.linalg.norm(nearer[:3, 3]) < 0.9 * np.linalg.norm(turned[:3, 3])
+    page.drag([(200, 150), (230, 150)], button="right")
+    panned = settled()
+    assert np.allclose(panned[:3, :3], nearer[:3, :3], atol=1e-6)
+    assert (panned - nearer)[:3, 3] @ nearer[:3, 0] < -0.05
+    page.evaluate("document.getElementById('reset').click()")
+    assert np.allclose(settled(), home, atol=1e-3)
+
+    page.evaluate("bozzetto.setSpin(true)")
+    time.sleep(0.3)
+    page.drag([(200, 150), (201, 150)])  # the first touch ends it
+    assert page.evaluate("document.getElementById('turn').getAttribute('aria-pressed')") == "false"
+    page.evaluate("document.getElementById('background').click()")
+    time.sleep(0.3)
+    assert as_array(page.screenshot())[5, 390].max() < 0.95
+    assert page.evaluate("document.getElementById('info').textContent") == "303 splats"
+    assert page.console == []
+
+
+@pytest.mark.browser
+def test_mesh_button(tmp_path, page):
+    corners = torch.tensor([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+    texture = torch.zeros(32, 32, 3)
+    texture[:16, :16], texture[:16, 16:], texture[16:, :16] = torch.eye(3)  # red top left, green top right, blue below
+    camera = Cameras.orbit([0.0], radius=2.0)
+    for mesh in (
+        Mesh(corners, faces, uvs=uvs, texture=texture),
+        Mesh(corners, faces, colors=torch.tensor([[0.0, 0, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]])),
+    ):
+        write_viewer(tmp_path / "viewer.html", ball(20), mesh=mesh)
+        show(page, tmp_path / "viewer.html")
+        picture = snapshot(page, camera, (64, 64), mesh=True)
+        position, _ = camera.project(corners[None] * 0.9)
+        for (x, y), colour in zip((position[0] * 64).long().tolist(), ((0, 0, 1), (0, 0, 0), (0, 1, 0), (1, 0, 0))):
+            assert np.allclose(picture[y, x], colour, atol=0.15), (x, y)
+        assert picture[2, 2].min() == 1
+    page.evaluate("document.getElementById('mesh').click()")
+    assert page.evaluate("document.getElementById('info').textContent") == "2 triangles"
+
+
+@pytest.mark.browser
+def test_empty_object(tmp_path, page):
+    write_viewer(tmp_path / "viewer.html", Gaussians.empty())
+    show(page, tmp_path / "viewer.html")
+    assert snapshot(page, Cameras.orbit([0.0]), (8, 8)).min() == 1
