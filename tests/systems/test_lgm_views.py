@@ -1,0 +1,164 @@
+"""Pictures from arbitrary cameras are brought to the network's frame, and results go back to the caller's world."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from bozzetto import Cameras, Gaussians, rasterize
+from bozzetto.errors import CameraError, ForegroundError, InputError
+from bozzetto.systems.lgm.cameras import SLOTS, sample_views
+from bozzetto.systems.lgm.inputs import canonical_frame, mini_inputs, query_cameras, to_frame
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
+from bozzetto.systems.lgm.reconstruct import reconstruct
+from bozzetto.systems.lgm.views import OBJECT_RADIUS, find_object, normalize_views, spread_views
+
+
+def ellipsoid(centre=(0.0, 0.0, 0.0), axes=(0.5, 0.3, 0.4), count=2500) -> Gaussians:
+    torch.manual_seed(0)
+    direction = normalize(torch.randn(count, 3), dim=-1)
+    means = direction * torch.tensor(axes) + torch.tensor(centre)
+    size = 3.0 * max(axes) / math.sqrt(count)
+    return Gaussians.from_rgb(
+        means,
+        torch.full((count, 3), size / 2),
+        torch.tensor([1.0, 0, 0, 0]).expand(count, 4),
+        torch.full((count,), 0.9),
+        direction * 0.5 + 0.5,
+    )
+
+
+def photograph(gaussians: Gaussians, cameras: Cameras, size=96) -> list[torch.Tensor]:
+    drawn = rasterize(gaussians, cameras, size)
+    alpha = drawn.alpha[..., None]
+    return list(torch.cat([drawn.rgb / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1))
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 300.0])
+def test_finds_the_object_at_any_place_and_scale(scale):
+    centre = torch.tensor([10.0, -4.0, 7.0]) * scale
+    object_ = ellipsoid(tuple(centre.tolist()), tuple(scale * a for a in (1.5, 0.9, 1.2)))
+    target = tuple((centre + torch.tensor([0.3, -0.2, 0.1]) * scale).tolist())
+    cameras = Cameras.orbit([0.0, 80.0, 200.0], [10.0, 40.0, -20.0], [6 * scale, 9 * scale, 5 * scale], 40.0, target)
+    found, radius = find_object(cameras, [p[..., 3] for p in photograph(object_, cameras)])
+    assert float((found - centre.double()).norm()) < 0.12 * scale
+    assert 0.85 < radius / (1.5 * scale) < 1.2
+
+
+def test_reprojection_equals_a_photo_by_the_new_camera():
+    object_ = ellipsoid((2.0, 1.0, -3.0), (1.5, 0.9, 1.2))
+    cameras = Cameras.orbit([20.0, 130.0], [15.0, -10.0], [6.0, 8.0], 35.0, (2.3, 0.8, -2.9))
+    views = normalize_views(photograph(object_, cameras, 192), cameras, 96)
+    moved = object_.transformed(views.matrix)
+    assert abs(float(moved.means.norm(dim=-1).quantile(0.99)) - OBJECT_RADIUS) < 0.06
+    drawn = rasterize(moved, views.cameras, 96)
+    given = views.rgba.permute(0, 2, 3, 1)
+    assert float((drawn.alpha - given[..., 3]).abs().mean()) < 0.02
+    assert float((drawn.rgb - given[..., :3] * given[..., 3:]).abs().mean()) < 0.015
+
+
+def test_distant_camera_is_brought_nearer_with_the_picture_kept():
+    object_ = ellipsoid(axes=(0.4, 0.4, 0.4))
+    cameras = Cameras.orbit([0.0, 90.0], 0.0, 40.0, 1.6)
+    views = normalize_views(photograph(object_, cameras), cameras, 96)
+    assert float(views.cameras.positions.norm(dim=-1).max()) < 4.0
+    assert float(views.cameras.fov_y.min()) >= 20.0 - 1e-3
+    drawn = rasterize(object_.transformed(views.matrix), views.cameras, 96)
+    assert float((drawn.alpha - views.rgba[:, 3]).abs().mean()) < 0.03
+
+
+def test_single_view_lies_at_the_world_origin():
+    cameras = Cameras.orbit([30.0], [20.0], 5.0, 30.0)
+    centre, _ = find_object(cameras, [photograph(ellipsoid(), cameras)[0][..., 3]])
+    assert float(centre.norm()) < 0.1
+
+
+def test_cameras_that_look_away_are_refused():
+    cameras = Cameras.orbit([0.0, 90.0, 180.0], 0.0, 3.0, 40.0)
+    alphas = [p[..., 3] for p in photograph(ellipsoid(), cameras)]
+    pose = cameras.camera_to_world.clone()
+    pose[..., :3, 0] *= -1  # turned round their vertical axis, as OpenCV axes read as OpenGL would be
+    pose[..., :3, 2] *= -1
+    with pytest.raises(CameraError, match="behind view"):
+        find_object(Cameras(pose, cameras.intrinsics), alphas)
+
+
+def test_empty_mask_is_refused():
+    cameras = Cameras.orbit([0.0, 90.0], 0.0, 3.0, 40.0)
+    with pytest.raises(ForegroundError, match="view 1"):
+        find_object(cameras, [torch.ones(8, 8), torch.zeros(8, 8)])
+
+
+def test_spread_views_prefers_different_sides():
+    cameras = Cameras.orbit([0.0, 5.0, 10.0, 180.0, 90.0, 270.0])
+    assert spread_views(cameras, 4) == [0, 3, 4, 5]
+    assert spread_views(cameras, 9) == list(range(6))
+
+
+def test_query_cameras_fill_the_unseen_sides():
+    one = Cameras.orbit([0.0])[None]
+    asked = query_cameras(one, 3).positions[0]
+    expected = Cameras.orbit([180.0, 90.0, 270.0]).positions
+    assert torch.allclose(asked, expected, atol=1e-5)
+    two = Cameras.orbit([0.0, 90.0])[None]
+    assert float(query_cameras(two, 1).positions[0, 0, 0]) < -0.5  # neither front nor right
+
+
+def test_training_views_are_consistent():
+    generator = torch.Generator().manual_seed(3)
+    views = sample_views(64, 4, generator)
+    assert views.slots.batch_shape == (64, SLOTS) and views.novel.batch_shape == (64, 4)
+    assert set(views.known.sum(1).int().tolist()) == {1, 2, 3, 4}
+    identity = views.slots.camera_to_world[:, 0, :3, :3]
+    assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
+    # Every camera looks at the target, from the world as from the network's frame.
+    world = views.world()
+    seen, depth = world.project(views.target[:, None, None].expand(-1, 8, 1, 3))
+    assert torch.allclose(seen, torch.full_like(seen, 0.5), atol=1e-4) and float(depth.min()) > 0.9
+    again = sample_views(64, 4, torch.Generator().manual_seed(3))
+    assert torch.equal(again.slots.camera_to_world, views.slots.camera_to_world)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    torch.manual_seed(0)
+    return LGM(preset("debug")).eval()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
+def test_reconstruct_takes_one_to_eight_views(tiny, count):
+    cameras = Cameras.orbit([40.0 * i for i in range(count)])[None]
+    gaussians = reconstruct(tiny, torch.rand(1, count, 4, 40, 40), cameras)
+    assert len(gaussians) == max(count, SLOTS) * 256
+    assert all(bool(torch.isfinite(t).all()) for t in gaussians.tensors())
+
+
+def test_reconstruct_refuses_nine_views(tiny):
+    with pytest.raises(InputError, match="1 to 8"):
+        reconstruct(tiny, torch.rand(1, 9, 4, 32, 32), Cameras.orbit([40.0 * i for i in range(9)])[None])
+
+
+def test_result_turns_with_the_cameras(tiny):
+    """The network sees the world from its first camera, so turning all cameras turns the result, and nothing else."""
+    rgba = torch.rand(1, 2, 4, 32, 32)
+    plain = Cameras.orbit([0.0, 90.0], 0.0)
+    matrix = torch.eye(4)
+    matrix[:3, :3] = Cameras.orbit([35.0], 25.0).camera_to_world[0, :3, :3]
+    a = reconstruct(tiny, rgba, plain[None], torch.float32)[0].transformed(matrix)
+    b = reconstruct(tiny, rgba, plain.transformed(matrix)[None], torch.float32)[0]
+    assert torch.allclose(a.means, b.means, atol=2e-5)
+    assert torch.allclose(a.scales, b.scales, atol=1e-5) and torch.allclose(a.rgb, b.rgb, atol=1e-4)
+
+
+def test_unknown_slots_ignore_their_pictures(tiny):
+    cameras = Cameras.orbit([0.0, 90.0, 180.0, 270.0])[None]
+    frame = canonical_frame(cameras)
+    slots = to_frame(cameras, frame)
+    known = torch.tensor([[1.0, 0, 0, 0]])
+    a, b = torch.rand(1, 4, 4, 32, 32), torch.rand(1, 4, 4, 32, 32)
+    b[:, 0] = a[:, 0]
+    assert torch.equal(mini_inputs(a, slots, known, 32), mini_inputs(b, slots, known, 32))
