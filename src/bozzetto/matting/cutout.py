@@ -79,12 +79,14 @@ def cutout(
     alpha = find_alpha(rgb, model, keep or "largest")
     if float((alpha > 0.5).float().mean()) < SMALLEST:
         raise ForegroundError(f"no foreground was found in the picture; {ADVICE}")
+    width_of_edge = edge_width(height, width)
     top, bottom, left, right = bounding_box(alpha > 0)
-    rgb, alpha = rgb[top:bottom, left:right], alpha[top:bottom, left:right]
+    margin = 8 * width_of_edge  # background to compare the edge's colours with
+    rows, columns = slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
+    colours = torch.zeros_like(rgb)
+    colours[rows, columns] = clean_edges(rgb[rows, columns], alpha[rows, columns], width_of_edge)
     result = image.new_zeros(height, width, 4)
-    result[y0 + top : y0 + bottom, x0 + left : x0 + right] = torch.cat(
-        [clean_edges(rgb, alpha, edge_width(height, width)), alpha[..., None]], dim=-1
-    )
+    result[y0:y1, x0:x1] = torch.cat([colours, alpha[..., None]], dim=-1)
     return result
 
 
