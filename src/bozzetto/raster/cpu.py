@@ -30,12 +30,12 @@ class View:
     centre: np.ndarray  # [3] float64, of the camera
     camera: np.ndarray  # [8] float64: fx, fy, cx, cy, bounds of u and v
     background: np.ndarray  # [3]
-    order: np.ndarray | None = None  # [M] uint64
+    ranks: np.ndarray | None = None  # [N] int32, place in records, -1: not drawn
     records: np.ndarray | None = None  # [M, 16], in compositing order
     rows: np.ndarray | None = None  # [M, 2] int32, bands
     ends: np.ndarray | None = None  # [H, W] final transmittance
     stops: np.ndarray | None = None  # [H, W] int32
-    bands: list[tuple] = field(default_factory=list)  # starts, ids, visited
+    bands: list[tuple] = field(default_factory=list)  # starts, ids
 
 
 @dataclass
@@ -81,6 +81,7 @@ def rasterize_cpu(
     parameters = tuple(t.contiguous() for t in parameters)
     views = _views(view, intrinsics, parameters[5], height, width)
     shape = (*view.shape[:2], height, width)
+    near, far = float(near), float(far)  # an int would compile the kernels once more
     if torch.is_grad_enabled() and any(t.requires_grad for t in parameters):
         return _Rasterize.apply(*parameters, views, shape, near, far)
     return _forward(Scenes.of(*parameters[:5]), views, shape, near, far, keep=False)
@@ -126,14 +127,15 @@ def _forward(
         bands = iter(run_tasks(tasks))
         for view in wave:
             view.bands = [next(bands) for _ in range(math.ceil(height / TILE))]
+            view.rows = None
             if not keep:
-                view.order = view.records = view.rows = view.ends = view.stops = None
+                view.ranks = view.records = view.ends = view.stops = None
                 view.bands = []
     return rgb, alpha, depth
 
 
 def _project(scenes: Scenes, wave: list[View], height: int, width: int, near: float, far: float) -> None:
-    """Fill order, records and rows of every view."""
+    """Fill ranks, records and rows of every view."""
     count = scenes.means.shape[1]
     scratch = [(np.empty((count, RECORD), np.float32), np.empty(count, np.uint64)) for _ in wave]
     tasks = []
@@ -148,10 +150,11 @@ def _project(scenes: Scenes, wave: list[View], height: int, width: int, near: fl
 
 def _sort(view: View, records: np.ndarray, keys: np.ndarray, height: int) -> None:
     keys.sort()
-    view.order = keys[: np.searchsorted(keys, HIDDEN)]
-    view.records = np.empty((len(view.order), RECORD), np.float32)
-    view.rows = np.empty((len(view.order), 2), np.int32)
-    gather_sorted(view.order, records, height, view.records, view.rows)
+    order = keys[: np.searchsorted(keys, HIDDEN)]
+    view.records = np.empty((len(order), RECORD), np.float32)
+    view.rows = np.empty((len(order), 2), np.int32)
+    view.ranks = np.full(len(keys), -1, np.int32)
+    gather_sorted(order, records, height, view.records, view.rows, view.ranks)
 
 
 class _Rasterize(torch.autograd.Function):

@@ -46,13 +46,14 @@ def _sh_direction_gradient(x, y, z, count, q):
 
 @compiled
 def backproject_range(
-    begin, end, order, records, total, means, quats, scales, sh, view, centre, camera,
+    begin, end, ranks, records, total, means, quats, scales, sh, view, centre, camera,
     grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
 ):  # fmt: skip
-    """Add the gradients of the splats begin..end of one view to those of their Gaussians.
+    """Add the gradients of one view to those of the Gaussians begin..end.
 
     Args:
-        order [M] sorted keys, records [M, 16], total [M, 16] sums over pixels (:mod:`bozzetto.raster.cpu_backward`);
+        ranks [N] int32: place in records, or -1; records [M, 16]; total [M, 16]: sums over pixels
+            (:mod:`bozzetto.raster.cpu_backward`);
         means [N, 3] ... sh [N, K, 3], view, centre, camera: as of :func:`bozzetto.raster.cpu_project.project_range`;
         grad_*: float32, of the shapes of the Gaussians' arrays, added to.
     """
@@ -62,8 +63,10 @@ def backproject_range(
     basis = np.empty(16)
     q = np.empty(16)
     count = sh.shape[1]
-    for m in range(begin, end):
-        n = np.int64(order[m] & np.uint64(0xFFFFFFFF))
+    for n in range(begin, end):
+        m = ranks[n]
+        if m < 0:
+            continue
         x, y, z, xx, xy, yy = project_geometry(means[n], quats[n], scales[n], view, camera, half, rotation)
         determinant = xx * yy - xy * xy
         qxx, qxy, qyy = yy / determinant, -xy / determinant, xx / determinant

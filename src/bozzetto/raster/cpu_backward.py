@@ -8,31 +8,25 @@ front, which yields T_i by division and B_i by addition.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .cpu_forward import block_range
 from .lanes import (
     BLUE,
-    BOTTOM,
     DEPTH,
     GREEN,
     INT,
     INTS,
     LANES,
-    LEFT,
     MAX_ALPHA,
     RECORD,
     RED,
-    RIGHT,
     SIDE,
     TILE,
     TILE_BLOCKS,
-    TOP,
     Emitter,
 )
 from .threads import compiled
@@ -64,27 +58,19 @@ def _backward_splat(context, records, index, place, x, y, bx0, bx1, by0, by1, st
 
         records, state, lasts, sums = data(0), data(9), data(10), data(11)
         index, place, x, y, bx0, bx1, by0, by1 = arguments[1:9]
-        long = ir.IntType(64)
-
-        def number(value):
-            return ir.Constant(long, value)
-
-        def shifted(origin, block):  # first pixel centre of a block
-            return builder.fadd(origin, builder.sitofp(builder.mul(block, number(SIDE)), origin.type))
-
         e = Emitter(builder)
         zero, one = e.constant(0.0), e.constant(1.0)
-        record = builder.gep(records, [builder.mul(index, number(RECORD))])
+        record = builder.gep(records, [builder.mul(index, e.number(RECORD))])
         accumulators = [cgutils.alloca_once_value(builder, zero) for _ in range(_SUMS)]
         touched = cgutils.alloca_once_value(builder, cgutils.false_bit)
         here = e.spread(builder.trunc(place, INT))
 
         with cgutils.for_range(builder, by1, start=by0) as outer, cgutils.for_range(builder, bx1, start=bx0) as inner:
-            block = builder.add(builder.mul(outer.index, number(TILE_BLOCKS)), inner.index)
+            block = builder.add(builder.mul(outer.index, e.number(TILE_BLOCKS)), inner.index)
             needed = builder.icmp_signed("<", place, builder.load(builder.gep(lasts, [block])))
             with builder.if_then(needed):
-                planes = builder.gep(state, [builder.mul(block, number(_BLOCK))])
-                dx, dy = e.offsets(record, shifted(x, inner.index), shifted(y, outer.index))
+                planes = builder.gep(state, [builder.mul(block, e.number(_BLOCK))])
+                dx, dy = e.offsets(record, e.block_start(x, inner.index), e.block_start(y, outer.index))
                 raw, alpha, counts = e.falloff(record, dx, dy)
                 unfinished = builder.icmp_signed("<", here, e.load(planes, _STOP * LANES, INTS))
                 counts = e.both(counts, unfinished)
@@ -112,7 +98,7 @@ def _backward_splat(context, records, index, place, x, y, bx0, bx1, by0, by1, st
                         builder.store(e.fused(a, b, builder.load(accumulators[i])), accumulators[i])
 
         with builder.if_then(builder.load(touched)):
-            target = builder.gep(sums, [builder.mul(arguments[12], number(ROW))])
+            target = builder.gep(sums, [builder.mul(arguments[12], e.number(ROW))])
             e.store(e.totals([builder.load(a) for a in accumulators]), target, 0)
         return builder.load(touched)
 
@@ -120,11 +106,11 @@ def _backward_splat(context, records, index, place, x, y, bx0, bx1, by0, by1, st
 
 
 @compiled
-def backward_band(records, band, background, starts, ids, visited, ends, stops, grad_rgb, grad_alpha, grad_depth):
+def backward_band(records, band, background, starts, ids, ends, stops, grad_rgb, grad_alpha, grad_depth):
     """Gradients of one band of one view.
 
     Args:
-        records [M, 16], band, background [3], starts, ids, visited, ends, stops: as of
+        records [M, 16], band, background [3], starts, ids, ends, stops: as of
             :func:`bozzetto.raster.cpu_forward.forward_band`.
         grad_rgb [H, W, 3], grad_alpha [H, W], grad_depth [H, W].
 
@@ -132,12 +118,9 @@ def backward_band(records, band, background, starts, ids, visited, ends, stops, 
         members [R] int32 (splats), sums [R, 16] (their sums, one row per splat and tile), grad_background [3] float64.
     """
     height, width = ends.shape
-    tiles_x = len(visited)
-    rows = 0
-    for t in range(tiles_x):
-        rows += visited[t]
-    members = np.empty(rows, np.int32)
-    sums = np.empty((rows, ROW), np.float32)
+    tiles_x = len(starts) - 1
+    members = np.empty(len(ids), np.int32)
+    sums = np.empty((len(ids), ROW), np.float32)
     grad_background = np.zeros(3)
     state = np.empty(TILE_BLOCKS * TILE_BLOCKS * _BLOCK, np.float32)
     integers = state.view(np.int32)
@@ -170,12 +153,9 @@ def backward_band(records, band, background, starts, ids, visited, ends, stops, 
                         state[at + plane * LANES] = 1.0 if plane == _T else 0.0
                     integers[at + _STOP * LANES] = 0
         x, y = float(t * TILE), float(band * TILE)
-        for place in range(visited[t] - 1, -1, -1):
+        for place in range(starts[t + 1] - starts[t] - 1, -1, -1):
             i = ids[starts[t] + place]
-            bx0 = int(max(0.0, math.ceil((records[i, LEFT] - x - (SIDE - 0.5)) / SIDE)))
-            bx1 = int(min(TILE_BLOCKS - 1.0, math.floor((records[i, RIGHT] - x - 0.5) / SIDE))) + 1
-            by0 = int(max(0.0, math.ceil((records[i, TOP] - y - (SIDE - 0.5)) / SIDE)))
-            by1 = int(min(TILE_BLOCKS - 1.0, math.floor((records[i, BOTTOM] - y - 0.5) / SIDE))) + 1
+            bx0, bx1, by0, by1 = block_range(records, i, t * TILE, band * TILE)
             if _backward_splat(
                 records, np.int64(i), place, np.float32(x + 0.5), np.float32(y + 0.5),
                 bx0, bx1, by0, by1, state, lasts, sums, row,

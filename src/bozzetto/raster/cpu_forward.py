@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -14,17 +13,17 @@ from .lanes import (
     BLUE,
     DEPTH,
     GREEN,
+    HALF_X,
+    HALF_Y,
     INT,
+    INTS,
     LANES,
-    LEFT,
     MIN_TRANSMITTANCE,
-    QXX,
-    QXY,
-    QYY,
     RECORD,
     RED,
-    RIGHT,
     SIDE,
+    SLANT,
+    SLANT_SINE,
     TILE,
     TILE_BLOCKS,
     X_PART,
@@ -35,90 +34,84 @@ from .lanes import (
 )
 from .threads import compiled
 
-# Planes of the result of a block: 16 lanes each.
-_STATE = 6 * LANES  # red, green, blue, depth, final transmittance (float32), stop (int32 bits)
+# State of a block while its tile is composited: planes of 16 lanes. _T is negative once the pixel is finished; _STOP
+# (int32 bits) is the place, in the tile's list, of the splat before which the pixel finished.
+_T, _RED, _GREEN, _BLUE, _DEPTH, _STOP = range(6)
+_BLOCK = 6 * LANES
 NEVER = 2**31 - 1  # stop of a pixel that meets every splat of its tile's list
 
 
 @intrinsic
-def _composite_block(context, records, ids, begin, end, x, y, state):
-    """Composite the splats ids[begin:end], front to back, on the block whose first pixel centre is (x, y).
+def _composite_splat(context, records, index, place, x, y, bx0, bx1, by0, by1, state, live):
+    """Composite splat ``index`` onto the blocks bx0..bx1-1 x by0..by1-1 of a tile.
 
-    Writes the planes of ``_STATE`` into ``state`` (float32). A pixel's stop is the place in ``ids``, counted from
-    ``begin``, of the splat before which it finished. Returns how many places were visited (int64).
+    x, y: first pixel centre of the tile; place: the splat's place in the tile's list; live [blocks] int64: 1 for the
+    blocks with unfinished pixels. Returns how many blocks this splat finished (int64).
     """
-    signature = types.int64(records, ids, begin, end, x, y, state)
+    signature = types.int64(records, index, place, x, y, bx0, bx1, by0, by1, state, live)
 
     def generate(context, builder, signature, arguments):
-        records, ids, begin, end, x, y, state = arguments
-        records, ids, state = (
-            context.make_array(kind)(context, builder, value).data
-            for kind, value in ((signature.args[0], records), (signature.args[1], ids), (signature.args[6], state))
-        )
-        long = ir.IntType(64)
+        def data(i):
+            return context.make_array(signature.args[i])(context, builder, arguments[i]).data
+
+        records, state, live = data(0), data(9), data(10)
+        index, place, x, y, bx0, bx1, by0, by1 = arguments[1:9]
         e = Emitter(builder)
         zero = e.constant(0.0)
-        colour = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        transmittance = cgutils.alloca_once_value(builder, e.constant(1.0))  # negative once the pixel is finished
-        stop = cgutils.alloca_once_value(builder, e.integer(NEVER))
-        visited = cgutils.alloca_once_value(builder, builder.sub(end, begin))
+        record = builder.gep(records, [builder.mul(index, e.number(RECORD))])
+        finished = cgutils.alloca_once_value(builder, e.number(0))
+        here = e.spread(builder.trunc(place, INT))
 
-        with cgutils.for_range(builder, end, start=begin) as loop:
-            index = builder.load(builder.gep(ids, [loop.index]))
-            record = builder.gep(records, [builder.mul(builder.sext(index, long), ir.Constant(long, RECORD))])
-            with e.when_reached(record, x, y):
-                dx, dy = e.offsets(record, x, y)
+        with cgutils.for_range(builder, by1, start=by0) as outer, cgutils.for_range(builder, bx1, start=bx0) as inner:
+            block = builder.add(builder.mul(outer.index, e.number(TILE_BLOCKS)), inner.index)
+            flag = builder.gep(live, [block])
+            with builder.if_then(builder.icmp_signed("!=", builder.load(flag), e.number(0))):
+                planes = builder.gep(state, [builder.mul(block, e.number(_BLOCK))])
+                dx, dy = e.offsets(record, e.block_start(x, inner.index), e.block_start(y, outer.index))
                 _, alpha, counts = e.falloff(record, dx, dy)
                 with builder.if_then(e.any(counts)):
                     alpha = e.choose(counts, alpha, zero)
-                    before = builder.load(transmittance)
+                    before = e.load(planes, _T * LANES)
                     weight = e.mul(before, alpha)
                     after = e.sub(before, weight)
                     goes_on = e.less(e.constant(MIN_TRANSMITTANCE), after)
                     weight = e.choose(goes_on, weight, zero)
-                    for plane, field in zip(colour, (RED, GREEN, BLUE, DEPTH)):
+                    for plane, field in ((_RED, RED), (_GREEN, GREEN), (_BLUE, BLUE), (_DEPTH, DEPTH)):
+                        sum_so_far = e.load(planes, plane * LANES)
                         value = e.spread(e.field(record, field))
-                        builder.store(e.fused(weight, value, builder.load(plane)), plane)
-                    finishes = e.both(builder.not_(goes_on), e.less(zero, before))
-                    place = e.spread(builder.trunc(builder.sub(loop.index, begin), INT))
-                    builder.store(e.choose(finishes, place, builder.load(stop)), stop)
+                        e.store(e.fused(weight, value, sum_so_far), planes, plane * LANES)
                     after = e.choose(goes_on, after, e.smaller(before, e.sub(zero, before)))
-                    builder.store(after, transmittance)
-                    with builder.if_then(builder.not_(e.any(e.less(zero, after)))):
-                        builder.store(builder.sub(loop.index, begin), visited)
-                        loop.do_break()
-
-        for plane, variable in enumerate(colour):
-            e.store(builder.load(variable), state, plane * LANES)
-        last = builder.load(transmittance)
-        e.store(e.larger(last, e.sub(zero, last)), state, 4 * LANES)
-        e.store(builder.load(stop), state, 5 * LANES)
-        return builder.load(visited)
+                    e.store(after, planes, _T * LANES)
+                    finishes = e.both(builder.not_(goes_on), e.less(zero, before))
+                    with builder.if_then(e.any(finishes)):
+                        stop = e.load(planes, _STOP * LANES, INTS)
+                        e.store(e.choose(finishes, here, stop), planes, _STOP * LANES)
+                        with builder.if_then(builder.not_(e.any(e.less(zero, after)))):
+                            builder.store(e.number(0), flag)
+                            builder.store(builder.add(builder.load(finished), e.number(1)), finished)
+        return builder.load(finished)
 
     return signature, generate
 
 
 @compiled
-def _interval(record, low, high):
-    """Leftmost and rightmost x (pixels) of the splat's footprint between the rows ``low`` and ``high`` (pixel centres).
+def _interval(records, i, low, high):
+    """Leftmost and rightmost x (pixels) of splat i's ellipse between the rows ``low`` and ``high`` (pixel centres).
 
-    The footprint is the ellipse QXX dx^2 + QXY dx dy + QYY dy^2 >= -reach that touches the record's bounds. Its right
-    rim is a concave function of dy, so the rightmost point of a band lies where that of the whole ellipse is, clamped.
+    In units of its half extents, with s for y: x = SLANT s -+ SLANT_SINE sqrt(1 - s^2). The right rim is a concave
+    function of s with its tip at s = SLANT, so the rightmost point of a band lies at the tip, clamped to the band; the
+    left rim is its mirror image.
     """
-    a, b, c = -float(record[QXX]), -float(record[QXY]), -float(record[QYY])
-    x = float(record[X_WHOLE]) + float(record[X_PART])
-    y = float(record[Y_WHOLE]) + float(record[Y_PART])
-    half = 0.5 * (float(record[RIGHT]) - float(record[LEFT]))
-    determinant = 4.0 * a * c - b * b
-    if not (determinant > 1e-12 * a * c):  # a needle in float32: its bounding box must do
-        return x - half, x + half
-    reach = half * half * determinant / (4.0 * c)
-    tip = -b * half / (2.0 * c)  # dy of the rightmost point; the leftmost is at -tip
-    rim_right = min(max(tip, low - y), high - y)
-    rim_left = min(max(-tip, low - y), high - y)
-    right = (-b * rim_right + math.sqrt(max(0.0, 4.0 * a * reach - determinant * rim_right * rim_right))) / (2.0 * a)
-    left = (-b * rim_left - math.sqrt(max(0.0, 4.0 * a * reach - determinant * rim_left * rim_left))) / (2.0 * a)
-    return x + max(left, -half) - 0.01, x + min(right, half) + 0.01
+    x = float(records[i, X_WHOLE]) + float(records[i, X_PART])
+    y = float(records[i, Y_WHOLE]) + float(records[i, Y_PART])
+    half, slant, sine = float(records[i, HALF_X]), float(records[i, SLANT]), float(records[i, SLANT_SINE])
+    scale = 1.0 / records[i, HALF_Y]
+    low, high = (low - y) * scale, (high - y) * scale
+    tip = min(max(slant, low), high)
+    right = min(1.0, slant * tip + sine * math.sqrt(max(0.0, 1.0 - tip * tip) + 1e-6))
+    tip = min(max(-slant, low), high)
+    left = max(-1.0, slant * tip - sine * math.sqrt(max(0.0, 1.0 - tip * tip) + 1e-6))
+    return x + left * half, x + right * half
 
 
 @compiled
@@ -127,18 +120,14 @@ def _tile_lists(records, rows, band, tiles_x):
 
     rows: [M, 2] first and last band that each splat touches.
     """
-    used = 0
-    for i in range(len(rows)):
-        if rows[i, 0] <= band <= rows[i, 1]:
-            used += 1
-    members = np.empty((used, 3), np.int32)  # splat, first and last tile
+    members = np.empty((len(rows), 3), np.int32)  # splat, first and last tile
     starts = np.zeros(tiles_x + 1, np.int64)
     low = np.float64(band * TILE) + 0.5
     used = 0
     for i in range(len(rows)):
         if rows[i, 0] > band or rows[i, 1] < band:
             continue
-        left, right = _interval(records[i], low, low + (TILE - 1))
+        left, right = _interval(records, i, low, low + (TILE - 1))
         # Tile t holds pixel centres TILE t + 0.5 ... TILE t + TILE - 0.5.
         first = int(max(0.0, math.floor(math.ceil(left - 0.5) / TILE)))
         last = int(min(tiles_x - 1.0, math.floor(math.floor(right - 0.5) / TILE)))
@@ -161,6 +150,37 @@ def _tile_lists(records, rows, band, tiles_x):
 
 
 @compiled
+def block_range(records, i, x, y):
+    """Blocks bx0, bx1, by0, by1 (ends excluded) of the tile at pixel (x, y) that the bounds of splat i reach."""
+    left = float(records[i, X_WHOLE]) + float(records[i, X_PART]) - records[i, HALF_X] - x
+    top = float(records[i, Y_WHOLE]) + float(records[i, Y_PART]) - records[i, HALF_Y] - y
+    right, bottom = left + 2 * records[i, HALF_X], top + 2 * records[i, HALF_Y]
+    bx0 = int(max(0.0, math.ceil((left - (SIDE - 0.5)) / SIDE)))
+    bx1 = int(min(TILE_BLOCKS - 1.0, math.floor((right - 0.5) / SIDE))) + 1
+    by0 = int(max(0.0, math.ceil((top - (SIDE - 0.5)) / SIDE)))
+    by1 = int(min(TILE_BLOCKS - 1.0, math.floor((bottom - 0.5) / SIDE))) + 1
+    return bx0, bx1, by0, by1
+
+
+@compiled
+def _start_tile(state, integers, live, columns, rows):
+    """Empty the state of a tile of which ``columns`` x ``rows`` pixels lie in the picture; returns its live blocks."""
+    remaining = 0
+    for block in range(TILE_BLOCKS * TILE_BLOCKS):
+        for lane in range(LANES):
+            at = block * _BLOCK + lane
+            row, column = block // TILE_BLOCKS * SIDE + lane // SIDE, block % TILE_BLOCKS * SIDE + lane % SIDE
+            state[at + _T * LANES] = 1.0 if row < rows and column < columns else -1.0
+            for plane in range(_RED, _STOP):
+                state[at + plane * LANES] = 0.0
+            integers[at + _STOP * LANES] = NEVER
+        inside = block // TILE_BLOCKS * SIDE < rows and block % TILE_BLOCKS * SIDE < columns
+        live[block] = 1 if inside else 0
+        remaining += live[block]
+    return remaining
+
+
+@compiled
 def forward_band(records, rows, band, background, rgb, alpha, depth, ends, stops):
     """Render one band of one view.
 
@@ -170,36 +190,39 @@ def forward_band(records, rows, band, background, rgb, alpha, depth, ends, stops
         ends, stops: [H, W] float32, int32; final transmittance and stop of every pixel, for the backward pass.
 
     Returns:
-        starts [tiles_x + 1], ids: the tile lists; visited [tiles_x]: how much of each list the tile's pixels met.
+        starts [tiles_x + 1] and ids: the tile lists, cut to what the tile's pixels met.
     """
     height, width = alpha.shape
     tiles_x = (width + TILE - 1) // TILE
     starts, ids = _tile_lists(records, rows, band, tiles_x)
-    visited = np.zeros(tiles_x, np.int64)
-    state = np.empty(_STATE, np.float32)
+    kept = np.zeros(tiles_x + 1, np.int64)
+    state = np.empty(TILE_BLOCKS * TILE_BLOCKS * _BLOCK, np.float32)
     integers = state.view(np.int32)
+    live = np.empty(TILE_BLOCKS * TILE_BLOCKS, np.int64)
+    y = band * TILE
     for t in range(tiles_x):
-        for by in range(TILE_BLOCKS):
-            y0 = band * TILE + by * SIDE
-            if y0 >= height:
+        x = t * TILE
+        remaining = _start_tile(state, integers, live, min(width - x, TILE), min(height - y, TILE))
+        for place in range(starts[t + 1] - starts[t]):
+            i = np.int64(ids[starts[t] + place])
+            bx0, bx1, by0, by1 = block_range(records, i, x, y)
+            remaining -= _composite_splat(
+                records, i, place, np.float32(x + 0.5), np.float32(y + 0.5), bx0, bx1, by0, by1, state, live
+            )
+            ids[kept[t] + place] = i  # never ahead of the place read from
+            kept[t + 1] = place + 1
+            if remaining == 0:
                 break
-            for bx in range(TILE_BLOCKS):
-                x0 = t * TILE + bx * SIDE
-                if x0 >= width:
-                    break
-                n = _composite_block(
-                    records, ids, starts[t], starts[t + 1], np.float32(x0 + 0.5), np.float32(y0 + 0.5), state
-                )
-                visited[t] = max(visited[t], n)
-                for y in range(y0, min(y0 + SIDE, height)):
-                    for x in range(x0, min(x0 + SIDE, width)):
-                        lane = (y - y0) * SIDE + (x - x0)
-                        end = state[4 * LANES + lane]
-                        rgb[y, x, 0] = state[lane] + end * background[0]
-                        rgb[y, x, 1] = state[LANES + lane] + end * background[1]
-                        rgb[y, x, 2] = state[2 * LANES + lane] + end * background[2]
-                        depth[y, x] = state[3 * LANES + lane]
-                        alpha[y, x] = np.float32(1.0) - end
-                        ends[y, x] = end
-                        stops[y, x] = integers[5 * LANES + lane]
-    return starts, ids, visited
+        kept[t + 1] += kept[t]
+        for row in range(min(height - y, TILE)):
+            for column in range(min(width - x, TILE)):
+                at = (row // SIDE * TILE_BLOCKS + column // SIDE) * _BLOCK + row % SIDE * SIDE + column % SIDE
+                end = abs(state[at + _T * LANES])
+                rgb[y + row, x + column, 0] = state[at + _RED * LANES] + end * background[0]
+                rgb[y + row, x + column, 1] = state[at + _GREEN * LANES] + end * background[1]
+                rgb[y + row, x + column, 2] = state[at + _BLUE * LANES] + end * background[2]
+                depth[y + row, x + column] = state[at + _DEPTH * LANES]
+                alpha[y + row, x + column] = np.float32(1.0) - end
+                ends[y + row, x + column] = end
+                stops[y + row, x + column] = integers[at + _STOP * LANES]
+    return kept, ids[: kept[tiles_x]].copy()

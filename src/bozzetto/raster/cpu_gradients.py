@@ -31,21 +31,18 @@ def gradients(scenes: Scenes, views: list[View], pictures: list[np.ndarray]) -> 
     for part in waves(len(views)):
         wave = views[part]
         totals = _splat_gradients(wave, [p[part] for p in pictures], background[part].numpy())
-        # Views of one scene add to the same arrays, so they come one after the other; different scenes side by side.
-        turns: dict[int, list] = {}
-        seen: dict[int, int] = {}
-        for view, total in zip(wave, totals):
-            s = view.scene
-            turn = seen[s] = seen.get(s, -1) + 1
+        # A task adds the views of its Gaussians one after the other: always in the same order.
+        tasks = []
+        for s in sorted({view.scene for view in wave}):
+            cameras = [
+                (view.ranks, view.records, total, view.matrix, view.centre, view.camera)
+                for view, total in zip(wave, totals)
+                if view.scene == s
+            ]
             inputs = (scenes.means[s], scenes.quats[s], scenes.scales[s], scenes.sh[s])
-            camera = (view.matrix, view.centre, view.camera)
             out = [r[s].numpy() for r in results]
-            turns.setdefault(turn, []).extend(
-                (backproject_range, *span, view.order, view.records, total, *inputs, *camera, *out)
-                for span in spans(len(view.order))
-            )
-        for tasks in turns.values():
-            run_tasks(tasks)
+            tasks += [(_backproject_views, *span, cameras, inputs, out) for span in spans(scenes.means.shape[1])]
+        run_tasks(tasks)
     return [*results, background]
 
 
@@ -61,11 +58,11 @@ def _splat_gradients(wave: list[View], pictures: list[np.ndarray], background: n
     results = iter(run_tasks(tasks))
     totals, tasks = [], []
     for i, view in enumerate(wave):
-        total = np.zeros((len(view.order), ROW), np.float32)
+        total = np.zeros((len(view.records), ROW), np.float32)
         totals.append(total)
         bands = [next(results) for _ in view.bands]
         background[i] = np.sum([band[2] for band in bands], axis=0)
-        tasks += [(_add_bands, *span, bands, total) for span in spans(len(view.order), 32768)]
+        tasks += [(_add_bands, *span, bands, total) for span in spans(len(view.records), 32768)]
     run_tasks(tasks)
     return totals
 
@@ -73,3 +70,8 @@ def _splat_gradients(wave: list[View], pictures: list[np.ndarray], background: n
 def _add_bands(begin: int, end: int, bands: list[tuple], total: np.ndarray) -> None:
     for members, sums, _ in bands:
         add_sums(begin, end, members, sums, total)
+
+
+def _backproject_views(begin: int, end: int, cameras: list[tuple], inputs: tuple, out: list[np.ndarray]) -> None:
+    for ranks, records, total, *camera in cameras:
+        backproject_range(begin, end, ranks, records, total, *inputs, *camera, *out)

@@ -8,19 +8,19 @@ import numpy as np
 
 from .lanes import (
     BLUE,
-    BOTTOM,
     DEPTH,
     GREEN,
-    LEFT,
+    HALF_X,
+    HALF_Y,
     OPACITY,
-    QXX,
-    QXY,
-    QYY,
     RECORD,
     RED,
-    RIGHT,
+    SKEW_X,
+    SKEW_Y,
+    SLANT,
+    SLANT_SINE,
+    TALL,
     TILE,
-    TOP,
     X_PART,
     X_WHOLE,
     Y_PART,
@@ -137,7 +137,7 @@ def project_range(
             continue
         # alpha >= 1/255 inside the ellipse d^T Sigma'^-1 d <= reach; a little more against rounding.
         reach = max(0.0, 2.0 * math.log(255.0 * opacity)) * 1.0001 + 1e-4
-        half_x, half_y = math.sqrt(reach * xx), math.sqrt(reach * yy)
+        half_x, half_y = math.sqrt(reach * xx) + 1e-3, math.sqrt(reach * yy) + 1e-3
         left, right, top, bottom = px - half_x, px + half_x, py - half_y, py + half_y
         if not (
             math.floor(right - 0.5) >= max(0.0, math.ceil(left - 0.5))
@@ -161,32 +161,38 @@ def project_range(
         record[X_PART] = px - math.floor(px)
         record[Y_WHOLE] = math.floor(py)
         record[Y_PART] = py - math.floor(py)
-        record[QXX] = -0.5 * _LOG2_E * yy / determinant
-        record[QXY] = _LOG2_E * xy / determinant
-        record[QYY] = -0.5 * _LOG2_E * xx / determinant
+        skew = math.sqrt(0.5 * _LOG2_E * yy / determinant)
+        record[SKEW_X] = skew
+        record[SKEW_Y] = -skew * xy / yy
+        record[TALL] = math.sqrt(0.5 * _LOG2_E / yy)
         record[OPACITY] = opacity
         record[RED] = max(red, 0.0)
         record[GREEN] = max(green, 0.0)
         record[BLUE] = max(blue, 0.0)
         record[DEPTH] = z
-        record[LEFT] = left
-        record[RIGHT] = right
-        record[TOP] = top
-        record[BOTTOM] = bottom
+        slant = xy / math.sqrt(xx * yy)
+        record[HALF_X] = half_x
+        record[HALF_Y] = half_y
+        record[SLANT] = slant
+        record[SLANT_SINE] = math.sqrt(max(0.0, 1.0 - slant * slant) + 1e-6)
         keys[n] = (np.uint64(depth_bits[0]) << np.uint64(32)) | np.uint64(n)
 
 
 @compiled
-def gather_sorted(order, records, height, sorted_records, rows):
-    """Records in compositing order, and the first and last band of each.
+def gather_sorted(order, records, height, sorted_records, rows, ranks):
+    """Records in compositing order, the first and last band of each, and the place of every Gaussian.
 
     Args:
-        order [M] uint64 keys, sorted; records [N, 16]; sorted_records [M, 16] and rows [M, 2] int32, written.
+        order [M] uint64 keys, sorted; records [N, 16]; sorted_records [M, 16], rows [M, 2] int32: written;
+        ranks [N] int32: written for the Gaussians in ``order``.
     """
     bands = (height + TILE - 1) // TILE
     for m in range(len(order)):
         n = np.int64(order[m] & np.uint64(0xFFFFFFFF))
         for field in range(RECORD):
             sorted_records[m, field] = records[n, field]
-        rows[m, 0] = int(max(0.0, math.floor(math.ceil(float(records[n, TOP]) - 0.5) / TILE)))
-        rows[m, 1] = int(min(bands - 1.0, math.floor(math.floor(float(records[n, BOTTOM]) - 0.5) / TILE)))
+        ranks[n] = m
+        y = float(records[n, Y_WHOLE]) + float(records[n, Y_PART]) - 0.5
+        half = float(records[n, HALF_Y])
+        rows[m, 0] = int(max(0.0, math.floor(math.ceil(y - half) / TILE)))
+        rows[m, 1] = int(min(bands - 1.0, math.floor(math.floor(y + half) / TILE)))

@@ -8,9 +8,6 @@ A splat is a record of 16 float32 (one cache line), see the constants below.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from llvmlite import ir
 from numba.core import cgutils
 
@@ -19,9 +16,12 @@ SIDE = 4  # a block is SIDE x SIDE pixels
 TILE = 16  # a tile is TILE x TILE pixels
 TILE_BLOCKS = TILE // SIDE  # along each side
 
-# Fields of a splat record. Centre = whole part + fraction, so that offsets stay exact in large pictures; the exponent
-# of the falloff in base 2 is dx (QXX dx + QXY dy) + QYY dy^2; LEFT..BOTTOM bound the points with alpha >= 1/255.
-X_WHOLE, X_PART, Y_WHOLE, Y_PART, QXX, QXY, QYY, OPACITY, RED, GREEN, BLUE, DEPTH, LEFT, RIGHT, TOP, BOTTOM = range(16)
+# Fields of a splat record. Centre = whole part + fraction, so that offsets stay exact in large pictures. The falloff is
+# 2^-((SKEW_X dx + SKEW_Y dy)^2 + (TALL dy)^2), a triangular root of the inverse covariance: needles lose half as many
+# digits as in the expanded square. The ellipse alpha >= 1/255 reaches HALF_X and HALF_Y from the centre and has the
+# correlation SLANT = cos a, SLANT_SINE = sin a; these are a little larger against rounding.
+X_WHOLE, X_PART, Y_WHOLE, Y_PART, SKEW_X, SKEW_Y, TALL, OPACITY = range(8)
+RED, GREEN, BLUE, DEPTH, HALF_X, HALF_Y, SLANT, SLANT_SINE = range(8, 16)
 RECORD = 16
 
 MAX_ALPHA = 0.99
@@ -30,6 +30,7 @@ MIN_TRANSMITTANCE = 1e-4
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(32)
+LONG = ir.IntType(64)
 FLOATS = ir.VectorType(FLOAT, LANES)
 INTS = ir.VectorType(INT, LANES)
 BITS = ir.VectorType(ir.IntType(1), LANES)
@@ -51,6 +52,10 @@ class Emitter:
         values = value if isinstance(value, list) else [value] * LANES
         return ir.Constant(FLOATS, [ir.Constant(FLOAT, v) for v in values])
 
+    def number(self, value: int) -> ir.Constant:
+        """An int64 scalar."""
+        return ir.Constant(LONG, value)
+
     def integer(self, value: int) -> ir.Constant:
         return ir.Constant(INTS, [ir.Constant(INT, value)] * LANES)
 
@@ -69,12 +74,12 @@ class Emitter:
         self.builder.store(value, self._at(pointer, index, value.type), align=4)
 
     def _at(self, pointer: ir.Value, index: int, kind: ir.Type) -> ir.Value:
-        place = self.builder.gep(pointer, [ir.Constant(ir.IntType(64), index)])
+        place = self.builder.gep(pointer, [self.number(index)])
         return self.builder.bitcast(place, kind.as_pointer())
 
     def field(self, record: ir.Value, index: int) -> ir.Value:
         """One float32 of a splat record."""
-        return self.builder.load(self.builder.gep(record, [ir.Constant(ir.IntType(64), index)]))
+        return self.builder.load(self.builder.gep(record, [self.number(index)]))
 
     # ---- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -137,7 +142,7 @@ class Emitter:
         return values[0]
 
     def exp2(self, x: ir.Value) -> ir.Value:
-        """2^x for x <= 0, relative error about 3e-7; values below 2^-100 come out as 2^-100."""
+        """2^x for x <= 0, relative error about 3e-7; below -100, and for NaN, 2^-100."""
         x = self.larger(x, self.constant(-100.0))
         rounder = self.constant(12582912.0)  # 1.5 2^23: adding it leaves round(x) in the lowest bits
         shifted = self.add(x, rounder)
@@ -162,23 +167,17 @@ class Emitter:
         return result[0], result[1]
 
     def falloff(self, record: ir.Value, dx: ir.Value, dy: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """opacity exp(-sigma) unclamped, alpha clamped, and whether the splat counts (sigma >= 0, alpha >= 1/255)."""
-        qxx, qxy, qyy, opacity = (self.spread(self.field(record, i)) for i in (QXX, QXY, QYY, OPACITY))
-        power = self.fused(dx, self.fused(qxx, dx, self.mul(qxy, dy)), self.mul(self.mul(qyy, dy), dy))
+        """opacity exp(-sigma) unclamped, alpha clamped, and whether the splat counts (alpha >= 1/255)."""
+        skew_x, skew_y, tall, opacity = (self.spread(self.field(record, i)) for i in (SKEW_X, SKEW_Y, TALL, OPACITY))
+        across = self.fused(skew_x, dx, self.mul(skew_y, dy))
+        along = self.mul(tall, dy)
+        power = self.sub(self.constant(-0.0), self.fused(across, across, self.mul(along, along)))
         raw = self.mul(opacity, self.exp2(power))
         alpha = self.smaller(raw, self.constant(MAX_ALPHA))
-        counts = self.both(self.at_least(self.constant(0.0), power), self.at_least(alpha, self.constant(MIN_ALPHA)))
+        counts = self.at_least(alpha, self.constant(MIN_ALPHA))
         return raw, alpha, counts
 
-    @contextmanager
-    def when_reached(self, record: ir.Value, x: ir.Value, y: ir.Value) -> Iterator[None]:
-        """Emit the body for the case that the splat's bounds reach the block whose first pixel centre is (x, y)."""
-        b, last = self.builder, ir.Constant(FLOAT, SIDE - 1)
-        reached = [
-            b.fcmp_ordered("<=", self.field(record, LEFT), b.fadd(x, last)),
-            b.fcmp_ordered(">=", self.field(record, RIGHT), x),
-            b.fcmp_ordered("<=", self.field(record, TOP), b.fadd(y, last)),
-            b.fcmp_ordered(">=", self.field(record, BOTTOM), y),
-        ]
-        with b.if_then(b.and_(b.and_(reached[0], reached[1]), b.and_(reached[2], reached[3]))):
-            yield
+    def block_start(self, tile: ir.Value, block: ir.Value) -> ir.Value:
+        """First pixel centre (float32) of the ``block``-th block (int64) of a tile that starts at ``tile``."""
+        b = self.builder
+        return b.fadd(tile, b.sitofp(b.mul(block, self.number(SIDE)), FLOAT))

@@ -27,6 +27,8 @@ inverse, c) is not finite, or if det Sigma' <= 0, in the arithmetic used.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -128,7 +130,7 @@ def _visible(parameters: tuple[Tensor, ...], projected: tuple[Tensor, ...], near
     determinant, z = projected[2], projected[3]
     keep = (z > max(near, 0.0)) & (z < far) & (determinant > 0)
     for t in (*parameters, *projected):
-        keep = keep & torch.isfinite(t).reshape(len(z), -1).all(-1)
+        keep = keep & torch.isfinite(t).reshape(len(z), math.prod(t.shape[1:])).all(-1)
     index = keep.nonzero()[:, 0]
     return index[torch.argsort(z[index], stable=True)]
 

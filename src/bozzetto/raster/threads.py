@@ -6,13 +6,22 @@ needs no threading layer, starts no thread before the first use and follows ``to
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
 import torch
+
+# Numba notices a change of the file that holds a kernel, not of the files that the kernel takes code from. All of them
+# go into the name under which it is kept.
+_FOLDER = Path(__file__).parent
+_SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in [*sorted(_FOLDER.glob("cpu*.py")), _FOLDER / "lanes.py", Path(__file__)])
+).hexdigest()[:12]
 
 _WAVE = 8  # views in work at once, at least; bounds the memory of a film
 
@@ -25,6 +34,7 @@ def compiled(function: Callable) -> Callable:
 
     Multiply-add contraction is allowed; NaN and infinity keep their meaning.
     """
+    function.__qualname__ = f"{function.__name__}_{_SOURCES}"
     options = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
