@@ -35,7 +35,9 @@ def as_size(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def look_at(position: Tensor, target: Tensor | Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0, 1, 0)) -> Tensor:
+def look_at(
+    position: Tensor, target: Tensor | Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0, 1, 0)
+) -> Tensor:
     """Camera-to-world matrices (OpenGL axes) at ``position`` [..., 3] looking at ``target`` [..., 3]: [..., 4, 4].
 
     A camera straight above or below its target has no defined roll; it then takes +z (the object's front) as the

@@ -28,7 +28,9 @@ def check_poses(poses: Tensor, names: Sequence[str] | None = None, tolerance: fl
         axes = pose[:3, :3]
         determinant = float(torch.linalg.det(axes))
         if abs(determinant) < 1e-9:
-            raise CameraError(f"{label}: its rotation is singular (determinant {determinant:.1e}); it is no camera pose")
+            raise CameraError(
+                f"{label}: its rotation is singular (determinant {determinant:.1e}); it is no camera pose"
+            )
         if determinant < 0:
             raise CameraError(
                 f"{label}: its axes are mirrored (determinant {determinant:.3g}); a camera-to-world matrix must be a "
