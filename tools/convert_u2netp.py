@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     args = parser.parse_args()
     state = convert(args.onnx)
-    metadata = {"format": "pt", "network": "U2NETP", "source": "xuebinqin/U-2-Net", "licence": "Apache-2.0"}
+    metadata = {"format": "pt"}  # one entry only: safetensors writes several in any order, which changes the sha256
     with atomic_path(args.output) as temporary:
         temporary.write_bytes(save(state, metadata=metadata))
     count = sum(value.numel() for value in state.values())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "u2netp.safetensors"
-WEIGHTS_SHA256 = "0c04ca37dbc8a1ce7913eca2425ab8ff4a7fa8f8060580904efd3e2083a0ea9d"
+WEIGHTS_SHA256 = "7ce6946d53c9c70571864ad847722988d4d20c8f0770605554377aa664ce7a30"
 SIDE = 320  # the network was trained on pictures of this size
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
