@@ -21,7 +21,6 @@ from .lanes import (
     INT,
     INTS,
     LANES,
-    MAX_ALPHA,
     RECORD,
     RED,
     SIDE,
@@ -29,6 +28,7 @@ from .lanes import (
     TILE_BLOCKS,
     Emitter,
 )
+from .reference import MAX_ALPHA
 from .threads import compiled
 
 # State of a block while its tile is walked: planes of 16 lanes.

@@ -18,7 +18,6 @@ from .lanes import (
     INT,
     INTS,
     LANES,
-    MIN_TRANSMITTANCE,
     RECORD,
     RED,
     SIDE,
@@ -32,6 +31,7 @@ from .lanes import (
     Y_WHOLE,
     Emitter,
 )
+from .reference import MIN_TRANSMITTANCE
 from .threads import compiled
 
 # State of a block while its tile is composited: planes of 16 lanes. _T is negative once the pixel is finished; _STOP

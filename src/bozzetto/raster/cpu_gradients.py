@@ -26,11 +26,11 @@ def gradients(scenes: Scenes, views: list[View], pictures: list[np.ndarray]) -> 
         Six float32 tensors; the background's is [S * V, 3].
     """
     arrays = (scenes.means, scenes.quats, scenes.scales, scenes.opacities, scenes.sh)
-    results = [torch.zeros(a.shape) for a in arrays]
-    background = torch.zeros(len(views), 3)
+    results = [np.zeros(a.shape, np.float32) for a in arrays]  # numpy: no thread team only to write zeros
+    background = np.zeros((len(views), 3), np.float32)
     for part in waves(len(views)):
         wave = views[part]
-        totals = _splat_gradients(wave, [p[part] for p in pictures], background[part].numpy())
+        totals = _splat_gradients(wave, [p[part] for p in pictures], background[part])
         # A task adds the views of its Gaussians one after the other: always in the same order.
         tasks = []
         for s in sorted({view.scene for view in wave}):
@@ -40,10 +40,10 @@ def gradients(scenes: Scenes, views: list[View], pictures: list[np.ndarray]) -> 
                 if view.scene == s
             ]
             inputs = (scenes.means[s], scenes.quats[s], scenes.scales[s], scenes.sh[s])
-            out = [r[s].numpy() for r in results]
+            out = [r[s] for r in results]
             tasks += [(_backproject_views, *span, cameras, inputs, out) for span in spans(scenes.means.shape[1])]
         run_tasks(tasks)
-    return [*results, background]
+    return [torch.from_numpy(a) for a in (*results, background)]
 
 
 def _splat_gradients(wave: list[View], pictures: list[np.ndarray], background: np.ndarray) -> list[np.ndarray]:

@@ -26,10 +26,9 @@ from .lanes import (
     Y_PART,
     Y_WHOLE,
 )
+from .reference import LOW_PASS, MIN_ALPHA
 from .threads import compiled
 
-_LOW_PASS = 0.3
-_BORDER = 0.15
 _LOG2_E = 1.4426950408889634
 HIDDEN = np.uint64(0xFFFFFFFFFFFFFFFF)
 SMALLEST_QUATERNION = 1e-12
@@ -89,7 +88,7 @@ def project_geometry(mean, quat, scale, view, camera, half, rotation):
     u = min(max(x / z, camera[4]), camera[5])
     v = min(max(y / z, camera[6]), camera[7])
     j00, j02, j11, j12 = camera[0] / z, -camera[0] * u / z, camera[1] / z, -camera[1] * v / z
-    xx, xy, yy = _LOW_PASS, 0.0, _LOW_PASS
+    xx, xy, yy = LOW_PASS, 0.0, LOW_PASS
     for c in range(3):
         r0, r1, r2 = rotation[0, c], rotation[1, c], rotation[2, c]
         c0 = view[0, 0] * r0 + view[0, 1] * r1 + view[0, 2] * r2
@@ -125,7 +124,7 @@ def project_range(
     for n in range(begin, end):
         keys[n] = HIDDEN
         opacity = float(opacities[n])
-        if not (opacity >= 1.0 / 255.0 and opacity < math.inf):  # also NaN
+        if not (opacity >= MIN_ALPHA and opacity < math.inf):  # also NaN
             continue
         x, y, z, xx, xy, yy = project_geometry(means[n], quats[n], scales[n], view, camera, half, rotation)
         depth_value[0] = z
@@ -136,7 +135,7 @@ def project_range(
         if not (determinant > 0 and determinant < math.inf and math.isfinite(px) and math.isfinite(py)):
             continue
         # alpha >= 1/255 inside the ellipse d^T Sigma'^-1 d <= reach; a little more against rounding.
-        reach = max(0.0, 2.0 * math.log(255.0 * opacity)) * 1.0001 + 1e-4
+        reach = max(0.0, 2.0 * math.log(opacity / MIN_ALPHA)) * 1.0001 + 1e-4
         half_x, half_y = math.sqrt(reach * xx) + 1e-3, math.sqrt(reach * yy) + 1e-3
         left, right, top, bottom = px - half_x, px + half_x, py - half_y, py + half_y
         if not (

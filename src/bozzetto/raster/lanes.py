@@ -11,6 +11,8 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import cgutils
 
+from .reference import MAX_ALPHA, MIN_ALPHA
+
 LANES = 16
 SIDE = 4  # a block is SIDE x SIDE pixels
 TILE = 16  # a tile is TILE x TILE pixels
@@ -23,10 +25,6 @@ TILE_BLOCKS = TILE // SIDE  # along each side
 X_WHOLE, X_PART, Y_WHOLE, Y_PART, SKEW_X, SKEW_Y, TALL, OPACITY = range(8)
 RED, GREEN, BLUE, DEPTH, HALF_X, HALF_Y, SLANT, SLANT_SINE = range(8, 16)
 RECORD = 16
-
-MAX_ALPHA = 0.99
-MIN_ALPHA = 1.0 / 255.0
-MIN_TRANSMITTANCE = 1e-4
 
 FLOAT = ir.FloatType()
 INT = ir.IntType(32)

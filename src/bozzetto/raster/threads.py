@@ -19,9 +19,8 @@ import torch
 # Numba notices a change of the file that holds a kernel, not of the files that the kernel takes code from. All of them
 # go into the name under which it is kept.
 _FOLDER = Path(__file__).parent
-_SOURCES = hashlib.sha256(
-    b"".join(path.read_bytes() for path in [*sorted(_FOLDER.glob("cpu*.py")), _FOLDER / "lanes.py", Path(__file__)])
-).hexdigest()[:12]
+_KERNELS = [*sorted(_FOLDER.glob("cpu*.py")), *(_FOLDER / f"{name}.py" for name in ("lanes", "reference", "threads"))]
+_SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in _KERNELS)).hexdigest()[:12]
 
 _WAVE = 8  # views in work at once, at least; bounds the memory of a film
 
