@@ -18,6 +18,8 @@ from .gaussians import Gaussians
 from .zoo import find_entry, load
 from .zoo.entries import ENTRIES
 
+MAX_SIDE = 1536  # pixels; larger photos are reduced before matting: the network sees 256
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 Picture = str | PathLike[str] | Tensor  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
 
 
@@ -38,7 +40,7 @@ def image_to_3d(
     seed: int = 0,
     mesh: bool = True,
     matting: bool = True,
-    crop: tuple[int, int, int, int] | None = None,
+    crop: Box | None = None,
     elevation: float = 0.0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -67,7 +69,7 @@ def image_to_3d(
     _require_input(model, "photo")
     _seed(seed)
     with timed(timings, "read"):
-        rgba = _picture(photo)
+        rgba, crop = _reduced(_picture(photo), crop)
     if not matting:
         if crop is not None:
             x0, y0, x1, y1 = crop
@@ -135,7 +137,7 @@ def views_to_3d(
         pictures = []
         for count, i in enumerate(used):
             tell("cutting out the object", count / len(used))
-            rgba = _picture(images[i])
+            rgba, _ = _reduced(_picture(images[i]), None)
             if matting:
                 rgba = cutout(rgba)
             elif rgba.shape[-1] == 3:
@@ -174,6 +176,21 @@ def _picture(photo: Picture) -> Tensor:
         return photo.clamp(0, 1)
     read = read_image(photo)
     return read.rgba if read.has_alpha else read.rgba[..., :3]
+
+
+def _reduced(picture: Tensor, crop: Box | None) -> tuple[Tensor, Box | None]:
+    """The picture with its longer side at most ``MAX_SIDE``, and the crop box in the new pixels."""
+    height, width = picture.shape[:2]
+    scale = MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return picture, crop
+    from .files.images import resize_image
+
+    small = resize_image(picture, (max(round(height * scale), 1), max(round(width * scale), 1)))
+    if crop is None:
+        return small, None
+    x0, y0, x1, y1 = (round(c * scale) for c in crop)
+    return small, (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
 def _name(photo: Picture) -> str:

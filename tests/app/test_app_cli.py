@@ -111,7 +111,7 @@ def scene(tmp_path_factory) -> tuple[Path, torch.Tensor]:
         files.append(f"view_{i}.png")
         picture = torch.cat([drawn.rgb[i] / alpha.clamp_min(1e-3), alpha], dim=-1).clamp(0, 1)
         write_image(folder / files[-1], picture)
-    write_transforms(folder / "transforms.json", cameras, files, (128, 128))
+    write_transforms(folder / "transforms.json", cameras, (128, 128), files)
     return folder, matrix
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state
 from .log import RunLog
+from .muon import MuonAdamW, muon_groups
 
 
 @dataclass
@@ -37,6 +38,7 @@ class TrainConfig:
     warmup: int = 500  # steps
     weight_decay: float = 0.05  # on matrices and kernels only
     betas: tuple[float, float] = (0.9, 0.95)
+    optimizer: str = "adamw"  # or "muon" (muon.py)
     clip: float = 1.0  # global gradient norm
     ema: float = 0.999
     precision: str = "bf16"  # or "fp32"
@@ -81,6 +83,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser that ``config`` names."""
+    if config.optimizer == "adamw":
+        groups = parameter_groups(model, config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+    if config.optimizer == "muon":
+        return MuonAdamW(muon_groups(model, config.weight_decay), config.lr, config.betas)
+    raise InputError(f"optimizer must be adamw or muon, got {config.optimizer!r}")
 
 
 class _StopFlag:
@@ -148,9 +160,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=target.type == "cuda"
-    )
+    optimizer = make_optimizer(model, config, fused=target.type == "cuda")
     start = 0
     resume = latest_checkpoint(out)
     if resume is not None:
@@ -197,7 +207,11 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
                     numbers = {k: float(v.detach()) for k, v in parts.items()}
-                    numbers |= {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
+                    numbers |= {
+                        "loss": float(loss.detach()),
+                        "grad_norm": float(norm),
+                        "lr": learning_rate(config, step - 1),
+                    }
                     numbers |= {"skipped": skipped, "seconds": time.monotonic() - began}
                     log.write(step, numbers)
                 if rank == 0 and config.sample_every and step % config.sample_every == 0:

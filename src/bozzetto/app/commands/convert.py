@@ -1,4 +1,6 @@
-"""Convert between file formats: splats to splats (.ply, .splat), splats to a viewer page (.html), mesh to mesh (.glb, .obj, .ply).
+"""Convert between file formats.
+
+Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh to mesh (.glb, .obj, .ply).
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """

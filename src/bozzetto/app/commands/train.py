@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
     parser.add_argument("--lr", type=float, default=4e-4, help="peak learning rate (4e-4)")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="(adamw)")
     parser.add_argument("--warmup", type=positive, default=500, help="steps (500)")
     parser.add_argument(
         "--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
@@ -34,6 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perceptual-weights", metavar="FILE", help="its network's weights")
     parser.add_argument("--ssim", type=float, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
     parser.add_argument("--depth", type=float, default=0.2, metavar="WEIGHT", help="of the depth error (0.2)")
+    parser.add_argument(
+        "--distort", type=float, default=0.0, metavar="PROBABILITY", help="of LGM's grid distortion of the inputs (0)"
+    )
+    parser.add_argument(
+        "--jitter", type=float, default=0.0, metavar="PROBABILITY", help="of LGM's jitter of the input cameras (0)"
+    )
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that make objects (0: in the training process)"
     )
@@ -71,6 +78,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         perceptual_weight=options.perceptual,
         perceptual_weights_file=options.perceptual_weights,
         depth_weight=options.depth,
+        distortion_probability=options.distort,
+        jitter_probability=options.jitter,
         block=options.overfit or options.block,
         repeats=10**9 if options.overfit else options.repeats,
         workers=options.workers,
@@ -81,6 +90,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         out=options.output,
         steps=options.steps,
         lr=options.lr,
+        optimizer=options.optimizer,
         warmup=options.warmup,
         precision=options.precision,
         compile=options.compile,

@@ -19,6 +19,7 @@ from ...camera import Cameras
 from ...data.render import Lights, PackedObject, SceneBatch, render_objects
 from ...data.stream import ObjectStream
 from ...raster import rasterize
+from ...training.augment import augment_views
 from ...training.losses import strided_ssim
 from .cameras import SLOTS, ViewSet, sample_views
 from .heads import ray_depth, ray_head
@@ -40,6 +41,8 @@ class MiniRecipe:
         render_size: pixels of the supervision pictures; the network's input has the preset's size.
         ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
         depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a tenth.
+        distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
+            will be fed by a diffusion model; 0 for true pictures.
     """
 
     preset: str = "mini"
@@ -50,6 +53,8 @@ class MiniRecipe:
     perceptual_weight: float = 0.0
     perceptual_weights_file: str | None = None
     depth_weight: float = 0.5
+    distortion_probability: float = 0.0
+    jitter_probability: float = 0.0
     block: int = 1024
     repeats: int = 2
     workers: int = 0
@@ -90,12 +95,16 @@ class MiniRecipe:
         )
         pin = device.type == "cuda"
 
+        def generator_of(step: int, purpose: int) -> torch.Generator:
+            number = ((seed * 1_000_003 + step) * 4099 + rank) * 2 + purpose
+            return torch.Generator().manual_seed(number % 2**63)
+
         def prepare(step: int) -> tuple[SceneBatch, ViewSet, Lights]:
             scene = SceneBatch.collate(stream.batch(step))
-            generator = torch.Generator().manual_seed(((seed * 1_000_003 + step) * 4099 + rank) % 2**63)
+            generator = generator_of(step, 0)
             views = sample_views(self.batch_size, self.novel_views, generator)
             scene.vertices *= zoom(scene, views, generator)
-            lights = Lights.random(self.batch_size, generator)
+            lights = Lights.random(self.batch_size, generator, glossy=0.25)
             return (scene.pin_memory() if pin else scene), views, lights
 
         try:
@@ -106,7 +115,7 @@ class MiniRecipe:
                     scene, views, lights = pending.result()
                     step += 1
                     pending = ahead.submit(prepare, step)
-                    yield self.render(scene, views, lights, device)
+                    yield self.augment(self.render(scene, views, lights, device), generator_of(step - 1, 1))
         finally:
             stream.close()
 
@@ -127,13 +136,28 @@ class MiniRecipe:
             "cameras": Cameras.cat([slots, views.novel.to(device)], dim=1),
         }
 
+    def augment(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
+        """LGM's distortion of the input pictures and jitter of their rays; what is supervised stays true."""
+        batch["input_rgba"], batch["input_slots"] = batch["rgba"], batch["slots"]
+        if self.distortion_probability or self.jitter_probability:
+            rgba, poses = augment_views(
+                batch["rgba"].cpu(),
+                batch["slots"].camera_to_world.cpu(),
+                distortion_probability=self.distortion_probability,
+                jitter_probability=self.jitter_probability,
+                generator=generator,
+            )
+            batch["input_rgba"] = rgba.to(batch["rgba"])
+            batch["input_slots"] = Cameras(poses.to(batch["rgba"]), batch["slots"].intrinsics)
+        return batch
+
     # ---- objective ----------------------------------------------------------------------------------------------------
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         slots, known, target = batch["slots"], batch["known"], batch["target"]
-        raw = model(mini_inputs(batch["rgba"], slots, known, self.config.input_size))
+        raw = model(mini_inputs(batch["input_rgba"], batch["input_slots"], known, self.config.input_size))
         with torch.autocast(raw.device.type, enabled=False):
-            gaussians = ray_head(raw, slots, batch["rgba"], known)
+            gaussians = ray_head(raw, slots, batch["input_rgba"], known)
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)
             rgb, alpha = drawn.rgb, drawn.alpha[..., None]  # premultiplied, on black
             goal = target.permute(0, 1, 3, 4, 2)  # [B, n, H, W, 4] straight
@@ -154,7 +178,10 @@ class MiniRecipe:
                 parts["depth"] = depth_error(raw, batch)
                 total = total + self.depth_weight * (1 - 0.9 * progress) * parts["depth"]
         if self.perceptual_weight:
-            parts["perceptual"] = self._perceptual_distance(pictures, goals)
+            # On the unseen views only: the slots' own pictures need no further push towards detail.
+            b, n = on_white.shape[:2]
+            unseen = [x.unflatten(0, (b, n))[:, SLOTS:].flatten(0, 1) for x in (pictures, goals)]
+            parts["perceptual"] = self._perceptual_distance(*unseen)
             total = total + self.perceptual_weight * parts["perceptual"]
         parts["psnr"] = -10 * torch.log10(mse.detach().clamp_min(1e-10))
         return total, parts
