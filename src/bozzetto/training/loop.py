@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state
 from .log import RunLog
-from .muon import MuonAdamW, muon_groups
 
 
 @dataclass
@@ -38,7 +37,6 @@ class TrainConfig:
     warmup: int = 500  # steps
     weight_decay: float = 0.05  # on matrices and kernels only
     betas: tuple[float, float] = (0.9, 0.95)
-    optimizer: str = "adamw"  # or "muon" (muon.py)
     clip: float = 1.0  # global gradient norm
     ema: float = 0.999
     precision: str = "bf16"  # or "fp32"
@@ -83,16 +81,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser that ``config`` names."""
-    if config.optimizer == "adamw":
-        groups = parameter_groups(model, config.weight_decay)
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-    if config.optimizer == "muon":
-        return MuonAdamW(muon_groups(model, config.weight_decay), config.lr, config.betas)
-    raise InputError(f"optimizer must be adamw or muon, got {config.optimizer!r}")
 
 
 class _StopFlag:
@@ -160,7 +148,9 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = make_optimizer(model, config, fused=target.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=target.type == "cuda"
+    )
     start = 0
     resume = latest_checkpoint(out)
     if resume is not None:

@@ -27,14 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
     parser.add_argument("--lr", type=float, default=4e-4, help="peak learning rate (4e-4)")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="(adamw)")
     parser.add_argument("--warmup", type=positive, default=500, help="steps (500)")
     parser.add_argument(
         "--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
     )
     parser.add_argument("--perceptual-weights", metavar="FILE", help="its network's weights")
     parser.add_argument("--ssim", type=float, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
-    parser.add_argument("--depth", type=float, default=0.2, metavar="WEIGHT", help="of the depth error (0.2)")
+    parser.add_argument("--opacity", type=float, default=0.0, metavar="WEIGHT", help="against half-transparent fog (0)")
+    parser.add_argument("--depth", type=float, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
     parser.add_argument(
         "--distort", type=float, default=0.0, metavar="PROBABILITY", help="of LGM's grid distortion of the inputs (0)"
     )
@@ -78,6 +78,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         perceptual_weight=options.perceptual,
         perceptual_weights_file=options.perceptual_weights,
         depth_weight=options.depth,
+        opacity_weight=options.opacity,
         distortion_probability=options.distort,
         jitter_probability=options.jitter,
         block=options.overfit or options.block,
@@ -90,7 +91,6 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         out=options.output,
         steps=options.steps,
         lr=options.lr,
-        optimizer=options.optimizer,
         warmup=options.warmup,
         precision=options.precision,
         compile=options.compile,

@@ -28,6 +28,7 @@ from .network import LGM
 from .presets import preset
 from .reconstruct import resize_rgba
 
+PERCEPTUAL_VIEWS = 2  # of the novel views of each object; it costs as much as the splatting
 MAX_RADIUS = 0.85  # of an object after zooming, world units: within the depth range of the ray head
 
 
@@ -41,6 +42,7 @@ class MiniRecipe:
         render_size: pixels of the supervision pictures; the network's input has the preset's size.
         ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
         depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a tenth.
+        opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
     """
@@ -53,6 +55,7 @@ class MiniRecipe:
     perceptual_weight: float = 0.0
     perceptual_weights_file: str | None = None
     depth_weight: float = 0.5
+    opacity_weight: float = 0.0
     distortion_probability: float = 0.0
     jitter_probability: float = 0.0
     block: int = 1024
@@ -177,10 +180,13 @@ class MiniRecipe:
             if self.depth_weight:
                 parts["depth"] = depth_error(raw, batch)
                 total = total + self.depth_weight * (1 - 0.9 * progress) * parts["depth"]
+            if self.opacity_weight:
+                parts["fog"] = (gaussians.opacities * (1 - gaussians.opacities)).mean()
+                total = total + self.opacity_weight * progress * parts["fog"]
         if self.perceptual_weight:
-            # On the unseen views only: the slots' own pictures need no further push towards detail.
+            # On unseen views only, which are drawn at random: the slots need no further push towards detail.
             b, n = on_white.shape[:2]
-            unseen = [x.unflatten(0, (b, n))[:, SLOTS:].flatten(0, 1) for x in (pictures, goals)]
+            unseen = [x.unflatten(0, (b, n))[:, SLOTS : SLOTS + PERCEPTUAL_VIEWS].flatten(0, 1) for x in (pictures, goals)]
             parts["perceptual"] = self._perceptual_distance(*unseen)
             total = total + self.perceptual_weight * parts["perceptual"]
         parts["psnr"] = -10 * torch.log10(mse.detach().clamp_min(1e-10))
