@@ -76,10 +76,9 @@ def normalise_object(gaussians: Gaussians) -> NormalisedObject:
 
 
 def _usable(g: Gaussians) -> Tensor:
-    keep = (g.opacities >= MIN_OPACITY) & (g.scales > 0).any(dim=-1) & (g.quats.abs().amax(dim=-1) > 1e-12)
-    for t in g.tensors():
-        keep = keep & torch.isfinite(t).reshape(len(g), -1).all(dim=-1)
-    return keep
+    finite = torch.isfinite(torch.cat([g.means, g.scales, g.quats, g.sh.flatten(1)], dim=1)).all(dim=1)
+    visible = (g.opacities >= MIN_OPACITY) & (g.scales > 0).any(dim=1) & (g.quats != 0).any(dim=1)
+    return finite & visible & torch.isfinite(g.opacities)
 
 
 def _weighted_quantiles(values: Tensor, weights: Tensor, q: tuple[float, float]) -> Tensor:

@@ -56,12 +56,11 @@ def capture_depth(
     return torch.cat(maps)
 
 
-def settle_depth(depth: Tensor, gaussians: Gaussians, cameras: Cameras, reach: float) -> Tensor:
-    """Push depth maps [V, H, W] back onto the splats' centres.
+def depth_lag(depth: Tensor, gaussians: Gaussians, cameras: Cameras, reach: float) -> float:
+    """Median distance of the visible splats' centres behind the depth maps [V, H, W], along the surface normal, >= 0.
 
     Where splats overlap on a slanted or noisy surface, the one that happens to be in front wins the pixel, so depth maps
-    lie in front of the surface by about a splat's size, everywhere alike. The median lag of the visible centres (those
-    within ``reach`` of the map) behind the maps is that distance.
+    lie in front of the surface by about a splat's size, everywhere alike. Visible are the centres within ``reach``.
     """
     facing = facing_cosine(depth, cameras)
     cameras = cameras.to(depth.device)
@@ -77,11 +76,11 @@ def settle_depth(depth: Tensor, gaussians: Gaussians, cameras: Cameras, reach: f
         weights.append((gaussians.opacities * cosine)[use])
     lag, weight = torch.cat(lags), torch.cat(weights)
     if len(lag) == 0:
-        return depth
+        return 0.0
     order = lag.argsort()
     cumulative = weight[order].cumsum(dim=0)
-    median = lag[order[torch.searchsorted(cumulative, cumulative[-1] / 2)]]
-    return depth + median / facing.clamp_min(0.3)
+    middle = torch.searchsorted(cumulative, cumulative[-1] / 2).clamp_max(len(order) - 1)
+    return max(0.0, float(lag[order[middle]]))
 
 
 def capture_colour(

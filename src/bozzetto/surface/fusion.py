@@ -6,8 +6,9 @@ A truncated signed distance fusion (Curless and Levoy 1996) with three kinds of 
 * **free**: clearly in front of the surface, or over background: +1;
 * **hidden**: behind the surface: -1 with a small weight.
 
-The small weight decides what holes mean. A voxel counts as outside once about a tenth of the views see it free: the
-inside of a cup is emptied, while a gap in the splats, through which few views look, does not hollow the object out.
+The small weight decides what holes mean. A voxel counts as outside once about one in twenty views sees it free: the
+inside of a cup is emptied, while a gap in the splats does not hollow the object out, all the less because pixels that
+show a layer of splats from within do not vote for free space (:func:`inner_faces`).
 Voxels that no view says anything about are inside, so the zero level is always closed.
 """
 
@@ -19,13 +20,15 @@ from torch import Tensor
 
 from ..camera import Cameras
 
+SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
-HIDDEN_WEIGHT = 0.1  # of a free vote
+HIDDEN_WEIGHT = 0.05  # of a free vote
 # Hidden votes pull the value at the true surface below zero by about this much (measured on analytic shapes).
-SURFACE_LEVEL = -0.15
+SURFACE_LEVEL = -0.1
 MIN_FACING = 0.15  # cosine under which a view's distance is worthless
 EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
-POINTS_PER_CHUNK = 65536  # what stays in a core's cache
+BLUR = 0.8  # voxels
+POINTS_PER_CHUNK = 32768  # stays in a core's cache, and below the size at which torch splits single operations
 FAR = 100.0  # stands for infinite depth; the object lies within the unit sphere
 
 
@@ -43,9 +46,9 @@ def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution:
         origin: [3], centre of voxel (0, 0, 0).
         voxel: edge length of a voxel.
     """
-    maps = _DepthMaps(depth, cameras)
+    voxel = float(2 * half_extent.amax() / resolution)
+    maps = _DepthMaps(depth, cameras, ~inner_faces(depth, cameras, SHEET * voxel))
     half = half_extent.to(depth.device, torch.float32)
-    voxel = float(2 * half.amax() / resolution)
     margin = TRUNCATION + 1
     # Coarse to fine: each level has a point on every second voxel of the next, which is worked out only near surfaces.
     levels = 3
@@ -67,6 +70,10 @@ def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution:
         volume[band] = values
         closest = torch.full_like(volume, torch.inf)
         closest[band] = distances
+    from scipy import ndimage
+
+    # Votes differ in steps from voxel to voxel where few views see; a light blur takes the steps out.
+    volume = torch.from_numpy(ndimage.gaussian_filter(volume.cpu().numpy(), BLUR)).to(depth.device)
     # A closed surface needs an outside all around.
     for axis in range(3):
         volume.select(axis, 0).fill_(1.0)
@@ -77,6 +84,43 @@ def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution:
 def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
     axes = [torch.arange(s, device=origin.device) * step + o for s, o in zip(shape, origin, strict=True)]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)  # [X*Y*Z, 3]
+
+
+def inner_faces(depth: Tensor, cameras: Cameras, thickness: float) -> Tensor:
+    """Pixels [V, H, W] that show a single layer of splats from its inside, through a gap in the surface.
+
+    Splats have no front and back. A layer that views on both sides see at one place (within ``thickness``) has no body;
+    its inside is the side that less than half as many views see. What such pixels call free is the object's inside.
+    """
+    v, height, width = depth.shape
+    cameras = cameras.to(depth.device)
+    stride = 2  # gaps are larger than pixels
+    coarse = depth[:, stride // 2 :: stride, stride // 2 :: stride]
+    hit = torch.isfinite(coarse)
+    origins, directions = cameras.rays((height, width))
+    axis = -cameras.camera_to_world[:, None, None, :3, 2]
+    along = depth.clamp_max(FAR) / (directions * axis).sum(dim=-1)
+    surface = origins + directions * along[..., None]  # [V, H, W, 3]
+    padded = F.pad(surface.movedim(-1, 1), (1, 1, 1, 1), mode="replicate").movedim(1, -1)
+    across, down = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2], padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    normal = F.normalize(torch.linalg.cross(down, across, dim=-1), dim=-1)  # towards the camera
+    part = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    points, normals = surface[part][hit], normal[part][hit]  # [P, 3]
+    same, opposite = points.new_zeros(len(points)), points.new_zeros(len(points))
+    for i in range(v):
+        position, z = cameras[i].project(points)
+        grid = (position * 2 - 1)[None, :, None, :]
+        seen = F.grid_sample(depth[i].clamp_max(FAR)[None, None], grid, mode="nearest", align_corners=False)[0, 0, :, 0]
+        cosine = (F.normalize(cameras.positions[i] - points, dim=-1) * normals).sum(dim=-1)
+        touches = (z - seen).abs() * cosine.abs() < thickness
+        same += touches & (cosine > 0.2)
+        opposite += touches & (cosine < -0.2)
+    inner = torch.zeros_like(coarse)
+    inner[hit] = (opposite > 2 * same).float()
+    # Normals are rough in a gap's ragged surroundings: let the neighbours vote.
+    shares = F.avg_pool2d(torch.stack([inner, hit.float()], dim=1), 7, stride=1, padding=3)
+    inner = shares[:, :1] > 0.25 * shares[:, 1:].clamp_min(1e-6)
+    return F.interpolate(inner.float(), size=(height, width), mode="nearest")[:, 0] > 0.5
 
 
 def facing_cosine(depth: Tensor, cameras: Cameras) -> Tensor:
@@ -92,7 +136,7 @@ def facing_cosine(depth: Tensor, cameras: Cameras) -> Tensor:
 class _DepthMaps:
     """Depth maps prepared for look-up: depth, facing, and the nearest and farthest depth around each pixel."""
 
-    def __init__(self, depth: Tensor, cameras: Cameras):
+    def __init__(self, depth: Tensor, cameras: Cameras, trusted: Tensor):
         v, h, w = depth.shape
         depth = depth.clamp_max(FAR)[:, None]  # [V, 1, H, W]
         cameras = cameras.to(depth.device)
@@ -104,7 +148,7 @@ class _DepthMaps:
         # On an edge the depth is unknown between the two walls; away from it both bounds equal the depth.
         near_wall = torch.where(edge, lowest, depth)
         far_wall = torch.where(edge, highest, depth)
-        self.maps = torch.cat([near_wall, far_wall, facing * ~edge], dim=1)  # [V, 3, H, W]
+        self.maps = torch.cat([near_wall, far_wall, facing * ~edge, trusted[:, None].float()], dim=1)  # [V, 4, H, W]
         # World -> (image x times z, image y times z, z) with image positions in -1..1, in one product.
         view = cameras.view_matrices()
         fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
@@ -135,13 +179,13 @@ class _DepthMaps:
             z = local[:, 2]
             grid = (local[:, :2] / z[:, None])[None, :, None, :]
             sampled = F.grid_sample(self.maps[i : i + 1], grid, padding_mode="border", align_corners=False)
-            near_wall, far_wall, facing = sampled[0, :, :, 0]  # each [P]
+            near_wall, far_wall, facing, trust = sampled[0, :, :, 0]  # each [P]
             ahead = (near_wall - z) / reach  # > 0: in front of everything seen here
             behind = (far_wall - z) / reach
             # Behind the surface confidence fades towards the hidden vote, so that thin walls keep their other side.
             w = torch.where(facing > MIN_FACING, facing * (1 + ahead.clamp(-1, 0)) + HIDDEN_WEIGHT, 0.0)
+            w = torch.where(ahead >= 1, 1.0, w) * trust
             w = torch.where(behind <= -1, HIDDEN_WEIGHT, w)
-            w = torch.where(ahead >= 1, 1.0, w)
             total += w * ahead.clamp(-1, 1)
             weight += w
             closest = torch.minimum(closest, torch.where(facing > MIN_FACING, ahead.abs(), torch.inf))

@@ -23,7 +23,7 @@ def marching_cubes(volume: Tensor, origin: Tensor, voxel: float, level: float = 
     """
     from skimage.measure import marching_cubes as lewiner
 
-    if min(volume.shape) < 2 or not bool(((volume < level).any() & (volume > level).any())):
+    if min(volume.shape) < 2 or not bool((volume < level).any() & (volume > level).any()):
         raise MeshError(
             "no surface was found in the volume: the object is too transparent or too small for this resolution; "
             "raise the resolution or crop the Gaussians to the object"

@@ -15,8 +15,8 @@ from ..gaussians import Gaussians
 from ..mesh import Mesh
 from .bake import bake_texture
 from .bounds import normalise_object
-from .capture import capture_colour, capture_depth, pixel_footprint, settle_depth, sphere_cameras
-from .clean import keep_large_components, taubin_smooth
+from .capture import capture_colour, capture_depth, depth_lag, pixel_footprint, sphere_cameras
+from .clean import keep_large_components, pull_in, taubin_smooth
 from .fusion import SURFACE_LEVEL, fuse_depth
 from .marching import marching_cubes
 from .simplify import decimate, make_manifold
@@ -69,12 +69,14 @@ def gaussians_to_mesh(
     depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
     depth = capture_depth(found.gaussians, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
     report("fusion", 0.25)
-    depth = settle_depth(depth, found.gaussians, cameras, reach=3 * voxel)
     volume, origin, voxel = fuse_depth(depth, cameras, found.half_extent, resolution)
     report("surface", 0.4)
     vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
     vertices, faces = keep_large_components(vertices, faces)
     vertices = taubin_smooth(vertices, faces)
+    lag = depth_lag(depth, found.gaussians, cameras, reach=3 * voxel)
+    inside = volume < SURFACE_LEVEL
+    vertices = pull_in(vertices, faces, inside.cpu(), origin.cpu(), voxel, lag)
     vertices, faces = decimate(vertices, faces, max_faces)
     vertices, faces = make_manifold(vertices, faces)
     report("unwrap", 0.45)
@@ -82,7 +84,7 @@ def gaussians_to_mesh(
     mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
     colour_cameras = cameras[::COLOUR_VIEW_STEP]
     colour_size = min(1024, max(256, texture_size // 2))
-    pictures = capture_colour(found.gaussians, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.2 * f))
+    pictures = capture_colour(found.gaussians, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f))
     report("texture", 0.85)
     mesh.texture = bake_texture(
         mesh.vertices,

@@ -1,0 +1,92 @@
+"""Pixel coverage, UV atlas and texture."""
+
+import pytest
+import torch
+
+from bozzetto.camera import Cameras
+from bozzetto.errors import MeshError
+from bozzetto.mesh import Mesh
+from bozzetto.surface import coverage
+from bozzetto.surface.bake import bake_texture
+from bozzetto.surface.coverage import covered_pixels
+from bozzetto.surface.marching import marching_cubes
+from bozzetto.surface.unwrap import unwrap
+
+
+def test_coverage_equals_a_plain_loop(monkeypatch):
+    monkeypatch.setattr(coverage, "PAIRS_PER_CHUNK", 500)
+    corners = torch.rand(40, 3, 2, generator=torch.Generator().manual_seed(3)) * 40 - 4
+    corners[7] = corners[7, :1]  # a point
+    face, pixel, weights = covered_pixels(corners, 24, 32)
+    found = set(zip(face.tolist(), pixel.tolist(), strict=True))
+    expected = set()
+    for i, (a, b, c) in enumerate(corners.double().tolist()):
+        for row in range(24):
+            for column in range(32):
+                x, y = column + 0.5, row + 0.5
+                sides = [(q[0] - p[0]) * (y - p[1]) - (q[1] - p[1]) * (x - p[0]) for p, q in ((a, b), (b, c), (c, a))]
+                if i != 7 and (min(sides) >= 0 or max(sides) <= 0):
+                    expected.add((i, row * 32 + column))
+    assert found == expected
+    centres = torch.stack([pixel % 32, pixel // 32], dim=1) + 0.5
+    assert torch.allclose((corners[face] * weights[..., None]).sum(1), centres, atol=1e-3)
+    assert covered_pixels(corners[:0], 24, 32)[0].numel() == 0
+
+
+@pytest.fixture(scope="module")
+def ball() -> tuple[torch.Tensor, torch.Tensor]:
+    axis = torch.linspace(-1, 1, 44)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    return marching_cubes(grid.norm(dim=-1) - 0.8, torch.full((3,), -1.0), 2 / 43)
+
+
+def test_unwrap(ball):
+    vertices, faces = ball  # more than one block
+    assert len(faces) > 6000
+    source, new_faces, uvs = unwrap(vertices * 1e-3, faces, 512)
+    assert torch.equal(source[new_faces], faces)  # same triangles, same order, same winding
+    assert uvs.min() >= 0 and uvs.max() <= 1
+    # No texel centre lies in two charts: doubles occur on shared edges only.
+    face, texel, weights = covered_pixels(uvs[new_faces] * 512, 512, 512)
+    inside = weights.amin(dim=1) > 1e-3
+    assert torch.bincount(texel[inside]).max() == 1
+    assert 0.4 < len(torch.unique(texel)) / 512**2 <= 1
+    assert len(torch.unique(face)) > 0.9 * len(faces)  # slivers between texel centres aside, nothing is left out
+    with pytest.raises(MeshError, match="without faces"):
+        unwrap(vertices, faces[:0], 512)
+
+
+def test_bake_projects_the_right_way_up():
+    """A square seen by two cameras: the upper one paints, a wall hides the second; texture rows run downwards."""
+    vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]]) * 0.8 + 0.1
+    normals = torch.tensor([[0.0, 0, 1]]).expand(4, 3)
+    cameras = Cameras.orbit([0.0, 30.0], radius=4.0, fov_y=40.0)
+    pictures = torch.zeros(2, 4, 64, 64)
+    pictures[:, 3] = 1
+    pictures[0, 0, :32] = 1  # red above
+    pictures[0, 1, 32:] = 0.5  # green below
+    pictures[1, 2] = 1  # blue everywhere, but hidden
+    depth = torch.full((2, 64, 64), 4.0)
+    depth[1] = 1.0
+    texture = bake_texture(vertices, normals, faces, uvs, pictures, depth, cameras, 40, tolerance=0.5)
+    assert texture.shape == (40, 40, 3)
+    assert torch.allclose(texture[:18], torch.tensor([1.0, 0, 0]).expand(18, 40, 3), atol=1e-3)
+    assert torch.allclose(texture[22:], torch.tensor([0.0, 0.5, 0]).expand(18, 40, 3), atol=1e-3)
+    with pytest.raises(MeshError, match="no view sees"):
+        bake_texture(vertices, -normals, faces, uvs, pictures, depth, cameras, 40, tolerance=0.5)
+
+
+def test_unseen_texels_take_the_nearest_colour(ball):
+    """One camera paints the front of a ball; the back takes the rim's colour, and nothing stays black."""
+    vertices, faces = ball
+    source, faces, uvs = unwrap(vertices, faces, 256)
+    mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
+    cameras = Cameras.orbit([0.0], radius=4.0, fov_y=40.0)
+    pictures = torch.full((1, 4, 64, 64), 0.7)
+    pictures[:, 3] = 1
+    texture = bake_texture(
+        mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, pictures, torch.full((1, 64, 64), 3.2), cameras, 256, 1.0
+    )
+    assert torch.allclose(texture, torch.full_like(texture, 0.7), atol=1e-3)

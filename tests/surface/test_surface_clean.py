@@ -1,0 +1,113 @@
+"""Components, smoothing, pulling in, decimation, manifold repair."""
+
+import pytest
+import torch
+
+from bozzetto.errors import MeshError
+from bozzetto.surface.clean import (
+    compact,
+    face_components,
+    keep_large_components,
+    pull_in,
+    signed_volumes,
+    taubin_smooth,
+    unique_edges,
+)
+from bozzetto.surface.marching import marching_cubes
+from bozzetto.surface.simplify import decimate, make_manifold
+
+
+def ball(radius: float, centre=(0.0, 0.0, 0.0), n: int = 40, noise: float = 0.0):
+    """Marching-cubes sphere, with its volume's inside mask, origin and voxel."""
+    axis = torch.linspace(-1, 1, n)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    volume = (grid - torch.tensor(centre)).norm(dim=-1) - radius
+    volume = volume + noise * torch.randn(volume.shape, generator=torch.Generator().manual_seed(0))
+    origin, voxel = torch.full((3,), -1.0), 2 / (n - 1)
+    return *marching_cubes(volume, origin, voxel), volume < 0, origin, voxel
+
+
+def merge(*meshes):
+    vertices = torch.cat([v for v, _ in meshes])
+    offsets = [sum(len(v) for v, _ in meshes[:i]) for i in range(len(meshes))]
+    return vertices, torch.cat([f + o for (_, f), o in zip(meshes, offsets, strict=True)])
+
+
+def cube(low=(0.0, 0.0, 0.0)):
+    v = torch.tensor([[x, y, z] for x in (0.0, 1.0) for y in (0.0, 1.0) for z in (0.0, 1.0)])
+    quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    f = torch.tensor([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
+    return v + torch.tensor(low), f
+
+
+def test_components_cavities_and_crumbs():
+    body, crumb, second = ball(0.6)[:2], ball(0.05)[:2], ball(0.25)[:2]
+    crumb = (crumb[0] + 2, crumb[1])
+    second = (second[0] + 4, second[1])
+    cavity = ball(0.3)[:2]
+    cavity = (cavity[0], cavity[1].flip(1))  # winding of a hole
+    vertices, faces = merge(body, crumb, cavity, second)
+    assert face_components(faces, len(vertices)).max() == 3
+    v, f = keep_large_components(vertices, faces)
+    assert len(f) == len(body[1]) + len(second[1])
+    assert len(v) == len(body[0]) + len(second[0])
+    assert face_components(f, len(v)).max() == 1
+    with pytest.raises(MeshError, match="encloses no volume"):
+        keep_large_components(*cavity)
+
+
+def test_smoothing_removes_noise_and_keeps_volume():
+    vertices, faces, *_ = ball(0.6, noise=0.01)
+    vertices, faces = keep_large_components(vertices, faces)
+    smooth = taubin_smooth(vertices, faces)
+    assert float(smooth.norm(dim=1).std()) < 0.7 * float(vertices.norm(dim=1).std())
+    assert float(signed_volumes(smooth, faces).sum()) == pytest.approx(
+        float(signed_volumes(vertices, faces).sum()), rel=0.01
+    )
+
+
+def test_pull_in_moves_thick_bodies_only():
+    vertices, faces, inside, origin, voxel = ball(0.6)
+    pulled = pull_in(vertices, faces, inside, origin, voxel, 0.05)
+    assert float(pulled.norm(dim=1).mean()) == pytest.approx(float(vertices.norm(dim=1).mean()) - 0.05, abs=0.003)
+    # A plate two voxels thick stays as it is.
+    volume = torch.ones(30, 30, 30)
+    volume[5:25, 14:16, 5:25] = -1
+    vertices, faces = marching_cubes(volume, torch.zeros(3), 0.05)
+    pulled = pull_in(vertices, faces, volume < 0, torch.zeros(3), 0.05, 0.05)
+    middle = (vertices[:, 0] - 0.75).abs().maximum((vertices[:, 2] - 0.75).abs()) < 0.25
+    assert torch.allclose(pulled[middle], vertices[middle], atol=1e-3)
+
+
+def test_decimation_budget():
+    vertices, faces, *_ = ball(0.6)
+    for budget in (2000, 200):
+        v, f = decimate(vertices * 1e-4, faces, budget)
+        v, f = make_manifold(v, f)
+        assert 0.8 * budget < len(f) <= budget
+        assert (unique_edges(f)[1] == 2).all()
+        volume = float(signed_volumes(v.double(), f).sum()) / 1e-12
+        assert volume == pytest.approx(4 / 3 * torch.pi * 0.6**3, rel=0.06)
+    assert decimate(vertices, faces, len(faces))[1] is faces
+
+
+def test_make_manifold_cuts_cubes_that_share_an_edge():
+    vertices, faces = merge(cube(), cube((1.0, 1.0, 0.0)))
+    unique, index = torch.unique(vertices, dim=0, return_inverse=True)
+    welded = index[faces]
+    assert (unique_edges(welded)[1] == 4).sum() == 1
+    v, f = make_manifold(unique, welded)
+    assert len(f) == 24 and len(v) == 16
+    assert (unique_edges(f)[1] == 2).all()
+    assert len(torch.unique(v, dim=0)) == 16  # merging equal positions does not weld them again
+    assert float((v[f] - unique[welded]).abs().max()) < 0.03
+
+
+def test_make_manifold_drops_flaps_and_collapsed_faces():
+    v, f = cube()
+    flap = torch.tensor([[0, 1, 8], [1, 0, 8], [0, 0, 1]])
+    v2, f2 = make_manifold(torch.cat([v, torch.tensor([[0.0, 0.0, 5.0]])]), torch.cat([f, flap]))
+    assert len(f2) == 12 and len(compact(v2, f2)[0]) == 8
+    assert torch.equal(v2[f2].sort(dim=0).values, v[f].sort(dim=0).values)
+    with pytest.raises(MeshError, match="no faces are left"):
+        make_manifold(v, flap[2:])

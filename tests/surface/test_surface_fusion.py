@@ -1,0 +1,100 @@
+"""Depth maps of analytic bodies → volume → triangles."""
+
+import pytest
+import shapes
+import torch
+
+from bozzetto.camera import Cameras
+from bozzetto.errors import MeshError
+from bozzetto.mesh import Mesh
+from bozzetto.surface.capture import depth_lag, sphere_cameras
+from bozzetto.surface.clean import keep_large_components, signed_volumes, unique_edges
+from bozzetto.surface.fusion import SURFACE_LEVEL, facing_cosine, fuse_depth, inner_faces
+from bozzetto.surface.marching import marching_cubes
+
+
+def depth_of(distance, cameras: Cameras, size: int) -> torch.Tensor:
+    """Exact depth maps by sphere tracing."""
+    origins, directions = cameras.rays(size)
+    t = torch.full(origins.shape[:-1], 1.5)
+    for _ in range(40):
+        t = t + distance(origins + directions * t[..., None]).clamp(-0.1, 1)
+    hit = distance(origins + directions * t[..., None]).abs() < 2e-3
+    axis = -cameras.camera_to_world[:, None, None, :3, 2]
+    return torch.where(hit, t * (directions * axis).sum(-1), torch.inf)
+
+
+@pytest.mark.parametrize("name", ["sphere", "torus", "chair"])
+def test_surface_of_exact_depth(name):
+    shape = {"sphere": shapes.sphere, "torus": shapes.torus, "chair": shapes.chair}[name]()
+    cameras = sphere_cameras(32)
+    depth = depth_of(shape.distance, cameras, 112)
+    half = shape.points.abs().amax(dim=0)
+    volume, origin, voxel = fuse_depth(depth, cameras, half, 64)
+    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    vertices, faces = keep_large_components(vertices, faces)
+    error = shape.distance(vertices) / voxel
+    assert float(error.abs().mean()) < 0.35
+    assert float(error.abs().max()) < 2.0
+    assert (unique_edges(faces)[1] == 2).all()  # closed
+    assert float(signed_volumes(vertices, faces).sum()) > 0  # outward
+    # The whole surface is there.
+    nearest = torch.cdist(shape.points[::20], vertices).amin(dim=1) / voxel
+    assert float(nearest.quantile(0.99)) < 2.0
+    # Vertex normals agree with the gradient of the distance.
+    normals = Mesh(vertices, faces).with_normals().normals
+    ahead, behind = shape.distance(vertices + 0.01 * normals), shape.distance(vertices - 0.01 * normals)
+    assert float((ahead > behind).float().mean()) > 0.97
+
+
+def test_cavity_behind_a_few_views_is_kept_and_holes_do_not_hollow():
+    """A ball whose top is missing in the depth maps' source: seen from above one looks into the shell."""
+    cameras = sphere_cameras(40)
+
+    def open_ball(p):  # a thin shell without its cap
+        shell = ((p - 0).norm(dim=-1) - 0.5).abs() - 0.004
+        return torch.maximum(shell, p[..., 1] - 0.46)
+
+    depth = depth_of(open_ball, cameras, 160)
+    inner = inner_faces(depth, cameras, 0.04)
+    assert inner.any()
+    assert not inner[20:].any()  # views from below see the outside only
+    volume, origin, voxel = fuse_depth(depth, cameras, torch.full((3,), 0.5), 64)
+    centre = ((torch.zeros(3) - origin) / voxel).round().long().tolist()
+    assert volume[tuple(centre)] < SURFACE_LEVEL
+
+
+def test_facing_cosine_of_a_tilted_plane():
+    cameras = Cameras.orbit([0.0], radius=3.0)
+    _, directions = cameras.rays(64)
+    # Plane through the origin whose normal is 60 degrees from the axis: z = x * tan(60).
+    slope = 3**0.5
+    ray = directions[0]
+    t = 3.0 / (slope * ray[..., 0] - ray[..., 2])
+    facing = facing_cosine((t * -ray[..., 2])[None], cameras)[0]
+    true = (ray @ torch.tensor([-slope / 2, 0.0, 0.5])).abs()
+    middle = slice(26, 38)
+    assert torch.allclose(facing[middle, middle], true[middle, middle], atol=0.06)
+    assert float(facing[32, 26]) < 0.5 < float(facing[32, 38])
+
+
+def test_depth_lag():
+    shape = shapes.sphere(4000)
+    cameras = sphere_cameras(8)
+    depth = depth_of(lambda p: shape.distance(p) - 0.02, cameras, 96)
+    assert depth_lag(depth, shape.gaussians(), cameras, reach=0.06) == pytest.approx(0.02, abs=0.004)
+    assert depth_lag(torch.full_like(depth, torch.inf), shape.gaussians(), cameras, reach=0.06) == 0
+
+
+def test_empty_volume():
+    with pytest.raises(MeshError, match="no surface was found"):
+        marching_cubes(torch.ones(8, 8, 8), torch.zeros(3), 0.1)
+
+
+def test_marching_cubes_frame():
+    x = torch.arange(10) * 0.1 - 0.3
+    volume = torch.stack(torch.meshgrid(x, x + 1, x + 2, indexing="ij"), dim=-1).sub(torch.tensor([0.1, 1.1, 2.1]))
+    vertices, faces = marching_cubes(volume.norm(dim=-1) - 0.2, torch.tensor([-0.3, 0.7, 1.7]), 0.1)
+    radius = (vertices - torch.tensor([0.1, 1.1, 2.1])).norm(dim=1)
+    assert torch.allclose(radius, torch.full_like(radius, 0.2), atol=0.02)
+    assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(4 / 3 * torch.pi * 0.2**3, rel=0.15)
