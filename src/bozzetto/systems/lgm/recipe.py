@@ -41,7 +41,7 @@ class MiniRecipe:
         novel_views: supervised views that the network has not seen (the four slots are supervised too).
         render_size: pixels of the supervision pictures; the network's input has the preset's size.
         ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
-        depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a tenth.
+        depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a half.
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
@@ -179,7 +179,7 @@ class MiniRecipe:
                 total = total + self.ssim_weight * (1 - parts["ssim"])
             if self.depth_weight:
                 parts["depth"] = depth_error(raw, batch)
-                total = total + self.depth_weight * (1 - 0.9 * progress) * parts["depth"]
+                total = total + self.depth_weight * (1 - 0.5 * progress) * parts["depth"]
             if self.opacity_weight:
                 parts["fog"] = (gaussians.opacities * (1 - gaussians.opacities)).mean()
                 total = total + self.opacity_weight * progress * parts["fog"]
