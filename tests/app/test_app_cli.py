@@ -254,7 +254,7 @@ def test_ctrl_c_leaves_nothing(splats, tmp_path):
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Traceback" not in err and "stopped" in err
+    assert running.returncode == 130 and "Traceback" not in err and "stopped" in err, err
     assert list(tmp_path.iterdir()) == []
 
 

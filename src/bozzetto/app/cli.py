@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 from .. import __version__
@@ -62,21 +64,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = next((a for a in arguments if not a.startswith("-")), None)
     options = build_parser(named if named in COMMANDS else "").parse_args(arguments)
     progress = Progress(enabled=not options.quiet)
+    interrupted = _watch_interrupt()
     try:
         return options.run(options, progress) or 0
     except BozzettoError as error:
         progress.clear()
         print(f"bozzetto: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        progress.clear()
-        print("bozzetto: stopped; nothing was written", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except BaseException as error:
+        # Compiled code may turn the interrupt into another exception (SystemError, for one).
+        if not isinstance(error, KeyboardInterrupt) and not interrupted:
+            raise
+        progress.clear()
+        print("bozzetto: stopped; nothing was written", file=sys.stderr)
+        return 130
     finally:
         progress.clear()
+
+
+def _watch_interrupt() -> list[int]:
+    """A list that is empty until Ctrl-C is pressed; Ctrl-C still raises KeyboardInterrupt."""
+    pressed: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    # Only the main thread may set handlers; one that was set to be ignored stays so.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handle)
+    return pressed
 
 
 if __name__ == "__main__":

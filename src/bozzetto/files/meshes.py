@@ -35,6 +35,14 @@ def read_mesh(path: str | PathLike[str]) -> Mesh:
     raise MeshError(f"{path} is not a mesh file that can be read; known are {', '.join(SUFFIXES)}")
 
 
+def check_suffix(path: str | PathLike[str]) -> str:
+    """The suffix of ``path`` if a mesh can be written under it; raises :class:`OutputError` otherwise."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise OutputError(f"cannot write {path}: the name of a mesh file must end in {', '.join(SUFFIXES)}")
+    return suffix
+
+
 def write_mesh(mesh: Mesh, path: str | PathLike[str]) -> None:
     """Write ``.glb``, ``.obj`` (with .mtl and .png beside it) or ``.ply`` (vertex colours), by the name's suffix.
 
@@ -43,7 +51,4 @@ def write_mesh(mesh: Mesh, path: str | PathLike[str]) -> None:
         OutputError: another suffix, or a file cannot be written.
     """
     writers = {".glb": write_glb, ".obj": write_obj, ".ply": write_mesh_ply}
-    writer = writers.get(Path(path).suffix.lower())
-    if writer is None:
-        raise OutputError(f"cannot write {path}: the name of a mesh file must end in {', '.join(SUFFIXES)}")
-    writer(mesh, path)
+    writers[check_suffix(path)](mesh, path)
