@@ -103,7 +103,9 @@ def scene(tmp_path_factory) -> tuple[Path, torch.Tensor]:
     matrix = torch.eye(4) * 10
     matrix[3, 3] = 1
     matrix[:3, 3] = torch.tensor([20.0, 3.0, -8.0])
-    cameras = Cameras.orbit([10.0, 100.0, 190.0, 280.0], [5.0, 15.0, 0.0, 10.0], [18.0, 20.0, 16.0, 22.0], 45.0, (20, 3, -8))
+    cameras = Cameras.orbit(
+        [10.0, 100.0, 190.0, 280.0], [5.0, 15.0, 0.0, 10.0], [18.0, 20.0, 16.0, 22.0], 45.0, (20, 3, -8)
+    )
     drawn = rasterize(blob().transformed(matrix), cameras, 128)
     files = []
     for i in range(4):
@@ -132,7 +134,10 @@ def test_views_result_lies_in_the_callers_world(scene, tmp_path):
     got = np.asarray(Image.open(pictures / "view_1.png")).astype(float)
     truth = np.asarray(Image.open(folder / "view_1.png")).astype(float)
     assert got.shape == truth.shape == (128, 128, 4)
-    both, either = ((got[..., 3] > 128) & (truth[..., 3] > 128)).sum(), ((got[..., 3] > 128) | (truth[..., 3] > 128)).sum()
+    both, either = (
+        ((got[..., 3] > 128) & (truth[..., 3] > 128)).sum(),
+        ((got[..., 3] > 128) | (truth[..., 3] > 128)).sum(),
+    )
     assert both / either > 0.75
 
 
@@ -186,7 +191,7 @@ def picture(path: Path, size=(64, 64), mode="RGB", color=0) -> Path:
 
 BAD = {
     "missing": lambda d: d / "none.png",
-    "empty": lambda d: (d / "e.png").write_bytes(b"") and None or d / "e.png",
+    "empty": lambda d: ((d / "e.png").write_bytes(b"") and None) or d / "e.png",
     "text": lambda d: (d / "t.png").write_text("hello") and d / "t.png",
     "folder": lambda d: d,
     "transparent": lambda d: picture(d / "a.png", mode="RGBA"),
@@ -238,7 +243,9 @@ def test_usage_errors_exit_with_two(capsys):
 
 def test_piped_output_is_just_paths(splats, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "bozzetto", "convert", str(splats), str(tmp_path / "a.splat")], capture_output=True, text=True
+        [sys.executable, "-m", "bozzetto", "convert", str(splats), str(tmp_path / "a.splat")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.strip() == str(tmp_path / "a.splat")

@@ -186,7 +186,9 @@ class MiniRecipe:
         if self.perceptual_weight:
             # On unseen views only, which are drawn at random: the slots need no further push towards detail.
             b, n = on_white.shape[:2]
-            unseen = [x.unflatten(0, (b, n))[:, SLOTS : SLOTS + PERCEPTUAL_VIEWS].flatten(0, 1) for x in (pictures, goals)]
+            unseen = [
+                x.unflatten(0, (b, n))[:, SLOTS : SLOTS + PERCEPTUAL_VIEWS].flatten(0, 1) for x in (pictures, goals)
+            ]
             parts["perceptual"] = self._perceptual_distance(*unseen)
             total = total + self.perceptual_weight * parts["perceptual"]
         parts["psnr"] = -10 * torch.log10(mse.detach().clamp_min(1e-10))
