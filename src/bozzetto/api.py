@@ -137,7 +137,7 @@ def views_to_3d(
         pictures = []
         for count, i in enumerate(used):
             tell("cutting out the object", count / len(used))
-            rgba, _ = _reduced(_picture(images[i]), None)
+            rgba, _ = _reduced(_picture(images[i], exif_rotation=False), None)
             if matting:
                 rgba = cutout(rgba)
             elif rgba.shape[-1] == 3:
@@ -163,7 +163,7 @@ def _finish(gaussians: Gaussians, report: dict[str, Any], mesh: bool, progress: 
     return Asset(gaussians, surface, report)
 
 
-def _picture(photo: Picture) -> Tensor:
+def _picture(photo: Picture, exif_rotation: bool = True) -> Tensor:
     """[H, W, 3 or 4] float in 0..1; four channels where the alpha means something or the array has it."""
     from .files.images import read_image
 
@@ -174,7 +174,7 @@ def _picture(photo: Picture) -> Tensor:
         if not bool(torch.isfinite(photo).all()):
             raise ImageError("the picture holds NaN or infinity")
         return photo.clamp(0, 1)
-    read = read_image(photo)
+    read = read_image(photo, exif_rotation=exif_rotation)
     return read.rgba if read.has_alpha else read.rgba[..., :3]
 
 

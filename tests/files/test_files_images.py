@@ -226,6 +226,8 @@ def test_exif_rotation(tmp_path, colours, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / "x.png", exif=exif)
+    raw = read_image(tmp_path / "x.png", exif_rotation=False).rgba
+    np.testing.assert_array_equal(to_uint8(raw)[..., :3], np.asarray(stored))
     got = read_image(tmp_path / "x.png").rgba
     assert got.shape == (8, 12, 4)
     np.testing.assert_array_equal(to_uint8(got)[..., :3], colours)

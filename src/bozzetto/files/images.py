@@ -48,17 +48,18 @@ class ReadImage:
     path: Path
 
 
-def read_image(path: str | PathLike[str]) -> ReadImage:
+def read_image(path: str | PathLike[str], *, exif_rotation: bool = True) -> ReadImage:
     """Read a PNG, JPEG, WebP or any other raster picture that Pillow knows.
 
     16-bit, palette, CMYK, grey and one-bit pictures become RGBA, embedded colour profiles are converted to sRGB, EXIF
-    rotation is applied, and an animation gives its first frame.
+    rotation is applied, and an animation gives its first frame. ``exif_rotation=False`` keeps the pixels as stored, which is
+    what the intrinsics of posed pictures are stated for (COLMAP ignores the tag, too).
 
     Raises:
         ImageError: missing, empty, truncated, not a picture, a folder, or of ``MAX_PIXELS`` pixels or more.
     """
     path = check_input(path, "a picture", ImageError)
-    rgba = _decode(path, str(path))
+    rgba = _decode(path, str(path), exif_rotation)
     return ReadImage(torch.from_numpy(rgba), bool((rgba[..., 3] < 0.5).any()), path)
 
 
@@ -67,7 +68,7 @@ def decode_image(data: bytes, name: str) -> Tensor:
     return torch.from_numpy(_decode(io.BytesIO(data), name))
 
 
-def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
+def _decode(source: Path | io.BytesIO, name: str, exif_rotation: bool = True) -> np.ndarray:
     with warnings.catch_warnings():
         # Remarks on sizes (MAX_PIXELS is checked below) and on metadata that is not read.
         warnings.simplefilter("ignore")
@@ -91,7 +92,7 @@ def _decode(source: Path | io.BytesIO, name: str) -> np.ndarray:
                 raise ImageError(f"{name} is a drawing ({image.format}), not a picture; export it as PNG first")
             try:
                 image.load()
-                return _to_rgba(_upright(image))
+                return _to_rgba(_upright(image) if exif_rotation else image)
             except MemoryError:
                 raise ImageError(f"{name} ({width} x {height} pixels) does not fit in memory; scale it down") from None
             except Exception as problem:

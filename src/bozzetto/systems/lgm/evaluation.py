@@ -27,7 +27,8 @@ NOVEL_ELEVATIONS = (-10, 10, 30, 50) * 2
 class ProceduralEvaluation:
     """``numbers``: mean PSNRs in dB; ``per_object``: novel-view PSNR of each object from 4 and from 1 view.
 
-    ``sheet`` is [H, W, 3] or None; a row of it: input view, then truth, prediction from four views and from one view, for four new sides.
+    ``sheet`` is [H, W, 3] or None; a row of it: the input view, then truth, prediction from
+    four views and prediction from one view, for four new sides.
     """
 
     numbers: dict[str, float]
