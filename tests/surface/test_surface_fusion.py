@@ -7,7 +7,7 @@ import torch
 from bozzetto.camera import Cameras
 from bozzetto.errors import MeshError
 from bozzetto.mesh import Mesh
-from bozzetto.surface.capture import depth_lag, sphere_cameras
+from bozzetto.surface.capture import capture_depth, depth_lag, sphere_cameras
 from bozzetto.surface.clean import keep_large_components, signed_volumes, unique_edges
 from bozzetto.surface.fusion import SURFACE_LEVEL, facing_cosine, fuse_depth, inner_faces
 from bozzetto.surface.marching import marching_cubes
@@ -30,7 +30,7 @@ def test_surface_of_exact_depth(name):
     cameras = sphere_cameras(32)
     depth = depth_of(shape.distance, cameras, 112)
     half = shape.points.abs().amax(dim=0)
-    volume, origin, voxel = fuse_depth(depth, cameras, half, 64)
+    volume, origin, voxel = fuse_depth(depth, torch.zeros_like(depth), cameras, half, 64)
     vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
     vertices, faces = keep_large_components(vertices, faces)
     error = shape.distance(vertices) / voxel
@@ -59,7 +59,7 @@ def test_cavity_behind_a_few_views_is_kept_and_holes_do_not_hollow():
     inner = inner_faces(depth, cameras, 0.04)
     assert inner.any()
     assert not inner[20:].any()  # views from below see the outside only
-    volume, origin, voxel = fuse_depth(depth, cameras, torch.full((3,), 0.5), 64)
+    volume, origin, voxel = fuse_depth(depth, torch.zeros_like(depth), cameras, torch.full((3,), 0.5), 64)
     centre = ((torch.zeros(3) - origin) / voxel).round().long().tolist()
     assert volume[tuple(centre)] < SURFACE_LEVEL
 
@@ -98,3 +98,39 @@ def test_marching_cubes_frame():
     radius = (vertices - torch.tensor([0.1, 1.1, 2.1])).norm(dim=1)
     assert torch.allclose(radius, torch.full_like(radius, 0.2), atol=0.02)
     assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(4 / 3 * torch.pi * 0.2**3, rel=0.15)
+
+
+def test_captured_depth_and_spread():
+    """A crisp ball has its depth and hardly any spread; a see-through cloud has a spread about its own."""
+    ball = shapes.sphere(8000)
+    cameras = sphere_cameras(6)
+    depth, spread = capture_depth(ball.gaussians(), cameras, 96)
+    exact = depth_of(ball.distance, cameras, 96)
+    both = torch.isfinite(depth) & torch.isfinite(exact) & (facing_cosine(exact, cameras) > 0.5)
+    assert float((depth - exact)[both].abs().mean()) < 0.02
+    assert float(spread[both].mean()) < 0.02
+    assert (spread[~torch.isfinite(depth)] == 0).all()
+    assert float((torch.isfinite(depth) == torch.isfinite(exact)).float().mean()) > 0.97
+    cloud = ball.gaussians()
+    cloud.means *= torch.rand(len(cloud), 1, generator=torch.Generator().manual_seed(0)) ** (1 / 3)
+    cloud.opacities[:] = 0.02
+    depth, spread = capture_depth(cloud, cameras, 96)
+    middle = spread[:, 44:52, 44:52]
+    assert torch.isfinite(depth[:, 44:52, 44:52]).all()
+    assert 0.1 < float(middle.mean()) < 0.3
+
+
+def test_fog_becomes_one_smooth_body():
+    """A ball of faint scattered splats: views from both sides see past its middle, yet it must not be torn."""
+    ball = shapes.sphere(8000)
+    cloud = ball.gaussians()
+    cloud.means *= torch.rand(len(cloud), 1, generator=torch.Generator().manual_seed(0)) ** (1 / 3)
+    cloud.opacities[:] = 0.02
+    cameras = sphere_cameras(32)
+    depth, spread = capture_depth(cloud, cameras, 112)
+    volume, origin, voxel = fuse_depth(depth, spread, cameras, torch.full((3,), 0.5), 64)
+    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    radius = vertices.norm(dim=1)
+    assert float(radius.std()) < 0.03
+    assert 0.3 < float(radius.mean()) < 0.55
+    assert len(vertices) - len(faces) // 2 == 2  # one closed body without handles

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -39,21 +38,43 @@ def pixel_footprint(size: int) -> float:
 
 def capture_depth(
     gaussians: Gaussians, cameras: Cameras, size: int, progress: Callable[[float], None] | None = None
-) -> Tensor:
-    """Depth maps [V, size, size] (camera z, normalised units); infinity where the object is not.
+) -> tuple[Tensor, Tensor]:
+    """Depth maps and how far they can be trusted.
 
     The expected depth of half-transparent splats lies between the near and the far wall. Raising the opacities first
-    makes the first layer carry nearly all the weight, so the map follows the front wall.
+    makes the first layer carry nearly all the weight, so the map follows the front wall. Where fog is all there is, the
+    splats of a pixel lie far apart, which the second map tells.
+
+    Returns:
+        depth: [V, size, size], camera z, normalised units; infinity where the object is not.
+        spread: [V, size, size], standard deviation of the depth of a pixel's splats; 0 in the background.
     """
-    hard = replace(gaussians, opacities=1 - (1 - gaussians.opacities.clamp(0, 0.999)) ** 4)
-    maps = []
+    opacities = 1 - (1 - gaussians.opacities.clamp(0, 0.999)) ** 4
+    cameras = cameras.to(gaussians.device)
+    depths, spreads = [], []
     for start in range(0, len(cameras), VIEWS_PER_CALL):
-        r = rasterize(hard, cameras[start : start + VIEWS_PER_CALL], size)
-        depth = r.depth / r.alpha.clamp_min(1e-6)
-        maps.append(torch.where(r.alpha >= SURFACE_ALPHA, depth, torch.inf))
+        part = cameras[start : start + VIEWS_PER_CALL]
+        # The colour carries the squared depth (from the object's centre), so one pass gives mean and variance. It
+        # differs from view to view: each view is a scene of its own.
+        z = part.project(gaussians.means)[1] - DISTANCE  # [v, N]
+        v, n = z.shape
+        g = Gaussians.from_rgb(
+            gaussians.means.expand(v, n, 3),
+            gaussians.scales.expand(v, n, 3),
+            gaussians.quats.expand(v, n, 4),
+            opacities.expand(v, n),
+            z.square()[..., None].expand(v, n, 3),
+        )
+        r = rasterize(g, part.reshape(v, 1), size)
+        weight = r.alpha[:, 0].clamp_min(1e-6)
+        depth = r.depth[:, 0] / weight
+        variance = r.rgb[:, 0, ..., 0] / weight - (depth - DISTANCE).square()
+        solid = r.alpha[:, 0] >= SURFACE_ALPHA
+        depths.append(torch.where(solid, depth, torch.inf))
+        spreads.append(torch.where(solid, variance.clamp_min(0).sqrt(), 0.0))
         if progress:
             progress(min(1.0, (start + VIEWS_PER_CALL) / len(cameras)))
-    return torch.cat(maps)
+    return torch.cat(depths), torch.cat(spreads)
 
 
 def depth_lag(depth: Tensor, gaussians: Gaussians, cameras: Cameras, reach: float) -> float:

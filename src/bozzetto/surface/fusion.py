@@ -9,6 +9,9 @@ A truncated signed distance fusion (Curless and Levoy 1996) with three kinds of 
 The small weight decides what holes mean. A voxel counts as outside once about one in twenty views sees it free: the
 inside of a cup is emptied, while a gap in the splats does not hollow the object out, all the less because pixels that
 show a layer of splats from within do not vote for free space (:func:`inner_faces`).
+Networks also make fog: faint splats scattered in depth, through which opposite views see past each other. There depth is
+a soft guess, and hidden votes count about as much as free ones, so that the majority decides and the fog becomes a body.
+
 Voxels that no view says anything about are inside, so the zero level is always closed.
 """
 
@@ -22,6 +25,11 @@ from ..camera import Cameras
 
 SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
+# Pixels whose splats lie scattered in depth (fog): the surface is taken this many spreads before the mean depth, and
+# hidden votes gain up to FOG_HIDDEN, half of it where the spread is FOG_SCALE voxels.
+FOG_FRONT = 0.7
+FOG_HIDDEN = 0.5
+FOG_SCALE = 2.0
 HIDDEN_WEIGHT = 0.05  # of a free vote
 # Hidden votes pull the value at the true surface below zero by about this much (measured on analytic shapes).
 SURFACE_LEVEL = -0.1
@@ -32,11 +40,14 @@ POINTS_PER_CHUNK = 32768  # stays in a core's cache, and below the size at which
 FAR = 100.0  # stands for infinite depth; the object lies within the unit sphere
 
 
-def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution: int) -> tuple[Tensor, Tensor, float]:
+def fuse_depth(
+    depth: Tensor, spread: Tensor, cameras: Cameras, half_extent: Tensor, resolution: int
+) -> tuple[Tensor, Tensor, float]:
     """Fuse depth maps of an object around the origin.
 
     Args:
         depth: [V, H, W], camera z, infinity for background.
+        spread: [V, H, W], how far along the ray the depth may be off (standard deviation).
         cameras: batch (V,).
         half_extent: [3], half the sides of the box to fill.
         resolution: voxels along the longest side of the box (a margin is added around).
@@ -47,7 +58,8 @@ def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution:
         voxel: edge length of a voxel.
     """
     voxel = float(2 * half_extent.amax() / resolution)
-    maps = _DepthMaps(depth, cameras, ~inner_faces(depth, cameras, SHEET * voxel))
+    blurred = (spread - voxel).clamp_min(0)
+    maps = _DepthMaps(depth, blurred, voxel, cameras, ~inner_faces(depth, cameras, SHEET * voxel))
     half = half_extent.to(depth.device, torch.float32)
     margin = TRUNCATION + 1
     # Coarse to fine: each level has a point on every second voxel of the next, which is worked out only near surfaces.
@@ -66,7 +78,7 @@ def fuse_depth(depth: Tensor, cameras: Cameras, half_extent: Tensor, resolution:
         finer = F.interpolate(volume[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
         band = F.interpolate(near, size=shape, mode="trilinear", align_corners=True)[0, 0] > 0
         values, distances = maps.votes(band.nonzero() * (step * voxel) + origin, step * voxel, voxel)
-        volume = torch.where(finer > 0, 1.0, -1.0)
+        volume = finer
         volume[band] = values
         closest = torch.full_like(volume, torch.inf)
         closest[band] = distances
@@ -136,7 +148,7 @@ def facing_cosine(depth: Tensor, cameras: Cameras) -> Tensor:
 class _DepthMaps:
     """Depth maps prepared for look-up: depth, facing, and the nearest and farthest depth around each pixel."""
 
-    def __init__(self, depth: Tensor, cameras: Cameras, trusted: Tensor):
+    def __init__(self, depth: Tensor, spread: Tensor, voxel: float, cameras: Cameras, trusted: Tensor):
         v, h, w = depth.shape
         depth = depth.clamp_max(FAR)[:, None]  # [V, 1, H, W]
         cameras = cameras.to(depth.device)
@@ -145,10 +157,15 @@ class _DepthMaps:
         lowest = -F.max_pool2d(-depth, 3, 1, 1)
         edge = (highest - lowest) > EDGE_SLOPE * lowest / focal
         facing = facing_cosine(depth[:, 0], cameras)[:, None]
-        # On an edge the depth is unknown between the two walls; away from it both bounds equal the depth.
-        near_wall = torch.where(edge, lowest, depth)
-        far_wall = torch.where(edge, highest, depth)
-        self.maps = torch.cat([near_wall, far_wall, facing * ~edge, trusted[:, None].float()], dim=1)  # [V, 4, H, W]
+        # On an edge the depth is unknown between the two walls; away from it both bounds are the surface.
+        spread = spread[:, None]
+        front = depth - FOG_FRONT * spread
+        near_wall = torch.where(edge, lowest, front)
+        far_wall = torch.where(edge, highest, front)
+        self.maps = torch.cat(
+            [near_wall, far_wall, facing * ~edge, trusted[:, None].float(), spread], dim=1
+        )  # [V, 5, H, W]
+        self.voxel = voxel
         # World -> (image x times z, image y times z, z) with image positions in -1..1, in one product.
         view = cameras.view_matrices()
         fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
@@ -179,15 +196,17 @@ class _DepthMaps:
             z = local[:, 2]
             grid = (local[:, :2] / z[:, None])[None, :, None, :]
             sampled = F.grid_sample(self.maps[i : i + 1], grid, padding_mode="border", align_corners=False)
-            near_wall, far_wall, facing, trust = sampled[0, :, :, 0]  # each [P]
-            ahead = (near_wall - z) / reach  # > 0: in front of everything seen here
-            behind = (far_wall - z) / reach
+            near_wall, far_wall, facing, trust, spread = sampled[0, :, :, 0]  # each [P]
+            soft = reach + spread  # a scattered depth makes a soft border
+            ahead = (near_wall - z) / soft  # > 0: in front of everything seen here
+            behind = (far_wall - z) / soft
+            hidden = HIDDEN_WEIGHT + FOG_HIDDEN * spread / (spread + FOG_SCALE * self.voxel)
             # Behind the surface confidence fades towards the hidden vote, so that thin walls keep their other side.
-            w = torch.where(facing > MIN_FACING, facing * (1 + ahead.clamp(-1, 0)) + HIDDEN_WEIGHT, 0.0)
+            w = torch.where(facing > MIN_FACING, facing * (1 + ahead.clamp(-1, 0)) + hidden, 0.0)
             w = torch.where(ahead >= 1, 1.0, w) * trust
-            w = torch.where(behind <= -1, HIDDEN_WEIGHT, w)
+            w = torch.where(behind <= -1, hidden, w)
             total += w * ahead.clamp(-1, 1)
             weight += w
-            closest = torch.minimum(closest, torch.where(facing > MIN_FACING, ahead.abs(), torch.inf))
+            closest = torch.minimum(closest, torch.where(facing > MIN_FACING, (near_wall - z).abs(), torch.inf))
         value = torch.where(weight > 0, total / weight.clamp_min(1e-6), -1.0)
-        return value, closest * reach
+        return value, closest

@@ -67,9 +67,9 @@ def gaussians_to_mesh(
     # A depth pixel about as wide as a voxel resolves what the volume can hold.
     voxel = float(2 * found.half_extent.amax() / resolution)
     depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
-    depth = capture_depth(found.gaussians, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    depth, spread = capture_depth(found.gaussians, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
     report("fusion", 0.25)
-    volume, origin, voxel = fuse_depth(depth, cameras, found.half_extent, resolution)
+    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution)
     report("surface", 0.4)
     vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
     vertices, faces = keep_large_components(vertices, faces)
