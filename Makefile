@@ -17,10 +17,10 @@ demo: $(READY)  ## photo -> splats, mesh, film, viewer page in out/demo
 	$(BIN)/bozzetto image $(PHOTO) -o out/demo
 
 test: $(READY)  ## every test but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(READY)  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
