@@ -12,6 +12,8 @@ from torch import Tensor
 from bozzetto.camera import Cameras
 from bozzetto.gaussians import Gaussians, matrix_to_quaternion
 
+OUTLINE = 1.2  # standard deviations from a row of overlapping splats to where their picture is half opaque
+
 
 @dataclass
 class Shape:
@@ -23,12 +25,15 @@ class Shape:
     colour: Callable[[Tensor], Tensor]
 
     def gaussians(self, noise: float = 0.0, opacity: tuple[float, float] = (0.6, 0.99), seed: int = 1) -> Gaussians:
-        """Splats flattened along the normal, sized to overlap; ``noise`` moves them along it."""
+        """Splats flattened along the normal, sized to overlap; ``noise`` moves them along it.
+
+        Like splats fitted to pictures, they lie a little inside, so that their rendered outline is the object's.
+        """
         generator = torch.Generator().manual_seed(seed)
         n = len(self.points)
         area = self.area()
         sigma = (area / n) ** 0.5 * 0.9
-        means = self.points + self.normals * (torch.randn(n, 1, generator=generator) * noise)
+        means = self.points + self.normals * (torch.randn(n, 1, generator=generator) * noise - OUTLINE * sigma)
         helper = F.one_hot(self.normals.abs().argmin(dim=1), 3).float()
         tangent = F.normalize(torch.linalg.cross(self.normals, helper), dim=1)
         frame = torch.stack([tangent, torch.linalg.cross(self.normals, tangent), self.normals], dim=2)
@@ -125,9 +130,12 @@ def from_views(shape: Shape, size: int = 128, views: int = 4, noise: float = 0.0
     wobble = torch.randn(views, 1, size // 8, size // 8, generator=generator)
     wobble = F.interpolate(wobble, size=size, mode="bicubic")[:, 0] * noise
     wobble = wobble + torch.randn(t.shape, generator=generator) * noise / 3
-    points = (origins + directions * (t + wobble)[..., None])[hit]
-    n = len(points)
     footprint = 1.5 * 2 * 0.457 / size
+    points = (origins + directions * t[..., None])[hit]
+    steps = torch.eye(3) * 1e-3
+    normals = torch.stack([shape.distance(points + s) - shape.distance(points - s) for s in steps], dim=1)
+    points = points + directions[hit] * wobble[hit][:, None] - F.normalize(normals, dim=1) * OUTLINE * footprint
+    n = len(points)
     scales = footprint * (0.5 + torch.rand(n, 3, generator=generator))
     quats = torch.randn(n, 4, generator=generator)
     opacities = 0.2 + 0.79 * torch.rand(n, generator=generator)

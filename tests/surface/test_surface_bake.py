@@ -70,12 +70,12 @@ def test_bake_projects_the_right_way_up():
     pictures[1, 2] = 1  # blue everywhere, but hidden
     depth = torch.full((2, 64, 64), 4.0)
     depth[1] = 1.0
-    texture = bake_texture(vertices, normals, faces, uvs, pictures, depth, cameras, 40, tolerance=0.5)
+    texture = bake_texture(vertices, normals, faces, uvs, pictures, depth, 0 * depth, cameras, 40, tolerance=0.5)
     assert texture.shape == (40, 40, 3)
     assert torch.allclose(texture[:18], torch.tensor([1.0, 0, 0]).expand(18, 40, 3), atol=1e-3)
     assert torch.allclose(texture[22:], torch.tensor([0.0, 0.5, 0]).expand(18, 40, 3), atol=1e-3)
     with pytest.raises(MeshError, match="no view sees"):
-        bake_texture(vertices, -normals, faces, uvs, pictures, depth, cameras, 40, tolerance=0.5)
+        bake_texture(vertices, -normals, faces, uvs, pictures, depth, 0 * depth, cameras, 40, tolerance=0.5)
 
 
 def test_unseen_texels_take_the_nearest_colour(ball):
@@ -87,6 +87,32 @@ def test_unseen_texels_take_the_nearest_colour(ball):
     pictures = torch.full((1, 4, 64, 64), 0.7)
     pictures[:, 3] = 1
     texture = bake_texture(
-        mesh.vertices, mesh.normals, mesh.faces, mesh.uvs, pictures, torch.full((1, 64, 64), 3.2), cameras, 256, 1.0
+        mesh.vertices,
+        mesh.normals,
+        mesh.faces,
+        mesh.uvs,
+        pictures,
+        torch.full((1, 64, 64), 3.2),
+        torch.zeros(1, 64, 64),
+        cameras,
+        256,
+        1.0,
     )
     assert torch.allclose(texture, torch.full_like(texture, 0.7), atol=1e-3)
+
+
+def test_crisp_views_win_over_fog():
+    """Two cameras face a square equally; the one whose splats are scattered in depth hardly counts."""
+    vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    normals = torch.tensor([[0.0, 0, 1]]).expand(4, 3)
+    cameras = Cameras.orbit([-20.0, 20.0], radius=4.0, fov_y=40.0)
+    pictures = torch.zeros(2, 4, 32, 32)
+    pictures[0, [0, 3]] = 1  # crisp red
+    pictures[1, [2, 3]] = 1  # foggy blue
+    depth = torch.full((2, 32, 32), 5.0)
+    spread = torch.zeros(2, 32, 32)
+    spread[1] = 1.0
+    uvs = (vertices[:, :2] * 0.45) + 0.5
+    texture = bake_texture(vertices, normals, faces, uvs, pictures, depth, spread, cameras, 16, tolerance=0.1)
+    assert float(texture[..., 0].min()) > 0.9 and float(texture[..., 2].max()) < 0.1

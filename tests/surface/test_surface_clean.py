@@ -1,4 +1,4 @@
-"""Components, smoothing, pulling in, decimation, manifold repair."""
+"""Components, smoothing, decimation, manifold repair."""
 
 import pytest
 import torch
@@ -8,7 +8,6 @@ from bozzetto.surface.clean import (
     compact,
     face_components,
     keep_large_components,
-    pull_in,
     signed_volumes,
     taubin_smooth,
     unique_edges,
@@ -18,13 +17,12 @@ from bozzetto.surface.simplify import decimate, make_manifold
 
 
 def ball(radius: float, centre=(0.0, 0.0, 0.0), n: int = 40, noise: float = 0.0):
-    """Marching-cubes sphere, with its volume's inside mask, origin and voxel."""
+    """Marching-cubes sphere."""
     axis = torch.linspace(-1, 1, n)
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
     volume = (grid - torch.tensor(centre)).norm(dim=-1) - radius
     volume = volume + noise * torch.randn(volume.shape, generator=torch.Generator().manual_seed(0))
-    origin, voxel = torch.full((3,), -1.0), 2 / (n - 1)
-    return *marching_cubes(volume, origin, voxel), volume < 0, origin, voxel
+    return marching_cubes(volume, torch.full((3,), -1.0), 2 / (n - 1))
 
 
 def merge(*meshes):
@@ -41,10 +39,10 @@ def cube(low=(0.0, 0.0, 0.0)):
 
 
 def test_components_cavities_and_crumbs():
-    body, crumb, second = ball(0.6)[:2], ball(0.05)[:2], ball(0.25)[:2]
+    body, crumb, second = ball(0.6), ball(0.05), ball(0.25)
     crumb = (crumb[0] + 2, crumb[1])
     second = (second[0] + 4, second[1])
-    cavity = ball(0.3)[:2]
+    cavity = ball(0.3)
     cavity = (cavity[0], cavity[1].flip(1))  # winding of a hole
     vertices, faces = merge(body, crumb, cavity, second)
     assert face_components(faces, len(vertices)).max() == 3
@@ -57,7 +55,7 @@ def test_components_cavities_and_crumbs():
 
 
 def test_smoothing_removes_noise_and_keeps_volume():
-    vertices, faces, *_ = ball(0.6, noise=0.01)
+    vertices, faces = ball(0.6, noise=0.01)
     vertices, faces = keep_large_components(vertices, faces)
     smooth = taubin_smooth(vertices, faces)
     assert float(smooth.norm(dim=1).std()) < 0.7 * float(vertices.norm(dim=1).std())
@@ -66,21 +64,8 @@ def test_smoothing_removes_noise_and_keeps_volume():
     )
 
 
-def test_pull_in_moves_thick_bodies_only():
-    vertices, faces, inside, origin, voxel = ball(0.6)
-    pulled = pull_in(vertices, faces, inside, origin, voxel, 0.05)
-    assert float(pulled.norm(dim=1).mean()) == pytest.approx(float(vertices.norm(dim=1).mean()) - 0.05, abs=0.003)
-    # A plate two voxels thick stays as it is.
-    volume = torch.ones(30, 30, 30)
-    volume[5:25, 14:16, 5:25] = -1
-    vertices, faces = marching_cubes(volume, torch.zeros(3), 0.05)
-    pulled = pull_in(vertices, faces, volume < 0, torch.zeros(3), 0.05, 0.05)
-    middle = (vertices[:, 0] - 0.75).abs().maximum((vertices[:, 2] - 0.75).abs()) < 0.25
-    assert torch.allclose(pulled[middle], vertices[middle], atol=1e-3)
-
-
 def test_decimation_budget():
-    vertices, faces, *_ = ball(0.6)
+    vertices, faces = ball(0.6)
     for budget in (2000, 200):
         v, f = decimate(vertices * 1e-4, faces, budget)
         v, f = make_manifold(v, f)

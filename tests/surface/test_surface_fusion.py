@@ -7,9 +7,9 @@ import torch
 from bozzetto.camera import Cameras
 from bozzetto.errors import MeshError
 from bozzetto.mesh import Mesh
-from bozzetto.surface.capture import capture_depth, depth_lag, sphere_cameras
+from bozzetto.surface.capture import capture_depth, sphere_cameras
 from bozzetto.surface.clean import keep_large_components, signed_volumes, unique_edges
-from bozzetto.surface.fusion import SURFACE_LEVEL, facing_cosine, fuse_depth, inner_faces
+from bozzetto.surface.fusion import facing_cosine, fuse_depth, inner_faces
 from bozzetto.surface.marching import marching_cubes
 
 
@@ -31,7 +31,7 @@ def test_surface_of_exact_depth(name):
     depth = depth_of(shape.distance, cameras, 112)
     half = shape.points.abs().amax(dim=0)
     volume, origin, voxel = fuse_depth(depth, torch.zeros_like(depth), cameras, half, 64)
-    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    vertices, faces = marching_cubes(volume, origin, voxel)
     vertices, faces = keep_large_components(vertices, faces)
     error = shape.distance(vertices) / voxel
     assert float(error.abs().mean()) < 0.35
@@ -61,7 +61,7 @@ def test_cavity_behind_a_few_views_is_kept_and_holes_do_not_hollow():
     assert not inner[20:].any()  # views from below see the outside only
     volume, origin, voxel = fuse_depth(depth, torch.zeros_like(depth), cameras, torch.full((3,), 0.5), 64)
     centre = ((torch.zeros(3) - origin) / voxel).round().long().tolist()
-    assert volume[tuple(centre)] < SURFACE_LEVEL
+    assert volume[tuple(centre)] < 0
 
 
 def test_facing_cosine_of_a_tilted_plane():
@@ -76,14 +76,6 @@ def test_facing_cosine_of_a_tilted_plane():
     middle = slice(26, 38)
     assert torch.allclose(facing[middle, middle], true[middle, middle], atol=0.06)
     assert float(facing[32, 26]) < 0.5 < float(facing[32, 38])
-
-
-def test_depth_lag():
-    shape = shapes.sphere(4000)
-    cameras = sphere_cameras(8)
-    depth = depth_of(lambda p: shape.distance(p) - 0.02, cameras, 96)
-    assert depth_lag(depth, shape.gaussians(), cameras, reach=0.06) == pytest.approx(0.02, abs=0.004)
-    assert depth_lag(torch.full_like(depth, torch.inf), shape.gaussians(), cameras, reach=0.06) == 0
 
 
 def test_empty_volume():
@@ -113,7 +105,7 @@ def test_captured_depth_and_spread():
     assert float((torch.isfinite(depth) == torch.isfinite(exact)).float().mean()) > 0.97
     cloud = ball.gaussians()
     cloud.means *= torch.rand(len(cloud), 1, generator=torch.Generator().manual_seed(0)) ** (1 / 3)
-    cloud.opacities[:] = 0.02
+    cloud.opacities[:] = 0.07
     depth, spread = capture_depth(cloud, cameras, 96)
     middle = spread[:, 44:52, 44:52]
     assert torch.isfinite(depth[:, 44:52, 44:52]).all()
@@ -125,11 +117,11 @@ def test_fog_becomes_one_smooth_body():
     ball = shapes.sphere(8000)
     cloud = ball.gaussians()
     cloud.means *= torch.rand(len(cloud), 1, generator=torch.Generator().manual_seed(0)) ** (1 / 3)
-    cloud.opacities[:] = 0.02
+    cloud.opacities[:] = 0.07
     cameras = sphere_cameras(32)
     depth, spread = capture_depth(cloud, cameras, 112)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, torch.full((3,), 0.5), 64)
-    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    vertices, faces = marching_cubes(volume, origin, voxel)
     radius = vertices.norm(dim=1)
     assert float(radius.std()) < 0.03
     assert 0.3 < float(radius.mean()) < 0.55

@@ -10,7 +10,7 @@ from ..camera import Cameras
 from ..errors import MeshError
 from .coverage import covered_pixels
 
-FACING_POWER = 4.0  # the squarest view dominates; lower blurs, higher shows borders between views
+FACING_POWER = 2.0  # the squarest view dominates; lower blurs, higher shows borders between views
 MIN_FACING = 0.15  # cosine; flatter views smear
 MIN_ALPHA = 0.5
 
@@ -22,6 +22,7 @@ def bake_texture(
     uvs: Tensor,
     pictures: Tensor,
     depth: Tensor,
+    spread: Tensor,
     cameras: Cameras,
     texture_size: int,
     tolerance: float,
@@ -29,13 +30,14 @@ def bake_texture(
     """Blend pictures into a texture [texture_size, texture_size, 3], rgb 0..1, every texel filled.
 
     Each texel is a point with a normal; each view that sees it (in front, facing, opaque, not behind the depth map by
-    more than ``tolerance``) adds its colour, weighted by how squarely it faces. Texels that no view sees take the colour
-    of the nearest seen surface point; texels between charts take the nearest chart texel, so that filtering and mipmaps
-    do not show seams.
+    more than ``tolerance``) adds its colour, weighted by how squarely it faces and how crisp it is there. Texels that no
+    view sees take the colour of the nearest seen surface point; texels between charts take the nearest chart texel, so
+    that filtering and mipmaps do not show seams.
 
     Args:
         vertices, normals: [V, 3]; faces: [F, 3]; uvs: [V, 2], glTF convention. In the cameras' frame.
-        pictures: [K, 4, H, W], premultiplied rgb and alpha. depth: [K, h, w], camera z, infinity for background.
+        pictures: [K, 4, H, W], premultiplied rgb and alpha. depth, spread: [K, h, w], camera z
+            (infinity for background) and its standard deviation over a pixel's splats.
         cameras: batch (K,).
         tolerance: length by which the mesh may lie behind the depth map and still count as seen.
     """
@@ -48,7 +50,7 @@ def bake_texture(
     corner = faces[face]  # [T, 3]
     points = (vertices[corner] * weights[..., None]).sum(dim=1)
     directions = F.normalize((normals[corner] * weights[..., None]).sum(dim=1), dim=-1)
-    colour, seen = _blend_views(points, directions, pictures, depth, cameras, tolerance)
+    colour, seen = _blend_views(points, directions, pictures, depth, spread, cameras, tolerance)
     if not bool(seen.any()):
         raise MeshError("no view sees the mesh's surface; the mesh and the pictures do not belong together")
     colour = _fill_unseen(points, colour, seen)
@@ -64,12 +66,19 @@ def _one_per_texel(texel: Tensor, face: Tensor, weights: Tensor) -> tuple[Tensor
 
 
 def _blend_views(
-    points: Tensor, normals: Tensor, pictures: Tensor, depth: Tensor, cameras: Cameras, tolerance: float
+    points: Tensor,
+    normals: Tensor,
+    pictures: Tensor,
+    depth: Tensor,
+    spread: Tensor,
+    cameras: Cameras,
+    tolerance: float,
 ) -> tuple[Tensor, Tensor]:
     """Colours [T, 3] of surface points and whether any view sees them [T]."""
     cameras = cameras.to(points.device)
     # The nearest depth around a pixel: a texel just beside a nearer part must not catch that part's colour.
-    nearest = -F.max_pool2d(-depth.clamp_max(1e6)[:, None], 3, 1, 1)  # [K, 1, h, w]
+    nearest = -F.max_pool2d(-depth.clamp_max(1e6)[:, None], 3, 1, 1)
+    maps = torch.cat([nearest, spread[:, None]], dim=1)  # [K, 2, h, w]
     total = points.new_zeros(len(points), 4)
     loose = points.new_zeros(len(points), 4)
     for i in range(len(cameras)):
@@ -79,13 +88,16 @@ def _blend_views(
         position, z = cameras[i].project(points[index])
         grid = (position * 2 - 1)[None, :, None, :]
         rgba = F.grid_sample(pictures[i : i + 1], grid, padding_mode="border", align_corners=False)[0, :, :, 0].T
-        hit = F.grid_sample(nearest[i : i + 1], grid, mode="nearest", padding_mode="border", align_corners=False)
+        hit = F.grid_sample(maps[i : i + 1], grid, mode="nearest", padding_mode="border", align_corners=False)
+        hit_depth, hit_spread = hit[0, :, :, 0]
         alpha = rgba[:, 3]
         straight = rgba[:, :3] / alpha.clamp_min(1e-3)[:, None]
-        lag = z - hit[0, 0, :, 0]
+        lag = z - hit_depth
         # A slanted surface recedes within the 3x3 pixels that the nearest depth was taken from.
         slack = tolerance / facing[index]
         trust = facing[index] ** FACING_POWER * (alpha > MIN_ALPHA) * alpha**2
+        # Networks draw their input views crisply and the rest as fog, which would only blur a crisp view's colours.
+        trust = trust / (1 + (hit_spread / tolerance) ** 2)
         sample = torch.cat([straight, torch.ones_like(alpha)[:, None]], dim=1)
         total.index_add_(0, index, sample * (trust * (lag < slack))[:, None])
         loose.index_add_(0, index, sample * (trust * (lag < 3 * slack))[:, None])

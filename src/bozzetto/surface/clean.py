@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import MeshError
-from ..mesh import Mesh
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 
 def face_areas(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -59,51 +53,22 @@ def compact(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return vertices[used], index
 
 
-def neighbour_mean(faces: Tensor, vertex_count: int) -> csr_matrix:
-    """Sparse [V, V] matrix that replaces each vertex' value by the mean of its neighbours'."""
-    from scipy.sparse import csr_matrix
-
-    a, b = unique_edges(faces)[0].numpy().T
-    rows, columns = np.concatenate([a, b]), np.concatenate([b, a])
-    degree = np.bincount(rows, minlength=vertex_count).clip(1).astype(np.float32)
-    return csr_matrix(((1 / degree)[rows], (rows, columns)), shape=(vertex_count, vertex_count))
-
-
 def taubin_smooth(
     vertices: Tensor, faces: Tensor, rounds: int = 10, shrink: float = 0.5, grow: float = -0.53
 ) -> Tensor:
     """Taubin's (1995) smoothing: alternating steps with opposite signs remove noise and keep the volume."""
-    mean = neighbour_mean(faces, len(vertices))
+    from scipy.sparse import csr_matrix
+
+    a, b = unique_edges(faces)[0].numpy().T
+    ends = (np.concatenate([a, b]), np.concatenate([b, a]))
+    n = len(vertices)
+    degree = np.bincount(ends[0], minlength=n).clip(1).astype(np.float32)
+    mean = csr_matrix(((1 / degree)[ends[0]], ends), shape=(n, n))  # replaces a vertex by the mean of its neighbours
     v = vertices.numpy()
     for _ in range(rounds):
         for step in (shrink, grow):
             v = v + np.float32(step) * (mean @ v - v)
     return torch.from_numpy(v)
-
-
-def pull_in(vertices: Tensor, faces: Tensor, inside: Tensor, origin: Tensor, voxel: float, distance: float) -> Tensor:
-    """Move vertices inwards by ``distance`` along their normals where the body is thick enough to stand it.
-
-    Args:
-        inside: [X, Y, Z] bool, voxels inside the body; ``origin`` [3] is the centre of voxel (0, 0, 0).
-    """
-    if distance <= 0:
-        return vertices
-    normals = Mesh(vertices, faces).with_normals().normals
-    last = torch.tensor(inside.shape) - 1
-    thick = torch.ones(len(vertices), dtype=torch.bool)
-    depth = 0.0
-    while depth < 2 * distance + voxel:
-        depth += voxel
-        x, y, z = (
-            ((vertices - normals * depth - origin) / voxel).round().long().clamp_min(0).minimum(last).unbind(dim=1)
-        )
-        thick &= inside[x, y, z]
-    share = thick.float().numpy()
-    mean = neighbour_mean(faces, len(vertices))
-    for _ in range(6):  # no step between moved and unmoved vertices
-        share = mean @ share
-    return vertices - normals * torch.from_numpy(share)[:, None] * distance
 
 
 def unique_edges(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,12 +27,10 @@ SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are on
 TRUNCATION = 3.0  # voxels
 # Pixels whose splats lie scattered in depth (fog): the surface is taken this many spreads before the mean depth, and
 # hidden votes gain up to FOG_HIDDEN, half of it where the spread is FOG_SCALE voxels.
-FOG_FRONT = 0.7
+FOG_FRONT = 0.3
 FOG_HIDDEN = 0.5
 FOG_SCALE = 2.0
 HIDDEN_WEIGHT = 0.05  # of a free vote
-# Hidden votes pull the value at the true surface below zero by about this much (measured on analytic shapes).
-SURFACE_LEVEL = -0.1
 MIN_FACING = 0.15  # cosine under which a view's distance is worthless
 EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
 BLUR = 0.8  # voxels

@@ -15,15 +15,15 @@ from ..gaussians import Gaussians
 from ..mesh import Mesh
 from .bake import bake_texture
 from .bounds import normalise_object
-from .capture import capture_colour, capture_depth, depth_lag, pixel_footprint, sphere_cameras
-from .clean import keep_large_components, pull_in, taubin_smooth
-from .fusion import SURFACE_LEVEL, fuse_depth
+from .capture import capture_colour, capture_depth, pixel_footprint, sphere_cameras
+from .clean import keep_large_components, taubin_smooth
+from .fusion import fuse_depth
 from .marching import marching_cubes
 from .simplify import decimate, make_manifold
 from .unwrap import unwrap
 
 DEPTH_VIEWS = 40
-COLOUR_VIEW_STEP = 2  # every second depth view is also drawn in colour
+COLOUR_VIEWS = [0, 1, 2, 3, *range(4, DEPTH_VIEWS, 2)]  # the four level ones and every second of the rest
 
 Progress = Callable[[str, float], None]
 
@@ -71,18 +71,15 @@ def gaussians_to_mesh(
     report("fusion", 0.25)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution)
     report("surface", 0.4)
-    vertices, faces = marching_cubes(volume, origin, voxel, SURFACE_LEVEL)
+    vertices, faces = marching_cubes(volume, origin, voxel)
     vertices, faces = keep_large_components(vertices, faces)
     vertices = taubin_smooth(vertices, faces)
-    lag = depth_lag(depth, found.gaussians, cameras, reach=3 * voxel)
-    inside = volume < SURFACE_LEVEL
-    vertices = pull_in(vertices, faces, inside.cpu(), origin.cpu(), voxel, lag)
     vertices, faces = decimate(vertices, faces, max_faces)
     vertices, faces = make_manifold(vertices, faces)
     report("unwrap", 0.45)
     source, faces, uvs = unwrap(vertices, faces, texture_size)
     mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
-    colour_cameras = cameras[::COLOUR_VIEW_STEP]
+    colour_cameras = cameras[COLOUR_VIEWS]
     colour_size = min(1024, max(256, texture_size // 2))
     pictures = capture_colour(found.gaussians, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f))
     report("texture", 0.85)
@@ -92,7 +89,8 @@ def gaussians_to_mesh(
         mesh.faces,
         mesh.uvs,
         pictures,
-        depth[::COLOUR_VIEW_STEP],
+        depth[COLOUR_VIEWS],
+        spread[COLOUR_VIEWS],
         colour_cameras,
         texture_size,
         tolerance=2 * voxel,
