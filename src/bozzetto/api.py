@@ -158,8 +158,11 @@ def _finish(gaussians: Gaussians, report: dict[str, Any], mesh: bool, progress: 
     if mesh:
         from .surface import gaussians_to_mesh
 
+        tell = progress or (lambda what, share: None)
         with timed(report["timings"], "mesh"):
-            surface = gaussians_to_mesh(gaussians, progress=progress)
+            surface = gaussians_to_mesh(
+                gaussians, progress=lambda stage, share: tell(f"making the mesh: {stage}", share)
+            )
     return Asset(gaussians, surface, report)
 
 

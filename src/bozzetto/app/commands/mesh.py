@@ -29,6 +29,10 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     check_suffix(options.output)
     gaussians = Gaussians.load(options.splats).to(pick_device(options.device))
     limits = {"max_faces": options.faces, "texture_size": options.texture}
-    mesh = gaussians_to_mesh(gaussians, progress=progress, **{k: v for k, v in limits.items() if v is not None})
+    mesh = gaussians_to_mesh(
+        gaussians,
+        progress=lambda stage, share: progress(f"making the mesh: {stage}", share),
+        **{k: v for k, v in limits.items() if v is not None},
+    )
     mesh.save(options.output)
     progress.summary([Path(options.output)])
