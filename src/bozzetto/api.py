@@ -145,7 +145,9 @@ def views_to_3d(
             pictures.append(rgba)
     with timed(timings, "network"):
         tell("reconstructing", 0.0)
-        views = normalize_views(pictures, cameras[torch.tensor(used)], network.config.input_size)
+        config = network.config
+        fixed = None if config.head == "ray" else (config.radius, config.fov_y)
+        views = normalize_views(pictures, cameras[torch.tensor(used)], config.input_size, fixed)
         gaussians = reconstruct(network, views.rgba[None], views.cameras[None])[0].prune()
         gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
     report = {"command": "views", "inputs": len(images), "views_used": used, "model": model, "seed": seed}

@@ -71,6 +71,23 @@ def test_distant_camera_is_brought_nearer_with_the_picture_kept():
     assert float((drawn.alpha - views.rgba[:, 3]).abs().mean()) < 0.03
 
 
+def test_a_network_of_one_camera_gets_it():
+    """LGM's own pictures come through unchanged; those of other cameras look as if its camera had taken them."""
+    object_ = ellipsoid(axes=(0.5, 0.3, 0.4))
+    own = Cameras.orbit([0.0, 90.0, 180.0, 270.0])
+    pictures = photograph(object_, own)
+    views = normalize_views(pictures, own, 96, (1.5, 49.1))
+    assert float((views.rgba.permute(0, 2, 3, 1)[..., 3] - torch.stack(pictures)[..., 3]).abs().mean()) < 0.01
+    assert torch.allclose(views.matrix, torch.eye(4, dtype=torch.float64), atol=0.03)
+    far = Cameras.orbit([0.0, 90.0, 180.0, 270.0], 0.0, 12.0, 6.0)
+    views = normalize_views(photograph(object_, far), far, 96, (1.5, 49.1))
+    assert torch.allclose(views.cameras.fov_y, torch.full((4,), 49.1), atol=1e-3)
+    assert torch.allclose(views.cameras.positions.norm(dim=-1), torch.full((4,), 1.5), atol=1e-4)
+    drawn = rasterize(object_.transformed(views.matrix), views.cameras, 96)
+    both = ((drawn.alpha > 0.5) & (views.rgba[:, 3] > 0.5)).sum()
+    assert both / ((drawn.alpha > 0.5) | (views.rgba[:, 3] > 0.5)).sum() > 0.85
+
+
 def test_single_view_lies_at_the_world_origin():
     cameras = Cameras.orbit([30.0], [20.0], 5.0, 30.0)
     centre, _ = find_object(cameras, [photograph(ellipsoid(), cameras)[0][..., 3]])

@@ -21,6 +21,7 @@ from ...errors import CameraError, ForegroundError
 OBJECT_RADIUS = 0.57  # of the bounding sphere after normalisation; training objects have 0.45 to 0.6
 MARGIN = 1.12  # picture half-height over object radius
 MIN_FOV, MAX_FOV = 20.0, 75.0  # degrees
+FIXED_RADII = (0.3, 0.62)  # of the object, with which a network of one fixed camera can work
 
 
 @dataclass
@@ -78,23 +79,35 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
     return centre, radius
 
 
-def normalize_views(rgba: Sequence[Tensor], cameras: Cameras, size: int) -> NormalizedViews:
-    """Pictures [H, W, 4] (sizes may differ) with world cameras (V,) -> :class:`NormalizedViews` of ``size`` pixels."""
+def normalize_views(
+    rgba: Sequence[Tensor], cameras: Cameras, size: int, fixed: tuple[float, float] | None = None
+) -> NormalizedViews:
+    """Pictures [H, W, 4] (sizes may differ) with world cameras (V,) -> :class:`NormalizedViews` of ``size`` pixels.
+
+    Args:
+        fixed: (distance, vertical field of view in degrees) of a network that knows no other camera, as LGM. The world is
+            then scaled to that distance if the object gets a usable size by it; else the object gets its usual size and the
+            cameras are moved to that distance.
+    """
     cameras = cameras.to("cpu", torch.float32)
     centre, radius = find_object(cameras, [x[..., 3] for x in rgba])
-    scale = OBJECT_RADIUS / radius
+    offsets = cameras.positions.double() - centre
+    scale, moved = OBJECT_RADIUS / radius, False
+    if fixed is not None:
+        to_distance = fixed[0] / float(offsets.norm(dim=-1).mean())
+        moved = not FIXED_RADII[0] <= radius * to_distance <= FIXED_RADII[1]
+        scale = scale if moved else to_distance
     matrix = torch.eye(4, dtype=torch.float64) * scale
     matrix[3, 3] = 1.0
     matrix[:3, 3] = -centre * scale
     pictures, poses, fovs = [], [], []
     for i, picture in enumerate(rgba):
-        position = (cameras.positions[i].double() - centre) * scale
+        position = offsets[i] * scale
         distance = float(position.norm())
-        half = math.degrees(math.asin(min(OBJECT_RADIUS * MARGIN / distance, math.sin(math.radians(MAX_FOV / 2)))))
-        fov = max(2 * half, MIN_FOV)
-        nearer = min(1.0, OBJECT_RADIUS * MARGIN / math.sin(math.radians(fov / 2)) / distance)
-        if 2 * half >= MIN_FOV:
-            nearer = 1.0
+        if fixed is None:
+            fov, nearer = fitting_view(distance)
+        else:
+            fov, nearer = fixed[1], fixed[0] / distance if moved else 1.0
         source_axes = cameras.camera_to_world[i, :3, :3].double()
         back = position / distance
         right = F.normalize(torch.linalg.cross(source_axes[:, 1], back), dim=-1)
@@ -106,6 +119,14 @@ def normalize_views(rgba: Sequence[Tensor], cameras: Cameras, size: int) -> Norm
         fovs.append(fov)
     normalized = Cameras.from_fov(torch.stack(poses), torch.tensor(fovs))
     return NormalizedViews(torch.stack(pictures), normalized, matrix)
+
+
+def fitting_view(distance: float) -> tuple[float, float]:
+    """(field of view in degrees that shows the normalised object from ``distance``, factor by which to come nearer)."""
+    half = math.degrees(math.asin(min(OBJECT_RADIUS * MARGIN / distance, math.sin(math.radians(MAX_FOV / 2)))))
+    if 2 * half >= MIN_FOV:
+        return 2 * half, 1.0
+    return MIN_FOV, OBJECT_RADIUS * MARGIN / math.sin(math.radians(MIN_FOV / 2)) / distance
 
 
 def spread_views(cameras: Cameras, count: int) -> list[int]:
