@@ -40,7 +40,8 @@ def gaussians_to_mesh(
     """A closed triangle mesh with a baked texture that looks like the Gaussians.
 
     Args:
-        gaussians: one object (no batch dimension), anywhere, of any size, on any device.
+        gaussians: one object (no batch dimension), anywhere, of any size, on any device: their pictures are taken
+            there, the rest is done on the CPU.
         resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost.
         texture_size: side of the square texture in texels.
         max_faces: upper limit for the number of triangles.
@@ -62,12 +63,14 @@ def gaussians_to_mesh(
         raise MeshError(f"max_faces must be at least 4 (a tetrahedron), got {max_faces}")
     report = progress or (lambda stage, fraction: None)
     report("bounds", 0.0)
-    found = normalise_object(gaussians)
+    found = normalise_object(gaussians.detach().to("cpu"))
     cameras = sphere_cameras(DEPTH_VIEWS)
     # A depth pixel about as wide as a voxel resolves what the volume can hold.
     voxel = float(2 * found.half_extent.amax() / resolution)
     depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
-    depth, spread = capture_depth(found.gaussians, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    seen = found.gaussians.to(gaussians.device)
+    captured = capture_depth(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    depth, spread = (t.cpu() for t in captured)
     report("fusion", 0.25)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution)
     report("surface", 0.4)
@@ -81,7 +84,7 @@ def gaussians_to_mesh(
     mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
     colour_cameras = cameras[COLOUR_VIEWS]
     colour_size = min(1024, max(256, texture_size // 2))
-    pictures = capture_colour(found.gaussians, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f))
+    pictures = capture_colour(seen, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f)).cpu()
     report("texture", 0.85)
     mesh.texture = bake_texture(
         mesh.vertices,
