@@ -88,6 +88,30 @@ def test_a_network_of_one_camera_gets_it():
     assert both / ((drawn.alpha > 0.5) | (views.rgba[:, 3] > 0.5)).sum() > 0.85
 
 
+@pytest.mark.parametrize("azimuths", [(0.0, 180.0), (0.0, 3.0), (0.0, 179.0)])
+def test_cameras_on_one_line_agree_on_a_size(azimuths):
+    """Front and back alone, away from the world's origin: parallax says nothing, the outlines' sizes do."""
+    object_ = ellipsoid((0.0, 0.0, 10.0), (0.9, 0.6, 0.9))
+    cameras = Cameras.orbit(list(azimuths), 0.0, [4.0, 5.0], 40.0, (0, 0, 10))
+    centre, radius = find_object(cameras, [p[..., 3] for p in photograph(object_, cameras, 192)])
+    assert float((centre - torch.tensor([0.0, 0.0, 10.0], dtype=torch.float64)).norm()) < 0.35
+    assert 0.75 < radius / 0.9 < 1.25
+
+
+@pytest.mark.parametrize("roll", [(90, 90, 90, 90), (0, 90, 180, 270), (10, -20, 0, 15)])
+def test_rolled_cameras_give_upright_pictures(roll):
+    object_ = ellipsoid(axes=(0.3, 0.55, 0.4))
+    plain = Cameras.orbit([0.0, 90.0, 180.0, 270.0], 0.0, 3.0, 30.0)
+    turn = torch.eye(4).repeat(4, 1, 1)
+    angle = torch.deg2rad(torch.tensor(roll, dtype=torch.float32))
+    turn[:, 0, 0], turn[:, 1, 1] = angle.cos(), angle.cos()
+    turn[:, 0, 1], turn[:, 1, 0] = -angle.sin(), angle.sin()
+    rolled = Cameras(plain.camera_to_world @ turn, plain.intrinsics)
+    alpha = normalize_views(photograph(object_, rolled), rolled, 96).rgba[:, 3] > 0.5
+    heights, widths = alpha.any(2).sum(1), alpha.any(1).sum(1)
+    assert bool((heights > 1.2 * widths).all())  # the long axis stands up in every picture
+
+
 def test_single_view_lies_at_the_world_origin():
     cameras = Cameras.orbit([30.0], [20.0], 5.0, 30.0)
     centre, _ = find_object(cameras, [photograph(ellipsoid(), cameras)[0][..., 3]])
@@ -113,6 +137,9 @@ def test_empty_mask_is_refused():
 def test_spread_views_prefers_different_sides():
     cameras = Cameras.orbit([0.0, 5.0, 10.0, 180.0, 90.0, 270.0])
     assert spread_views(cameras, 4) == [0, 3, 4, 5]
+    moved = torch.eye(4)
+    moved[:3, 3] = torch.tensor([20.0, 0.0, 30.0])
+    assert spread_views(cameras.transformed(moved), 4) == [0, 3, 4, 5]
     assert spread_views(cameras, 9) == list(range(6))
 
 

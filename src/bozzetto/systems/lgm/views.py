@@ -1,7 +1,7 @@
 """Pictures from any cameras -> pictures as the network expects them: object at the origin, every camera looking at it.
 
-A camera's own position is kept (up to the object's scale); its direction and field of view are changed, which is an exact
-re-projection of the picture, since the centre of projection stays. Only cameras so far away that the object would fill
+A camera's own position is kept (up to the object's scale); its direction, roll and field of view are changed, which is an
+exact re-projection of the picture, since the centre of projection stays. Only cameras so far away that the object would fill
 less than a 20 degree view are brought nearer, with the picture scaled to match.
 """
 
@@ -21,6 +21,7 @@ from ...errors import CameraError, ForegroundError
 OBJECT_RADIUS = 0.57  # of the bounding sphere after normalisation; training objects have 0.45 to 0.6
 MARGIN = 1.12  # picture half-height over object radius
 MIN_FOV, MAX_FOV = 20.0, 75.0  # degrees
+ROLL = 0.25  # mean sine of the roll up to which cameras count as held upright
 FIXED_RADII = (0.3, 0.62)  # of the object, with which a network of one fixed camera can work
 
 
@@ -53,15 +54,10 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
         ys, xs = torch.where(inside & ~_eroded(inside))
         spreads.append(_directions(cameras, i, torch.stack([(xs + 0.5) / w, (ys + 0.5) / h], dim=-1)))
     d = torch.stack(directions)  # [V, 3] unit
-    normal = torch.eye(3, dtype=torch.float64) - d[:, :, None] * d[:, None, :]  # projects off each ray
-    system, right = normal.sum(0), (normal @ origins[..., None]).sum(0)[:, 0]
-    if float(torch.linalg.eigvalsh(system)[0]) > 1e-3 * len(d):
-        centre = torch.linalg.solve(system, right)
-    else:
-        distance = -(origins[0] * d[0]).sum()
-        if float(distance) <= 1e-6:
-            distance = origins[0].norm().clamp_min(1.0)
-        centre = origins[0] + d[0] * distance
+    spread = torch.stack([_angle(rays, middle) for rays, middle in zip(spreads, d)])  # outline's half angle, [V]
+    centre = _nearest_point(origins, d)
+    if centre is None:
+        centre = _along_the_ray(origins, d, spread)
     offsets = centre - origins
     if bool(((offsets * d).sum(-1) <= 0).any()):
         behind = [i for i, x in enumerate((offsets * d).sum(-1).tolist()) if x <= 0]
@@ -69,14 +65,67 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
             f"the cameras do not look at one object: it would lie behind view(s) {behind}. "
             "transform_matrix must be camera-to-world with OpenGL axes (the camera looks along -z)"
         )
-    radius = 0.0
-    for offset, rays in zip(offsets, spreads):
-        cosine = (rays @ (offset / offset.norm())).clamp(-1, 1)
-        angle = torch.quantile(torch.acos(cosine)[:100_000], 0.999)
-        radius = max(radius, float(offset.norm() * torch.sin(angle.clamp_max(math.pi / 2))))
+    angles = torch.stack([_angle(rays, offset / offset.norm()) for offset, rays in zip(offsets, spreads)])
+    radius = float((offsets.norm(dim=-1) * torch.sin(angles)).max())
     if radius <= 1e-9 * float(offsets.norm(dim=-1).mean()):
         raise ForegroundError("the foreground is a single point in every view; nothing to reconstruct")
     return centre, radius
+
+
+def _angle(rays: Tensor, axis: Tensor) -> Tensor:
+    """Largest angle, but for 0.1 % of outliers, between unit ``rays`` [N, 3] and a unit ``axis`` [3]; radians, at most pi / 2."""
+    angle = torch.acos((rays @ axis).clamp(-1, 1))
+    return torch.quantile(angle[:: max(len(angle) // 100_000, 1)], 0.999).clamp_max(math.pi / 2)
+
+
+def _nearest_point(origins: Tensor, directions: Tensor) -> Tensor | None:
+    """The point [3] nearest to all rays (least squares), or None where the rays are too parallel to say."""
+    normal = (
+        torch.eye(3, dtype=torch.float64) - directions[:, :, None] * directions[:, None, :]
+    )  # projects off each ray
+    system, right = normal.sum(0), (normal @ origins[..., None]).sum(0)[:, 0]
+    if float(torch.linalg.eigvalsh(system)[0]) <= 1e-3 * len(directions):
+        return None
+    return torch.linalg.solve(system, right)
+
+
+def _along_the_ray(origins: Tensor, directions: Tensor, spread: Tensor) -> Tensor:
+    """The object's centre [3] on the first ray, for one camera or for cameras on nearly one line.
+
+    Several cameras must see one size: the distance is taken at which their outlines (half angles ``spread``) belong to
+    equal spheres that lie on all rays. One camera cannot tell: then beside the world's origin.
+    """
+    if len(origins) == 1:
+        distance = -(origins[0] * directions[0]).sum()
+        if float(distance) <= 1e-6:
+            distance = origins[0].norm().clamp_min(1.0)
+        return origins[0] + directions[0] * distance
+    apart = (origins[1:] - origins[:1]).norm(dim=-1).max().clamp_min(1e-9)
+    distance = apart * torch.logspace(-2, 3, 4000, dtype=torch.float64)
+    points = origins[0] + distance[:, None] * directions[0]  # [T, 3]
+    offset = points[:, None] - origins  # [T, V, 3]
+    along = (offset * directions).sum(-1)
+    beside = (offset - along[..., None] * directions).norm(dim=-1)
+    sizes = offset.norm(dim=-1) * torch.sin(spread)
+    mean = sizes.mean(dim=1, keepdim=True).clamp_min(1e-12)
+    cost = (((sizes / mean - 1) ** 2) + (beside / mean) ** 2).sum(dim=1) + 1e6 * (along <= 0).any(dim=1)
+    return points[int(cost.argmin())]
+
+
+def common_up(cameras: Cameras) -> Tensor:
+    """The world direction [3] (float64, unit) that the pictures have on top.
+
+    The mean of the cameras' own up vectors if it is level with their horizons; else (cameras rolled against each other)
+    the normal of the plane in which they stand around the object, turned towards that mean.
+    """
+    poses = cameras.camera_to_world.double()
+    mean, right, back = poses[:, :3, 1].mean(0), poses[:, :3, 0], poses[:, :3, 2]
+    if float(mean.norm()) > 1e-3:
+        up = mean / mean.norm()
+        if float((right @ up).abs().mean()) < ROLL:
+            return up
+    normal = torch.linalg.eigh(back.T @ back)[1][:, 0]
+    return normal if float((normal * mean).sum()) >= 0 else -normal
 
 
 def normalize_views(
@@ -97,6 +146,7 @@ def normalize_views(
         to_distance = fixed[0] / float(offsets.norm(dim=-1).mean())
         moved = not FIXED_RADII[0] <= radius * to_distance <= FIXED_RADII[1]
         scale = scale if moved else to_distance
+    up = common_up(cameras)
     matrix = torch.eye(4, dtype=torch.float64) * scale
     matrix[3, 3] = 1.0
     matrix[:3, 3] = -centre * scale
@@ -110,7 +160,10 @@ def normalize_views(
             fov, nearer = fixed[1], fixed[0] / distance if moved else 1.0
         source_axes = cameras.camera_to_world[i, :3, :3].double()
         back = position / distance
-        right = F.normalize(torch.linalg.cross(source_axes[:, 1], back), dim=-1)
+        right = torch.linalg.cross(up, back)
+        if float(right.norm()) < 1e-3:  # straight from above or below
+            right = torch.linalg.cross(source_axes[:, 1], back)
+        right = F.normalize(right, dim=-1)
         axes = torch.stack([right, torch.linalg.cross(back, right), back], dim=-1)  # columns x, y, z
         pictures.append(_reproject(picture, cameras[i], source_axes, axes, fov, nearer, size))
         pose = torch.eye(4, dtype=torch.float64)
@@ -131,7 +184,7 @@ def fitting_view(distance: float) -> tuple[float, float]:
 
 def spread_views(cameras: Cameras, count: int) -> list[int]:
     """Indices of ``count`` cameras that see the most different sides: the first, then always the farthest from those chosen."""
-    directions = F.normalize(cameras.positions, dim=-1)
+    directions = cameras.camera_to_world[:, :3, 2]  # from what the camera looks at to the camera
     chosen = [0]
     while len(chosen) < min(count, len(cameras)):
         nearest = (directions @ directions[chosen].T).amax(dim=1)
