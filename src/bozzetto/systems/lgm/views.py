@@ -115,14 +115,17 @@ def _along_the_ray(origins: Tensor, directions: Tensor, spread: Tensor) -> Tenso
 def common_up(cameras: Cameras) -> Tensor:
     """The world direction [3] (float64, unit) that the pictures have on top.
 
-    The mean of the cameras' own up vectors if it is level with their horizons; else (cameras rolled against each other)
+    The mean of the cameras' own up vectors if it is level with their horizons (it may be short only if all look down, or
+    all up); else (cameras rolled against each other)
     the normal of the plane in which they stand around the object, turned towards that mean.
     """
     poses = cameras.camera_to_world.double()
     mean, right, back = poses[:, :3, 1].mean(0), poses[:, :3, 0], poses[:, :3, 2]
     if float(mean.norm()) > 1e-3:
         up = mean / mean.norm()
-        if float((right @ up).abs().mean()) < ROLL:
+        height = back @ up
+        plausible = float(mean.norm()) > 0.6 or bool((height > 0).all()) or bool((height < 0).all())
+        if plausible and float((right @ up).abs().mean()) < ROLL:
             return up
     normal = torch.linalg.eigh(back.T @ back)[1][:, 0]
     return normal if float((normal * mean).sum()) >= 0 else -normal
