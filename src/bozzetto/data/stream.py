@@ -1,8 +1,9 @@
 """An endless, seeded stream of training objects, made by worker processes ahead of the training step that needs them.
 
 Objects come in blocks: block b holds ``block`` new objects, and the stream visits each ``repeats`` times in shuffled order
-before it goes on to block b + 1. Which objects a step sees is a pure function of (seed, step, rank, world), whatever the
-number of workers, so a resumed run sees what an uninterrupted one would.
+before it goes on to block b + 1. Where that does not fill the last batch of a block, a few objects of it come once more; a
+block may be smaller than a batch, which then holds objects twice. Which objects a step sees is a pure function of
+(seed, step, rank, world), whatever the number of workers, so a resumed run sees what an uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class ObjectStream:
         batch_size: objects per step on this rank.
         first_seed: objects are numbered from here, without overlap between ranks.
         block, repeats: see the module's text.
+        shared: all ranks visit the same objects, each in its own order.
         workers: processes; 0 makes the objects in this process.
     """
 
@@ -46,11 +48,11 @@ class ObjectStream:
         block: int = 1024,
         repeats: int = 2,
         workers: int = 0,
+        shared: bool = False,
     ) -> None:
-        if block % batch_size:
-            block += batch_size - block % batch_size
         self.make, self.batch_size, self.seed, self.rank, self.world = make, batch_size, seed, rank, world
         self.first_seed, self.block, self.repeats = first_seed, block, repeats
+        self.shared = shared
         self._blocks: dict[int, list[Future | Any]] = {}
         self._pool = None
         if workers > 0:
@@ -60,14 +62,20 @@ class ObjectStream:
 
     def seeds(self, step: int) -> list[tuple[int, int]]:
         """(block, position in the block) of each object of ``step``."""
-        per_block = self.block * self.repeats // self.batch_size  # steps
+        per_block = -(-self.block * self.repeats // self.batch_size)  # steps, rounded up
         number, inside = divmod(step, per_block)
         visit, offset = divmod(inside * self.batch_size, self.block)
-        order = np.random.default_rng([self.seed, self.rank, number, visit]).permutation(self.block)
-        return [(number, int(i)) for i in order[offset : offset + self.batch_size]]
+        chosen: list[int] = []
+        while len(chosen) < self.batch_size:
+            order = np.random.default_rng([self.seed, self.rank, number, visit]).permutation(self.block)
+            chosen += order[offset : offset + self.batch_size - len(chosen)].tolist()
+            visit, offset = visit + 1, 0
+        return [(number, i) for i in chosen]
 
     def object_seed(self, number: int, position: int) -> int:
-        """The generator seed of one object; ranks interleave their blocks."""
+        """The generator seed of one object; ranks interleave their blocks unless they share them."""
+        if self.shared:
+            return self.first_seed + number * self.block + position
         return self.first_seed + (number * self.world + self.rank) * self.block + position
 
     def _prepare(self, number: int) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
 from ..files.atomic import atomic_path
 from ..zoo.loading import load_state, read_tensors
 
@@ -35,15 +35,19 @@ def save_training_state(
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     description: dict[str, Any],
+    identity: dict[str, Any] | None = None,
 ) -> Path:
-    """Write ``checkpoint-<step>.pt`` with model, moving average, optimiser and step; prune older ones."""
+    """Write ``checkpoint-<step>.pt`` with model, moving average, optimiser and step; prune older ones.
+
+    ``description`` says how the network was made; ``identity`` holds what must be equal when the run is resumed.
+    """
     path = folder / f"checkpoint-{step:08d}.pt"
     state = {
         "step": step,
         "model": model.state_dict(),
         "ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "description": description,
+        "description": {**description, "identity": identity or {}},
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -52,10 +56,21 @@ def save_training_state(
     return path
 
 
-def load_training_state(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer | None) -> int:
+def load_training_state(
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    identity: dict[str, Any] | None = None,
+) -> int:
     """Load in place and return the step. Without ``optimizer`` only weights are taken (the averaged ones) and 0 is returned.
 
-    ``path`` may then also be a ``.safetensors`` file of weights.
+    ``path`` may then also be a ``.safetensors`` file of weights. The optimiser gets its moments from the file and keeps
+    its own settings (weight decay and so on).
+
+    Raises:
+        CheckpointError: unreadable, or of another network.
+        InputError: a value of ``identity`` differs from the one the run was started with.
     """
     if optimizer is None and path.suffix == ".safetensors":
         weights = read_tensors(path)
@@ -69,10 +84,27 @@ def load_training_state(path: Path, model: nn.Module, ema: nn.Module, optimizer:
     missing = {"step", "model", "ema", "optimizer"} - set(state)
     if missing:
         raise CheckpointError(f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}")
+    if optimizer is not None and identity is not None:
+        _compare(path, state.get("description", {}).get("identity", {}), identity)
     load_state(ema, state["ema"], str(path))
     if optimizer is None:
         load_state(model, state["ema"], str(path))
         return 0
     load_state(model, state["model"], str(path))
-    optimizer.load_state_dict(state["optimizer"])
+    saved = state["optimizer"]
+    for old, own in zip(saved["param_groups"], optimizer.param_groups):
+        old.update(
+            {k: v for k, v in own.items() if k != "params"}
+        )  # before loading: some decide where the moments live
+    optimizer.load_state_dict(saved)
     return int(state["step"])
+
+
+def _compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a run whose stream of batches would not be the one it was started with."""
+    differing = [f"{k} was {before[k]} and is now {now[k]}" for k in now if k in before and before[k] != now[k]]
+    if differing:
+        raise InputError(
+            f"cannot resume from {path}: {', '.join(differing)}; use the values of the first start, "
+            "or another folder (its weights can be taken as a start with --init)"
+        )

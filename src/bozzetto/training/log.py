@@ -12,51 +12,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files.atomic import atomic_path
+from ..files.atomic import atomic_path, output_error
 from ..files.images import write_image
 
 
-class RunLog:
-    """Append-only log of one run; a resumed run drops the rows after the step it resumes from and goes on."""
+class Table:
+    """A CSV file that grows by rows; ``step`` is its first column. Columns may be added in the course of a run.
 
-    def __init__(self, folder: Path, enabled: bool = True, start: int = 0) -> None:
-        self.folder, self.enabled, self._columns = folder, enabled, None
+    Opening it drops the rows after ``start`` and whatever a killed process left half-written.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        if path.exists():
+            columns, rows = self._read()
+            self._rewrite(columns, [r for r in rows if int(r["step"]) <= start])
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Columns and whole rows of the file."""
+        if not self.path.exists():
+            return [], []
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+            # The last number of a line that does not end may lack digits.
+            header, *rest = list(csv.reader(line for line in file if line.endswith("\n"))) or [[]]
+        if "step" not in header:
+            return [], []
+        place = header.index("step")
+        whole = [r for r in rest if len(r) == len(header) and r[place].isascii() and r[place].isdigit()]
+        return header, [dict(zip(header, r)) for r in whole]
+
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        self.columns = columns if rows else []
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            if rows:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, which holds ``step``; cells of columns that it lacks stay empty."""
+        new = [key for key in row if key not in self.columns]
+        if new:
+            self._rewrite([*self.columns, *new], [*self._read()[1], row])
+            return
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def at(self, step: int) -> dict[str, float] | None:
+        """The numbers of the row of ``step``, if there is one."""
+        for row in self._read()[1]:
+            if int(row["step"]) == step:
+                return {k: float(v) for k, v in row.items() if k != "step" and v}
+        return None
+
+
+class RunLog:
+    """Append-only log of one run; a resumed run drops the rows after the step it resumes from and goes on.
+
+    Args:
+        folder: of the run.
+        enabled: False writes and prints nothing (all ranks but the first).
+        start: step the run resumes from, 0 for a new one.
+        echo: print a line per row on standard output.
+    """
+
+    def __init__(self, folder: Path, enabled: bool = True, start: int = 0, echo: bool = True) -> None:
+        self.folder, self.enabled, self.echo = folder, enabled, echo
         self._tensorboard = None
         self._last = (time.monotonic(), start)
         if not enabled:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("log.csv", "evaluation.csv"):
-            self._truncate(folder / name, start)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(folder, error) from error
+        self._log, self._evaluations = Table(folder / "log.csv", start), Table(folder / "evaluation.csv", start)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         except ImportError:
             pass
-
-    @staticmethod
-    def _truncate(path: Path, start: int) -> None:
-        if not path.exists():
-            return
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-            columns = rows[0].keys() if rows else []
-        kept = [r for r in rows if int(r["step"]) <= start]
-        with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-            if kept:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(kept)
-
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        path = self.folder / name
-        fresh = not path.exists() or path.stat().st_size == 0
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
 
     def describe(self, description: dict[str, Any]) -> None:
         """Write ``run.json``: the configuration and the versions it ran with."""
@@ -73,16 +113,22 @@ class RunLog:
         rate = (step - self._last[1]) / max(now - self._last[0], 1e-9)
         self._last = (now, step)
         row = {"step": step, **numbers, "steps_per_second": rate}
-        self._append("log.csv", {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        print(f"step {step}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"), flush=True)
+        self._log.append({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        if self.echo:
+            print(f"step {step}  " + "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k != "step"), flush=True)
         self._scalars(step, "train", numbers)
 
     def evaluation(self, step: int, numbers: dict[str, float]) -> None:
         """One row of ``evaluation.csv``."""
         if self.enabled and numbers:
-            self._append("evaluation.csv", {"step": step, **{k: f"{v:.6g}" for k, v in numbers.items()}})
-            print(f"step {step}  evaluation  " + "  ".join(f"{k} {v:.3f}" for k, v in numbers.items()), flush=True)
+            self._evaluations.append({"step": step, **{k: f"{v:.6g}" for k, v in numbers.items()}})
+            if self.echo:
+                print(f"step {step}  evaluation  " + "  ".join(f"{k} {v:.3f}" for k, v in numbers.items()), flush=True)
             self._scalars(step, "evaluation", numbers)
+
+    def evaluated(self, step: int) -> dict[str, float] | None:
+        """What ``evaluation.csv`` holds for ``step``, to six digits; None if that step has not been evaluated."""
+        return self._evaluations.at(step) if self.enabled else None
 
     def picture(self, step: int, picture: Tensor | None) -> None:
         """``samples/<step>.png`` of an [H, W, 3] picture."""

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state
 from .log import RunLog
+
+TOGETHER = 10  # steps between the moments at which several processes ask each other whether to stop
+PATIENCE = timedelta(minutes=60)  # for other processes: they wait while the first one evaluates
 
 
 @dataclass
@@ -48,6 +52,24 @@ class TrainConfig:
     checkpoint_every: int = 500
     max_minutes: float | None = None  # stop cleanly, with a checkpoint, after this time
     init_from: str | None = None  # weights to start from (a training checkpoint or .safetensors); ignored when resuming
+    quiet: bool = False  # no lines on standard output
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for values that cannot be meant."""
+        if self.precision not in ("bf16", "fp32"):
+            raise InputError(f"precision must be bf16 or fp32, got {self.precision!r}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
+        for name, least in (("lr", None), ("clip", None), ("final_lr", 0), ("weight_decay", 0)):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < 0 or (least is None and value == 0):
+                wanted = "above 0" if least is None else "of at least 0"
+                raise InputError(f"{name} must be a finite number {wanted}, got {value}")
+        for name, least in (("steps", 1), ("warmup", 0), ("log_every", 1), ("checkpoint_every", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise InputError(f"max_minutes must be above 0, got {self.max_minutes}")
 
 
 class Recipe(Protocol):
@@ -66,6 +88,10 @@ class Recipe(Protocol):
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]: ...
 
     def describe(self) -> dict[str, Any]: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change when a run is resumed (numbers and names only), under the names that a user knows."""
+        ...
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -108,16 +134,23 @@ class _StopFlag:
 
 def _distributed(device: str) -> tuple[int, int, torch.device]:
     """(rank, world size, device); joins torchrun's process group if there is one."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu or cuda, got {device!r}; CUDA_VISIBLE_DEVICES picks among GPUs")
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu (or auto)")
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_cuda:
-        target = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise InputError(f"one process per GPU: this is process {local + 1} of {torch.cuda.device_count()} GPUs")
+        target = torch.device("cuda", local)
         torch.cuda.set_device(target)
     else:
         target = torch.device("cpu")
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if use_cuda else "gloo")
+        dist.init_process_group("nccl" if use_cuda else "gloo", timeout=PATIENCE)
     return rank, world, target
 
 
@@ -130,14 +163,27 @@ def _agree(flag: bool, world: int, device: torch.device) -> bool:
     return bool(value.item())
 
 
+def _same_start(start: int, world: int, device: torch.device, out: Path) -> None:
+    """Refuse to go on unless all processes resume from one step."""
+    if world == 1:
+        return
+    starts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
+    dist.all_gather(starts, torch.tensor([start], device=device))
+    steps = [int(s) for s in starts]
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"the processes find checkpoints of different steps in {out} ({', '.join(map(str, steps))}): "
+            "the folder must be one that all machines share"
+        )
+
+
 def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str, float]:
     """Run (or resume) a training run in ``config.out``; returns the last evaluation's numbers.
 
     Files: ``checkpoint-*.pt`` (everything needed to resume), ``log.csv``, ``samples/*.png``, ``run.json``; TensorBoard
     events where the package is installed. Rank 0 writes.
     """
-    if config.precision not in ("bf16", "fp32"):
-        raise InputError(f"precision must be bf16 or fp32, got {config.precision!r}")
+    config.check()
     rank, world, target = _distributed(device)
     out = Path(config.out)
     torch.manual_seed(config.seed)
@@ -151,12 +197,13 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=target.type == "cuda"
     )
-    start = 0
+    start, identity = 0, {"seed": config.seed, "processes": world, **recipe.identity()}
     resume = latest_checkpoint(out)
     if resume is not None:
-        start = load_training_state(resume, model, ema, optimizer)
+        start = load_training_state(resume, model, ema, optimizer, identity)
     elif config.init_from:
         load_training_state(Path(config.init_from), model, ema, None)
+    _same_start(start, world, target, out)
     if config.compile:
         model.compile(dynamic=False)
     wrapped = model
@@ -164,18 +211,18 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         wrapped = nn.parallel.DistributedDataParallel(
             model, device_ids=[target.index] if target.type == "cuda" else None, gradient_as_bucket_view=True
         )
-    log = RunLog(out, enabled=rank == 0, start=start)
+    log = RunLog(out, enabled=rank == 0, start=start, echo=not config.quiet)
     log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
     parameters, averaged = list(model.parameters()), list(ema.parameters())
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
     batches = recipe.batches(start, config.seed, rank, world, target)
     began = time.monotonic()
-    results: dict[str, float] = {}
+    results: dict[str, float] | None = None
     step, stop, skipped = start, False, 0
 
     def save() -> None:
         if rank == 0:
-            save_training_state(out, step, model, ema, optimizer, recipe.describe())
+            save_training_state(out, step, model, ema, optimizer, recipe.describe(), identity)
 
     with _StopFlag() as stopping:
         try:
@@ -209,20 +256,23 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                 if rank == 0 and config.eval_every and step % config.eval_every == 0 and step < config.steps:
                     log.evaluation(step, recipe.evaluate(ema, target))
                 late = config.max_minutes is not None and time.monotonic() - began > 60 * config.max_minutes
-                if step % 10 == 0:
+                if world == 1 or step % TOGETHER == 0:
                     stop = _agree(late or stopping.requested, world, target)
                 if step % config.checkpoint_every == 0 and not stop:
                     save()
         finally:
             if hasattr(batches, "close"):
                 batches.close()
-    save()
+    if resume is None or step > start:
+        save()
     if rank == 0:
-        results = recipe.evaluate(ema, target)
-        log.evaluation(step, results)
-        log.picture(step, recipe.sample_picture(ema, target))
+        results = log.evaluated(step)
+        if results is None:
+            results = recipe.evaluate(ema, target)
+            log.evaluation(step, results)
+            log.picture(step, recipe.sample_picture(ema, target))
     log.close()
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()
-    return results
+    return results or {}

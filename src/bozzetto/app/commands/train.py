@@ -6,6 +6,7 @@ On several GPUs: torchrun --nproc-per-node N -m bozzetto train lgm-mini -o RUN
 from __future__ import annotations
 
 import argparse
+import math
 
 from ..options import add_device, positive
 from ..progress import Progress
@@ -14,6 +15,54 @@ EXAMPLES = (
     "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 to 2**63 - 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 2**63 - 1, got {value}")
+    return value
+
+
+def weight(text: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = weight(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("expected a number above 0, got 0")
+    return value
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    value = weight(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return value
+
+
+def object_number(text: str) -> int:
+    """The number of an object that training may see."""
+    from ...data.procedural import HELD_OUT_SEEDS
+
+    value = whole(text)
+    if value >= HELD_OUT_SEEDS.start:
+        raise argparse.ArgumentTypeError(f"objects from {HELD_OUT_SEEDS.start} on are kept for evaluation, got {value}")
+    return value
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,37 +75,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
-    parser.add_argument("--lr", type=float, default=4e-4, help="peak learning rate (4e-4)")
+    parser.add_argument("--lr", type=above_zero, default=4e-4, help="peak learning rate (4e-4)")
     parser.add_argument("--warmup", type=positive, default=500, help="steps (500)")
     parser.add_argument(
-        "--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
+        "--perceptual", type=weight, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
     )
     parser.add_argument("--perceptual-weights", metavar="FILE", help="its network's weights")
-    parser.add_argument("--ssim", type=float, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
-    parser.add_argument("--opacity", type=float, default=0.0, metavar="WEIGHT", help="against half-transparent fog (0)")
-    parser.add_argument("--depth", type=float, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
+    parser.add_argument("--ssim", type=weight, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
     parser.add_argument(
-        "--distort", type=float, default=0.0, metavar="PROBABILITY", help="of LGM's grid distortion of the inputs (0)"
+        "--opacity", type=weight, default=0.0, metavar="WEIGHT", help="against half-transparent fog (0)"
+    )
+    parser.add_argument("--depth", type=weight, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
+    parser.add_argument(
+        "--distort",
+        type=probability,
+        default=0.0,
+        metavar="PROBABILITY",
+        help="of LGM's grid distortion of the inputs (0)",
     )
     parser.add_argument(
-        "--jitter", type=float, default=0.0, metavar="PROBABILITY", help="of LGM's jitter of the input cameras (0)"
+        "--jitter",
+        type=probability,
+        default=0.0,
+        metavar="PROBABILITY",
+        help="of LGM's jitter of the input cameras (0)",
     )
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that make objects (0: in the training process)"
+        "--workers", type=whole, default=0, help="processes that make objects (0: in the training process)"
     )
     parser.add_argument("--block", type=positive, default=1024, help="objects made ahead (1024)")
     parser.add_argument("--repeats", type=positive, default=2, help="visits per object (2)")
     parser.add_argument(
-        "--overfit", type=positive, metavar="N", help="train on the same N objects for ever, as a check"
+        "--overfit", type=positive, metavar="N", help="train on the same N objects for ever, on every GPU, as a check"
     )
-    parser.add_argument("--first-seed", type=int, default=0, help="first object's number (0)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and cameras (0)")
+    parser.add_argument("--first-seed", type=object_number, default=0, help="first object's number (0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of weights, order and cameras (0)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(bf16)")
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then faster")
-    parser.add_argument("--max-minutes", type=float, help="stop with a checkpoint after this time")
+    parser.add_argument("--max-minutes", type=above_zero, help="stop with a checkpoint after this time")
     parser.add_argument("--init", metavar="FILE", help="weights to start from")
-    parser.add_argument("--sample-every", type=int, default=1000, help="steps between sample pictures (1000)")
-    parser.add_argument("--eval-every", type=int, default=0, help="steps between evaluations (0: only at the end)")
+    parser.add_argument("--sample-every", type=whole, default=1000, help="steps between sample pictures (1000)")
+    parser.add_argument("--eval-every", type=whole, default=0, help="steps between evaluations (0: only at the end)")
     parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
     parser.add_argument("--log-every", type=positive, default=50, help="steps (50)")
     parser.add_argument("--eval-objects", type=positive, default=32, help="held-out objects (32)")
@@ -86,6 +145,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         workers=options.workers,
         evaluation_objects=options.eval_objects,
         first_seed=options.first_seed,
+        shared=options.overfit is not None,
     )
     config = TrainConfig(
         out=options.output,
@@ -101,6 +161,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         checkpoint_every=options.checkpoint_every,
         max_minutes=options.max_minutes,
         init_from=options.init,
+        quiet=options.quiet,
     )
     train(recipe, config, options.device)
     if options.export:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from ...camera import Cameras
 from ...data.render import Lights, PackedObject, SceneBatch, render_objects
 from ...data.stream import ObjectStream
-from ...raster import rasterize
+from ...errors import InputError
+from ...gaussians import Gaussians
+from ...raster import Rendering, rasterize
 from ...training.augment import augment_views
 from ...training.losses import strided_ssim
 from .cameras import SLOTS, ViewSet, sample_views
@@ -45,6 +47,7 @@ class MiniRecipe:
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
+        block, repeats, workers, first_seed, shared: see :class:`~bozzetto.data.stream.ObjectStream`.
     """
 
     preset: str = "mini"
@@ -64,8 +67,10 @@ class MiniRecipe:
     texture_size: int = 128
     evaluation_objects: int = 32
     first_seed: int = 0
+    shared: bool = False
 
     def __post_init__(self) -> None:
+        check_object_number(self.first_seed)
         self.config = preset(self.preset)
         self._perceptual: nn.Module | None = None
 
@@ -81,6 +86,18 @@ class MiniRecipe:
     def describe(self) -> dict[str, Any]:
         return {"system": "lgm", **asdict(self)}
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the network and which objects a step sees."""
+        return {
+            "preset": self.preset,
+            "batch": self.batch_size,
+            "block": self.block,
+            "repeats": self.repeats,
+            "first seed": self.first_seed,
+            "texture size": self.texture_size,
+            "shared": self.shared,
+        }
+
     # ---- data ---------------------------------------------------------------------------------------------------------
 
     def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[dict[str, Any]]:
@@ -95,6 +112,7 @@ class MiniRecipe:
             block=self.block,
             repeats=self.repeats,
             workers=self.workers,
+            shared=self.shared,
         )
         pin = device.type == "cuda"
 
@@ -157,11 +175,19 @@ class MiniRecipe:
     # ---- objective ----------------------------------------------------------------------------------------------------
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        slots, known, target = batch["slots"], batch["known"], batch["target"]
+        slots, known = batch["slots"], batch["known"]
         raw = model(mini_inputs(batch["input_rgba"], batch["input_slots"], known, self.config.input_size))
         with torch.autocast(raw.device.type, enabled=False):
             gaussians = ray_head(raw, slots, batch["input_rgba"], known)
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)
+        return self.objective(raw, gaussians, drawn, batch, progress)
+
+    def objective(
+        self, raw: Tensor, gaussians: Gaussians, drawn: Rendering, batch: dict[str, Any], progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum and its terms, of what the network gave and what was drawn from it (on black)."""
+        target = batch["target"]
+        with torch.autocast(raw.device.type, enabled=False):
             rgb, alpha = drawn.rgb, drawn.alpha[..., None]  # premultiplied, on black
             goal = target.permute(0, 1, 3, 4, 2)  # [B, n, H, W, 4] straight
             on_white = rgb + 1 - alpha
@@ -258,4 +284,16 @@ def make_packed_object(seed: int, texture_size: int = 128) -> PackedObject:
     """One training object, generated and flattened; runs in worker processes."""
     from ...data.procedural import generate_object
 
+    check_object_number(seed)
     return PackedObject.pack(generate_object(seed, texture_size=texture_size))
+
+
+def check_object_number(seed: int) -> None:
+    """Raise :class:`InputError` for objects that training must not see."""
+    from ...data.procedural import HELD_OUT_SEEDS
+
+    if not 0 <= seed < HELD_OUT_SEEDS.start:
+        raise InputError(
+            f"training object {seed}: numbers from 0 to {HELD_OUT_SEEDS.start - 1} are for training, the rest for "
+            "evaluation; choose another --first-seed"
+        )
