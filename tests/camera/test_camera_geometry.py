@@ -9,6 +9,8 @@ from bozzetto.camera import (
     Cameras,
     as_size,
     blender_to_opengl_world,
+    check_cameras,
+    check_poses,
     look_at,
     opencv_to_opengl,
     opengl_to_blender_world,
@@ -159,6 +161,67 @@ def test_bad_poses_are_refused(spoil, message):
     spoil(poses)
     with pytest.raises(CameraError, match=message):
         Cameras.from_arrays(poses, [1.0, 1.0, 0.5, 0.5], 1)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 5e-4, 1.0, 3e3, 1e12])
+def test_a_uniform_scale_of_any_size_is_removed(scale):
+    poses = random_poses()
+    scaled = poses.clone()
+    scaled[:, :3, :3] *= scale
+    assert torch.allclose(check_poses(scaled), poses, atol=1e-5)
+    scaled[2, :3, 0] = scaled[2, :3, 1]
+    with pytest.raises(CameraError, match=r"camera 2.*singular"):
+        check_poses(scaled)
+
+
+def test_a_position_beyond_float32_is_refused():
+    poses = random_poses().double()
+    poses[0, 0, 3] = 1e300
+    with pytest.raises(CameraError, match="infinity"):
+        check_poses(poses)
+
+
+def test_poses_of_whole_numbers_are_poses():
+    pose = torch.eye(4, dtype=torch.int64)
+    pose[2, 3] = 2
+    cameras = Cameras(pose[None], torch.tensor([[1.2, 1.2, 0.5, 0.5]]))
+    assert cameras.camera_to_world.dtype == torch.float32
+    assert torch.equal(cameras.intrinsics, torch.tensor([[1.2, 1.2, 0.5, 0.5]]))
+    assert torch.allclose(Cameras.from_fov(pose[None], 49.1).fov_y, torch.tensor([49.1]))
+    assert torch.equal(look_at(torch.tensor([0, 0, 2])), pose.float())
+
+
+def test_good_cameras_pass_the_check():
+    cameras = Cameras(random_poses(6), torch.tensor([1.0, 1.2, 0.5, 0.5]), tuple("abcdef"))
+    checked = check_cameras(cameras)
+    assert checked.names == cameras.names and torch.equal(checked.intrinsics, cameras.intrinsics)
+    assert torch.allclose(checked.camera_to_world, cameras.camera_to_world, atol=1e-6)
+    assert check_cameras(cameras.reshape(2, 3)).batch_shape == (2, 3)
+
+
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_intrinsics_that_are_not_finite_are_refused(index, value):
+    intrinsics = torch.tensor([1.0, 1.0, 0.5, 0.5]).repeat(5, 1)
+    intrinsics[1, index] = value
+    with pytest.raises(CameraError, match=r"camera 'b'.*intrinsics"):
+        check_cameras(Cameras(random_poses(), intrinsics, tuple("abcde")))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_focal_lengths_that_are_not_positive_are_refused(index, value):
+    intrinsics = torch.tensor([1.0, 1.0, 0.5, 0.5]).repeat(5, 1)
+    intrinsics[3, index] = value
+    with pytest.raises(CameraError, match=r"camera 3.*positive"):
+        check_cameras(Cameras(random_poses(), intrinsics))
+
+
+def test_cameras_with_bad_poses_are_refused():
+    poses = random_poses()
+    poses[4, :3, 1] *= 2
+    with pytest.raises(CameraError, match=r"camera 4.*not rigid"):
+        check_cameras(Cameras(poses, torch.ones(4)))
 
 
 def test_names_follow_an_index():

@@ -1,6 +1,7 @@
 """Where cameras stand and which rays they cast. The conventions are stated at the top of :mod:`.cameras`."""
 
 from .cameras import Cameras, as_size, look_at, orbit_poses, plucker_rays, projection_matrix
+from .checks import check_cameras, check_poses
 from .colmap import read_colmap
 from .conventions import (
     blender_to_opengl_world,
@@ -18,6 +19,8 @@ __all__ = [
     "PosedViews",
     "as_size",
     "blender_to_opengl_world",
+    "check_cameras",
+    "check_poses",
     "look_at",
     "opencv_to_opengl",
     "opengl_to_blender_world",

@@ -35,6 +35,11 @@ def as_size(size: Size) -> tuple[int, int]:
     return height, width
 
 
+def _floating(values: Tensor) -> Tensor:
+    """``values`` as they are, or as float32 if they are integers (which would round everything derived from them to 0)."""
+    return values if values.is_floating_point() else values.float()
+
+
 def look_at(
     position: Tensor, target: Tensor | Sequence[float] = (0.0, 0.0, 0.0), up: Sequence[float] = (0, 1, 0)
 ) -> Tensor:
@@ -43,7 +48,7 @@ def look_at(
     A camera straight above or below its target has no defined roll; it then takes +z (the object's front) as the
     direction that the top of the picture points away from.
     """
-    position = torch.as_tensor(position)
+    position = _floating(torch.as_tensor(position))
     target = torch.as_tensor(target, dtype=position.dtype, device=position.device).expand_as(position)
     up_vector = torch.as_tensor(up, dtype=position.dtype, device=position.device).expand_as(position)
     offset = position - target
@@ -126,7 +131,7 @@ class Cameras:
     names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        self.camera_to_world = torch.as_tensor(self.camera_to_world)
+        self.camera_to_world = _floating(torch.as_tensor(self.camera_to_world))
         self.intrinsics = torch.as_tensor(
             self.intrinsics, dtype=self.camera_to_world.dtype, device=self.camera_to_world.device
         )
@@ -144,6 +149,7 @@ class Cameras:
     @classmethod
     def from_fov(cls, camera_to_world: Tensor, fov_y: Tensor | float, aspect: float = 1.0) -> Cameras:
         """Centred cameras from poses [*batch, 4, 4] and a vertical field of view in degrees (scalar or [*batch])."""
+        camera_to_world = _floating(torch.as_tensor(camera_to_world))
         fov = torch.as_tensor(fov_y, dtype=camera_to_world.dtype, device=camera_to_world.device)
         fy = (0.5 / torch.tan(torch.deg2rad(fov) / 2)).expand(camera_to_world.shape[:-2])
         half = torch.full_like(fy, 0.5)
@@ -198,6 +204,7 @@ class Cameras:
 
     @property
     def device(self) -> torch.device:
+        """Where the tensors are."""
         return self.camera_to_world.device
 
     def __len__(self) -> int:
@@ -212,6 +219,7 @@ class Cameras:
         return Cameras(self.camera_to_world[index], self.intrinsics[index], names)
 
     def reshape(self, *batch: int) -> Cameras:
+        """The same cameras in another batch shape; names are dropped."""
         return Cameras(self.camera_to_world.reshape(*batch, 4, 4), self.intrinsics.reshape(*batch, 4))
 
     def to(self, *args: object, **kwargs: object) -> Cameras:
