@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 
 import pytest
@@ -96,17 +97,6 @@ def test_unknown_name_lists_the_known():
         load("lgm-huge")
 
 
-def test_hub_layout_in_a_local_folder(tmp_path, monkeypatch, shared, fill):
-    """A hub entry is found in BOZZETTO_WEIGHTS, and its size is checked on download paths only."""
-    monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
-    folder = tmp_path / "ashawkey" / "LGM"
-    folder.mkdir(parents=True)
-    (folder / "model_fp16_fixrot.safetensors").write_bytes(b"x")
-    assert weights_file("lgm-big") == folder / "model_fp16_fixrot.safetensors"
-    with pytest.raises(CheckpointError):
-        load("lgm-big")
-
-
 def test_offline_error_says_what_to_do(tmp_path, monkeypatch):
     import huggingface_hub
 
@@ -116,6 +106,46 @@ def test_offline_error_says_what_to_do(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
     with pytest.raises(InputError, match="BOZZETTO_WEIGHTS"):
         weights_file("lgm-big")
+
+
+def saved(zipped: bool) -> bytes:
+    buffer = io.BytesIO()
+    state = {"conv.weight": torch.zeros(4, 3), "bias": torch.zeros(4)}
+    torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_any_damage_to_a_torch_file_is_a_checkpoint_error(zipped, tmp_path):
+    """Cut short anywhere or with any byte of its head changed: tensors or CheckpointError, never another exception."""
+    content, path, refused = saved(zipped), tmp_path / "w.pt", 0
+    cut = [content[:i] for i in range(7, len(content), 7)]
+    changed = [content[:i] + bytes([content[i] ^ 0x41]) + content[i + 1 :] for i in range(min(len(content), 600))]
+    for damaged in cut + changed:
+        path.write_bytes(damaged)
+        try:
+            read_tensors(path)
+        except CheckpointError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > len(cut)
+
+
+def test_running_out_of_memory_is_not_called_damage(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise MemoryError
+
+    for name, place in (("w.pt", "torch.load"), ("w.safetensors", "safetensors.torch.load_file")):
+        (tmp_path / name).write_bytes(b"x")
+        monkeypatch.setattr(place, full)
+        with pytest.raises(MemoryError):
+            read_tensors(tmp_path / name)
+
+
+def test_a_mapping_without_names_is_no_state_dict(tmp_path):
+    torch.save({0: torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="no state dict"):
+        read_tensors(tmp_path / "w.pt")

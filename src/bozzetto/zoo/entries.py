@@ -18,6 +18,7 @@ class WeightsEntry:
         repo: Hugging Face Hub repository, or None for a bundled file.
         sha256: of the file; None where no trustworthy figure is known.
         size: bytes; None where unknown.
+        revision: commit, tag or branch of ``repo``; None is the newest.
         options: keyword arguments of the system's loader.
         inputs: what the model turns into Gaussians: "photo", "views".
     """
@@ -30,11 +31,13 @@ class WeightsEntry:
     repo: str | None = None
     sha256: str | None = None
     size: int | None = None
+    revision: str | None = None
     options: dict[str, str] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
 
     @property
     def bundled(self) -> bool:
+        """Whether the file comes with the package."""
         return self.repo is None
 
 
@@ -46,7 +49,7 @@ _LIST = (
         sha256="da90e0f9236983bf86b8ef50b5273b0bc1788a3d1d033d48e4d98d9f87f3c603",
         size=21_037_836,
         licence="Apache-2.0",
-        summary="photo or 1 to 8 posed views -> Gaussians; 10.5 M parameters, runs on a CPU",
+        summary="photo or posed views (uses up to four) -> Gaussians; 10.5 M parameters, runs on a CPU",
         options={"preset_name": "mini"},
         inputs=("photo", "views"),
     ),

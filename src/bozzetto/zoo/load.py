@@ -34,31 +34,34 @@ def local_path(entry: WeightsEntry) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(entry.repo, entry.file)
+    try:
+        found = try_to_load_from_cache(entry.repo, entry.file, revision=entry.revision)
+    except ValueError as error:  # HFValidationError
+        raise _not_a_hub_name(entry, error) from error
     return Path(found) if isinstance(found, str) else None
 
 
-def check_file(entry: WeightsEntry, path: Path) -> None:
-    """Raise :class:`CheckpointError` if size or hash differ from the entry's."""
+def check_file(entry: WeightsEntry, path: Path, content: bool = True) -> None:
+    """Raise :class:`CheckpointError` if the size or (with ``content``) the hash differs from the entry's."""
+    cure = "reinstall bozzetto" if entry.bundled else "delete it and download it again"
     size = path.stat().st_size
     if entry.size is not None and size != entry.size:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes, {entry.name} has {entry.size:,}; delete it and download again"
-        )
-    if entry.sha256 is not None:
-        digest = hashlib.sha256()
+        raise CheckpointError(f"{path} has {size:,} bytes, {entry.name} has {entry.size:,}; {cure}")
+    if content and entry.sha256 is not None:
         with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != entry.sha256:
-            raise CheckpointError(f"{path} is damaged (its sha256 differs); delete it and download again")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != entry.sha256:
+            raise CheckpointError(f"{path} is damaged (its sha256 differs); {cure}")
 
 
 def weights_file(name: str) -> Path:
     """The weights file of a zoo entry, downloaded from the Hugging Face Hub if it is not on this machine yet.
 
+    Its size is checked, where it is known; so is the hash of bundled files (20 ms for lgm-mini) and of fresh downloads.
+
     Raises:
-        UnknownModelError, MissingDependencyError (huggingface_hub), InputError (offline, with what to do instead).
+        UnknownModelError, MissingDependencyError (huggingface_hub), InputError (offline, with what to do instead),
+        CheckpointError (a bundled file is missing, or a file is not the one it should be).
     """
     entry = find_entry(name)
     path = local_path(entry)
@@ -69,10 +72,13 @@ def weights_file(name: str) -> Path:
     if path is None:
         path = _download(entry)
         check_file(entry, path)
+    else:
+        check_file(entry, path, content=entry.bundled)
     return path
 
 
 def _download(entry: WeightsEntry) -> Path:
+    """Fetch the entry's file into the hub's cache; returns where it lies."""
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -81,18 +87,49 @@ def _download(entry: WeightsEntry) -> Path:
             f"{entry.name} is downloaded from the Hugging Face Hub, which needs an extra: pip install 'bozzetto[hub]'"
         ) from error
     try:
-        return Path(hf_hub_download(entry.repo, entry.file))
+        return Path(hf_hub_download(entry.repo, entry.file, revision=entry.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"cannot download {entry.repo}/{entry.file} ({type(error).__name__}). Offline? Fetch the file on another machine "
             f"and put it at FOLDER/{entry.repo}/{entry.file}, then set BOZZETTO_WEIGHTS=FOLDER"
         ) from error
+    except ValueError as error:  # HFValidationError
+        raise _not_a_hub_name(entry, error) from error
+
+
+def _not_a_hub_name(entry: WeightsEntry, error: ValueError) -> UnknownModelError:
+    return UnknownModelError(
+        f"unknown model {entry.name!r}: no such file, and {entry.repo} cannot be a repository of the Hugging Face Hub "
+        f"({error}); known: {', '.join(ENTRIES)}"
+    )
+
+
+def _local_file(name: str) -> Path | None:
+    """``name`` as a path where it means a file on this machine, existing or not; None where it is something else.
+
+    "a/b/c.pt" could be both: it is a file if it exists, if the folder a/b does, or if it is written as a path (absolute,
+    or beginning with "." or "~").
+    """
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # no such user
+        path = Path(name)
+    if os.path.isfile(path) or path.is_absolute() or name.startswith((".", "~")):
+        return path
+    if os.path.isdir(path.parent) and path.parent != Path():
+        return path
+    return path if path.suffix in _FILE_SUFFIXES and name.count("/") != 2 else None
 
 
 def load(name: str, device: str = "cpu") -> nn.Module:
     """A network in evaluation mode: a zoo name, a local weights file, or "owner/repo/file" on the Hub.
 
     A local or foreign file is recognised by its tensors (LGM presets). The result's ``config`` says what it is.
+
+    Raises:
+        UnknownModelError: neither in the zoo nor a file nor a possible name on the Hub.
+        CheckpointError: no such file, or one that is damaged or fits no network.
+        InputError, MissingDependencyError: it cannot be downloaded.
     """
     from ..systems.lgm.checkpoint import load_lgm
 
@@ -104,8 +141,11 @@ def load(name: str, device: str = "cpu") -> nn.Module:
 
             return load_u2netp().to(device)
         return load_lgm(path, **options).to(device)
-    if Path(name).suffix in _FILE_SUFFIXES and (Path(name).exists() or name.count("/") != 2):
-        return load_lgm(name).to(device)
+    path = _local_file(name)
+    if path is not None:
+        if not os.path.isfile(path):
+            raise CheckpointError(f"no such file: {path}; give a weights file or one of {', '.join(ENTRIES)}")
+        return load_lgm(path).to(device)
     if name.count("/") == 2:
         owner, repo, file = name.split("/")
         entry = WeightsEntry(name=name, system="lgm", file=file, repo=f"{owner}/{repo}", licence="unknown", summary="")

@@ -26,28 +26,34 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty; download it again")
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file can break the reader anywhere
             raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than tensors, so loading it could run code; refused. "
-            f"Ask its author for a .safetensors file. ({str(error).splitlines()[0]})"
+            f"Ask its author for a .safetensors file. ({(str(error).splitlines() or ['damaged'])[0]})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint ({error}); download it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch.load lets what a damaged file provokes through: IndexError, struct.error, ...
+        what = str(error) or type(error).__name__
+        raise CheckpointError(f"{path} is not a readable checkpoint ({what}); download it again") from error
     if isinstance(state, Mapping):
         for key in ("state_dict", "model", "ema"):
             if isinstance(state.get(key), Mapping):
                 state = state[key]
                 break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise CheckpointError(f"{path} holds no state dict (a mapping from names to tensors)")
     return dict(state)
 

@@ -1,0 +1,141 @@
+"""What a model's name means (zoo entry, file, hub), and that the file is the one it should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+
+import pytest
+import torch
+
+from bozzetto.errors import CheckpointError, InputError, UnknownModelError
+from bozzetto.systems.lgm.checkpoint import save_lgm
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
+from bozzetto.zoo import ENTRIES, load, weights_file
+from bozzetto.zoo.load import check_file, local_path
+
+zoo = importlib.import_module("bozzetto.zoo.load")  # the package's attribute of that name is the function
+BIG = "ashawkey/LGM/model_fp16_fixrot.safetensors"
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Any look at the hub or its cache fails the test."""
+    hub = pytest.importorskip("huggingface_hub")
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"the hub was asked for {args}")
+
+    monkeypatch.setattr(hub, "hf_hub_download", refuse)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", refuse)
+
+
+def hub_folder(root):
+    """A folder for BOZZETTO_WEIGHTS with an empty place for lgm-big; returns that file's path."""
+    path = root / BIG
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["./none/w.safetensors", "../none/w.pt", "~/none/w.pt", "a/b/none.pt", "none.pt", "./x"]
+)
+def test_a_missing_file_is_said_to_be_missing(name, tmp_path, monkeypatch, no_hub):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(name)
+
+
+def test_a_missing_absolute_path_is_no_hub_name(no_hub):
+    name = os.path.abspath(os.sep + "bozzetto-none") + "/w.safetensors"  # on POSIX: two slashes
+    with pytest.raises(CheckpointError, match="no such file"):
+        load(name)
+
+
+def test_a_file_that_could_be_a_hub_name_is_read(tmp_path, monkeypatch, no_hub):
+    torch.manual_seed(0)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    save_lgm(LGM(preset("debug")), tmp_path / "a" / "b" / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert load("a/b/w.safetensors").config == preset("debug")
+
+
+@pytest.mark.parametrize("name", ["a b/c d/w.pt", "-a-/b..c/w.pt", "//w.pt"])
+def test_a_name_that_no_repository_can_have(name):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(InputError, match=r"unknown model|no such file"):
+        load(name)
+
+
+def test_a_hub_name_asks_the_hub_for_its_revision(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def cache(repo, file, revision=None):
+        asked.append(("cache", repo, file, revision))
+
+    def download(repo, file, revision=None):
+        asked.append(("download", repo, file, revision))
+        return str(tmp_path / "none.pt")
+
+    monkeypatch.delenv("BOZZETTO_WEIGHTS", raising=False)
+    monkeypatch.setattr(hub, "try_to_load_from_cache", cache)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    with pytest.raises(CheckpointError):
+        load("owner/repo/w.pt")
+    entry = dataclasses.replace(ENTRIES["lgm-big"], revision="v1")
+    assert local_path(entry) is None
+    zoo._download(entry)
+    file = "model_fp16_fixrot.safetensors"
+    assert asked == [
+        ("cache", "owner/repo", "w.pt", None),
+        ("download", "owner/repo", "w.pt", None),
+        ("cache", "ashawkey/LGM", file, "v1"),
+        ("download", "ashawkey/LGM", file, "v1"),
+    ]
+
+
+def test_hub_layout_in_a_local_folder(tmp_path, monkeypatch, no_hub):
+    """A hub entry is found in BOZZETTO_WEIGHTS; a file of another size is refused before it is read."""
+    monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
+    path = hub_folder(tmp_path)
+    with path.open("wb") as file:
+        file.truncate(ENTRIES["lgm-big"].size)
+    assert weights_file("lgm-big") == path
+    path.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"has 1 bytes, lgm-big has 830,126,160"):
+        weights_file("lgm-big")
+    with pytest.raises(CheckpointError, match="bytes"):
+        load("lgm-big")
+
+
+@pytest.mark.parametrize("damage", ["shorter", "one bit"])
+def test_damaged_bundled_weights_are_refused_on_load(damage, tmp_path, monkeypatch):
+    content = bytearray(zoo.bundled_path("lgm-mini.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1  # a safetensors reader cannot see this
+    (tmp_path / "lgm-mini.safetensors").write_bytes(content[:-1] if damage == "shorter" else content)
+    monkeypatch.setattr(zoo, "bundled_path", lambda file: tmp_path / file)
+    with pytest.raises(CheckpointError, match="reinstall"):
+        load("lgm-mini")
+
+
+def test_bundled_weights_are_those_of_the_list():
+    for entry in ENTRIES.values():
+        if entry.bundled:
+            check_file(entry, local_path(entry))
+            assert entry.sha256 and entry.size
+
+
+def test_unknown_names_without_a_hub(no_hub):
+    for name in ("lgm-huge", "owner/repo", "a/b/c/d"):
+        with pytest.raises(UnknownModelError, match="lgm-mini"):
+            load(name)
+
+
+def test_the_summary_says_how_many_views_are_used():
+    from bozzetto.systems.lgm.cameras import SLOTS
+
+    assert SLOTS == 4 and "up to four" in ENTRIES["lgm-mini"].summary
