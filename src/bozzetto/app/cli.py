@@ -53,7 +53,12 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.configure(sub)
-        sub.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+        sub.add_argument(
+            "-q",
+            "--quiet",
+            action="store_true",
+            help="no progress and no summary: only errors, and what `models` lists",
+        )
         sub.set_defaults(run=module.run)
     return parser
 
@@ -79,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, KeyboardInterrupt) and not interrupted:
             raise
         progress.clear()
-        print("bozzetto: stopped; nothing was written", file=sys.stderr)
+        print("bozzetto: stopped; no partial output was left", file=sys.stderr)
         return 130
     finally:
         progress.clear()

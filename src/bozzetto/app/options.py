@@ -6,6 +6,7 @@ import argparse
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    """The --device option."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
 
 

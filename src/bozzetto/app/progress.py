@@ -46,6 +46,12 @@ class Progress:
         if self.live:
             print(text, file=sys.stderr)
 
+    def result(self, text: str) -> None:
+        """A line of the command's result, on standard output; nothing when quiet."""
+        self.clear()
+        if self.enabled:
+            print(text)
+
     def summary(self, paths: Iterable[Path]) -> None:
         """The files written, one a line on standard output, with their sizes on a terminal."""
         self.clear()

@@ -21,23 +21,27 @@ SPLATS, MESHES = (".ply", ".splat"), (".glb", ".obj")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("source", metavar="A", help="file to read")
     parser.add_argument("target", metavar="B", help="file to write")
-    parser.add_argument("--layout", choices=("3dgs", "lgm"), default="3dgs", help="of a splat .ply (3dgs)")
+    parser.add_argument("--layout", choices=("3dgs", "lgm"), help="of the splat .ply that is written (3dgs)")
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
+    """Read A and write B in the format of its suffix."""
     from ...errors import InputError
     from ...gaussians import Gaussians
     from ...mesh import Mesh
 
     source, target = Path(options.source).suffix.lower(), Path(options.target).suffix.lower()
+    if options.layout and not (source in SPLATS and target == ".ply"):
+        raise InputError("--layout is about a splat .ply that is written; leave it out, or give B the suffix .ply")
     if source in MESHES and target in (*MESHES, ".ply"):
         Mesh.load(options.source).save(options.target)
     elif source in SPLATS and target == ".ply":
         from ...files.ply import write_ply
 
-        write_ply(Gaussians.load(options.source), options.target, layout=options.layout)
+        write_ply(Gaussians.load(options.source), options.target, layout=options.layout or "3dgs")
     elif source in SPLATS and target == ".splat":
         Gaussians.load(options.source).save(options.target)
     elif source in SPLATS and target == ".html":

@@ -16,6 +16,7 @@ EXAMPLES = ("bozzetto evaluate lgm-mini -o report/ --objects 32",)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("model", help="a name from `bozzetto models`, or a weights file")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for evaluation.json and sheet.png")
     parser.add_argument("--objects", type=positive, default=32, help="held-out objects (32)")
@@ -23,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
+    """Measure the model; write evaluation.json and sheet.png."""
     from ...api import pick_device
     from ...errors import InputError
     from ...files.atomic import output_folder
@@ -40,7 +42,6 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         text = json.dumps({"model": options.model, "objects": options.objects, "psnr": result.numbers}, indent=2)
         (work / "evaluation.json").write_text(text + "\n")
         write_image(work / "sheet.png", result.sheet.cpu())
-    progress.clear()
     for key, value in result.numbers.items():
-        print(f"{key:28s} {value:6.2f} dB")
+        progress.result(f"{key:28s} {value:6.2f} dB")
     progress.summary([Path(options.output) / "evaluation.json", Path(options.output) / "sheet.png"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import unicodedata
 from pathlib import Path
 
 from ..options import add_reconstruction, box
@@ -21,6 +22,7 @@ EXAMPLES = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="picture file(s)")
     parser.add_argument("--crop", type=box, metavar="X0,Y0,X1,Y1", help="look only inside this box, in pixels")
     parser.add_argument(
@@ -30,19 +32,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def folders(photos: list[str], output: str) -> list[Path]:
-    """One result folder per photo: ``output`` itself for one, ``output/<name>`` for several, made unique by a number."""
+    """One result folder per photo: ``output`` itself for one, ``output/<name>`` for several, made unique by a number.
+
+    Names that differ in case only count as the same: they are one folder on Windows and on most Macs.
+    """
     if len(photos) == 1:
         return [Path(output)]
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     out = []
     for photo in photos:
-        name = Path(photo).stem or "photo"
-        seen[name] = seen.get(name, 0) + 1
-        out.append(Path(output) / (name if seen[name] == 1 else f"{name}_{seen[name]}"))
+        stem = Path(photo).stem or "photo"
+        name, number = stem, 1
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(key)
+        out.append(Path(output) / name)
     return out
 
 
 def run(options: argparse.Namespace, progress: Progress) -> int:
+    """Reconstruct every photo; one that fails does not stop the others. Returns the exit code."""
     from ...api import image_to_3d
     from ...errors import BozzettoError
 

@@ -10,10 +10,12 @@ EXAMPLES = ("bozzetto models", "bozzetto models --download lgm-big")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--download", nargs="+", default=[], metavar="NAME", help="fetch and verify these weights")
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
+    """Print the list (also with --quiet: it is what was asked for), or fetch and verify weights."""
     from ...zoo import ENTRIES, weights_file
     from ...zoo.load import check_file, local_path
 
