@@ -8,11 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .asset import Asset, Progress, timed, versions
 from .camera import Cameras
+from .camera.checks import check_cameras
 from .errors import CameraError, ImageError, InputError
 from .gaussians import Gaussians
 from .zoo import find_entry, load
@@ -20,13 +22,15 @@ from .zoo.entries import ENTRIES
 
 MAX_SIDE = 1536  # pixels; larger photos are reduced before matting: the network sees 256
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
-Picture = str | PathLike[str] | Tensor  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
+Picture = str | PathLike[str] | Tensor | np.ndarray  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
 
 
 def pick_device(device: str) -> torch.device:
     """ "auto" (CUDA where there is one), "cpu" or "cuda"; raises :class:`InputError` for a device that is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
+        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu (or auto)")
@@ -66,14 +70,16 @@ def image_to_3d(
     from .systems.lgm.reconstruct import reconstruct
 
     target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
+    if not -90 <= elevation <= 90:
+        raise InputError(f"elevation must lie in -90..90 degrees, got {elevation}")
     _require_input(model, "photo")
     _seed(seed)
     with timed(timings, "read"):
         rgba, crop = _reduced(_picture(photo), crop)
     if not matting:
         if crop is not None:
-            x0, y0, x1, y1 = crop
-            rgba = rgba[max(y0, 0) : y1, max(x0, 0) : x1]
+            x0, y0, x1, y1 = (max(c, 0) for c in crop)
+            rgba = rgba[y0:y1, x0:x1]
             if rgba.numel() == 0:
                 raise ImageError(f"the crop box {crop} lies outside of the picture")
         if rgba.shape[-1] == 3:
@@ -117,7 +123,7 @@ def views_to_3d(
     from .matting.cutout import cutout
     from .systems.lgm.cameras import SLOTS
     from .systems.lgm.reconstruct import MAX_VIEWS, reconstruct
-    from .systems.lgm.views import normalize_views, spread_views
+    from .systems.lgm.views import common_up, normalize_views, snap_to_axis, spread_views
 
     target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
     _require_input(model, "views")
@@ -131,6 +137,7 @@ def views_to_3d(
     with timed(timings, "load_model"):
         tell(f"loading {model}", 0.0)
         network = load(model, str(target))
+    cameras = check_cameras(cameras)
     limit = SLOTS if network.config.head == "ray" else MAX_VIEWS
     used = spread_views(cameras, limit)
     with timed(timings, "matting"):
@@ -152,10 +159,18 @@ def views_to_3d(
         gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
     report = {"command": "views", "inputs": len(images), "views_used": used, "model": model, "seed": seed}
     report |= {"device": str(target), "matting": matting, "versions": versions(), "timings": timings}
-    return _finish(gaussians, report, mesh, progress)
+    up = snap_to_axis(common_up(cameras))
+    report["up"] = up
+    return _finish(gaussians, report, mesh, progress, up)
 
 
-def _finish(gaussians: Gaussians, report: dict[str, Any], mesh: bool, progress: Progress | None) -> Asset:
+def _finish(
+    gaussians: Gaussians,
+    report: dict[str, Any],
+    mesh: bool,
+    progress: Progress | None,
+    up: tuple[float, float, float] = (0.0, 1.0, 0.0),
+) -> Asset:
     surface = None
     if mesh:
         from .surface import gaussians_to_mesh
@@ -165,13 +180,15 @@ def _finish(gaussians: Gaussians, report: dict[str, Any], mesh: bool, progress: 
             surface = gaussians_to_mesh(
                 gaussians, progress=lambda stage, share: tell(f"making the mesh: {stage}", share)
             )
-    return Asset(gaussians, surface, report)
+    return Asset(gaussians, surface, up, report)
 
 
 def _picture(photo: Picture, exif_rotation: bool = True) -> Tensor:
     """[H, W, 3 or 4] float in 0..1; four channels where the alpha means something or the array has it."""
     from .files.images import read_image
 
+    if isinstance(photo, np.ndarray):
+        photo = torch.from_numpy(np.ascontiguousarray(photo))
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or photo.shape[-1] not in (3, 4):
             raise ImageError(f"a picture tensor must be [H, W, 3] or [H, W, 4], got {tuple(photo.shape)}")
@@ -199,7 +216,7 @@ def _reduced(picture: Tensor, crop: Box | None) -> tuple[Tensor, Box | None]:
 
 
 def _name(photo: Picture) -> str:
-    return "tensor" if isinstance(photo, Tensor) else Path(photo).name
+    return "array" if isinstance(photo, (Tensor, np.ndarray)) else Path(photo).name
 
 
 def _require_input(model: str, kind: str) -> None:
@@ -219,5 +236,7 @@ def _require_head(network: torch.nn.Module, model: str) -> None:
 
 
 def _seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must lie in 0..2^63 - 1, got {seed}")
     torch.manual_seed(seed)
     random.seed(seed)

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..options import add_device, positive
 from ..progress import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...camera import Cameras
+    from ...gaussians import Gaussians
 
 EXAMPLES = (
     "bozzetto render splats.ply -o turntable.mp4",
     "bozzetto render splats.ply -o pictures/ --cameras scene/transforms.json --background transparent",
 )
+UPS = {"y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent": (0.0, 0.0, 0.0)}
 
 
@@ -28,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--background", choices=tuple(BACKGROUNDS), default="white", help="(white)")
     parser.add_argument("--frames", type=positive, default=120, help="of a turntable (120)")
+    parser.add_argument("--up", choices=tuple(UPS), default="y", help="the splats' upward axis, for a turntable (y)")
     parser.add_argument("--elevation", type=float, default=10.0, metavar="DEGREES", help="of a turntable (10)")
     add_device(parser)
 
@@ -43,7 +52,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         _render_turntable(gaussians, options, progress)
 
 
-def _render_turntable(gaussians, options: argparse.Namespace, progress: Progress) -> None:
+def _render_turntable(gaussians: Gaussians, options: argparse.Namespace, progress: Progress) -> None:
     from ...asset import FILM_FPS, FILM_SIZE, framing_cameras, turntable
     from ...errors import InputError
     from ...files.film import write_film
@@ -58,14 +67,13 @@ def _render_turntable(gaussians, options: argparse.Namespace, progress: Progress
         names = [f"frame_{i:05d}" for i in range(options.frames)]
         _write_pictures(gaussians, cameras, names, [(size, size)] * options.frames, options, progress)
         return
-    frames = turntable(
-        gaussians, options.frames, size, options.elevation, BACKGROUNDS[options.background], progress=progress
-    )
+    background, up = BACKGROUNDS[options.background], UPS[options.up]
+    frames = turntable(gaussians, options.frames, size, options.elevation, background, up, progress)
     write_film(output, frames, FILM_FPS)
     progress.summary([output])
 
 
-def _render_cameras(gaussians, options: argparse.Namespace, progress: Progress) -> None:
+def _render_cameras(gaussians: Gaussians, options: argparse.Namespace, progress: Progress) -> None:
     from ...camera.transforms_json import read_transforms
 
     posed = read_transforms(options.cameras, require_images=False)
@@ -79,30 +87,44 @@ def _render_cameras(gaussians, options: argparse.Namespace, progress: Progress) 
     _write_pictures(gaussians, posed.cameras, list(posed.cameras.names), sizes, options, progress)
 
 
-def _write_pictures(gaussians, cameras, names, sizes, options: argparse.Namespace, progress: Progress) -> None:
+def _write_pictures(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    names: list[str],
+    sizes: list[tuple[int, int]],
+    options: argparse.Namespace,
+    progress: Progress,
+) -> None:
+    from ...asset import near_plane
+    from ...errors import InputError
     from ...files.atomic import output_folder
     from ...files.images import write_image
 
-    output = Path(options.output)
-    if output.suffix.lower() == ".png" and len(names) == 1:
-        write_image(output, _draw(gaussians, cameras, 0, sizes[0], options.background))
+    output, near = Path(options.output), near_plane(gaussians)
+    if output.suffix.lower() in (".png", ".webp") and len(names) == 1:
+        write_image(output, _draw(gaussians, cameras, 0, sizes[0], options.background, near))
         progress.summary([output])
         return
+    if output.suffix and not output.is_dir():
+        raise InputError(
+            f"{len(names)} pictures need a folder, and {output.name} names a file; leave out the {output.suffix}"
+        )
     with output_folder(output) as work:
         for i, name in enumerate(names):
             progress("rendering", i / len(names))
-            write_image(work / f"{name}.png", _draw(gaussians, cameras, i, sizes[i], options.background))
+            write_image(work / f"{name}.png", _draw(gaussians, cameras, i, sizes[i], options.background, near))
     progress.summary([output / f"{name}.png" for name in names])
 
 
-def _draw(gaussians, cameras, index: int, size: tuple[int, int], background: str):
+def _draw(
+    gaussians: Gaussians, cameras: Cameras, index: int, size: tuple[int, int], background: str, near: float
+) -> Tensor:
     """One picture [H, W, 3], or [H, W, 4] with straight alpha for a transparent background."""
     import torch
 
     from ...raster import rasterize
 
     camera = cameras[index : index + 1]
-    near = 1e-3 * float(camera.positions.norm().clamp_min(1e-3))
     drawn = rasterize(gaussians, camera, size, BACKGROUNDS[background], near=near)
     rgb, alpha = drawn.rgb[0].cpu(), drawn.alpha[0, ..., None].cpu()
     if background == "transparent":

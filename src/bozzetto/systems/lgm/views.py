@@ -131,6 +131,14 @@ def common_up(cameras: Cameras) -> Tensor:
     return normal if float((normal * mean).sum()) >= 0 else -normal
 
 
+def snap_to_axis(up: Tensor, tolerance: float = 25.0) -> tuple[float, float, float]:
+    """The world axis within ``tolerance`` degrees of ``up`` [3], or ``up`` itself: people's worlds have y or z up."""
+    k = int(up.abs().argmax())
+    if float(up[k].abs()) < math.cos(math.radians(tolerance)):
+        return tuple(round(x, 6) for x in up.tolist())
+    return tuple(math.copysign(1.0, float(up[k])) if i == k else 0.0 for i in range(3))
+
+
 def normalize_views(
     rgba: Sequence[Tensor], cameras: Cameras, size: int, fixed: tuple[float, float] | None = None
 ) -> NormalizedViews:
