@@ -173,3 +173,23 @@ def test_wrong_parameter_count_in_text(tmp_path):
     write_text(tmp_path, {3: ("PINHOLE", 640, 480, (1.0, 2.0))})
     with pytest.raises(CameraError, match="4 parameters"):
         read_colmap(tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_text, write_binary])
+@pytest.mark.parametrize("focal", [1e-300, 1e-150, 1e12, 1e308, math.inf, 0.0])
+def test_impossible_focal_lengths_are_refused(tmp_path, write, focal):
+    write(tmp_path, {3: ("RADIAL", 640, 480, (focal, 320.0, 240.0, 0.0, 0.0))}, IMAGES[1:])
+    with pytest.raises(CameraError, match="focal length"):
+        read_colmap(tmp_path)
+
+
+def test_an_impossible_picture_size_is_refused(tmp_path):
+    write_text(tmp_path, {3: ("SIMPLE_PINHOLE", 10**400, 480, (600.0, 320.0, 240.0))}, IMAGES[1:])
+    with pytest.raises(CameraError, match="size must be"):
+        read_colmap(tmp_path)
+
+
+def test_a_picture_name_that_is_too_long_is_refused(tmp_path):
+    write_binary(tmp_path, images=[("x" * 5000, *IMAGES[0][1:])])
+    with pytest.raises(CameraError, match=r"x…' cannot be looked up"):
+        read_colmap(tmp_path)

@@ -118,6 +118,19 @@ def test_names_are_unique_and_safe(tmp_path):
         ({"camera_angle_x": math.nan}, "camera_angle_x"),
         ({"fl_x": -5.0}, "fl_x"),
         ({"w": 80, "h": 0}, "h must be"),
+        ({"w": 80, "h": 0.3}, "h must be at least 1 pixel"),
+        ({"w": 1e-9, "h": 60}, "w must be at least 1 pixel"),
+        ({"fl_x": 10**400}, "fl_x must be"),
+        ({"fl_y": 10**400}, "fl_y must be"),
+        ({"cx": -(10**400)}, "cx must be"),
+        ({"fl_x": 1e308}, "fl_x must be"),
+        ({"fl_x": 1e13}, r"fl_x 1e\+13 means a focal length"),
+        ({"fl_x": 1e-300}, "fl_x 1e-300 means a focal length"),
+        ({"fl_x": 100.0, "fl_y": 1e-300}, "fl_y 1e-300"),
+        ({"camera_angle_x": 1e-300}, "camera_angle_x 1e-300 means a focal length"),
+        ({"camera_angle_x": 0.8, "camera_angle_y": 1e-300}, "camera_angle_y 1e-300"),
+        ({"camera_angle_x": math.pi - 1e-15}, "camera_angle_x 3.14159 means"),
+        ({"frames": [{"file_path": "x" * 5000, "transform_matrix": POSE}]}, r"frame 0, file_path: .{,200}\Z"),
         ({"w": 60, "h": 80}, "cropped or turned"),
         ({"k1": 0.3}, "distortion"),
         ({"is_fisheye": True}, "fisheye"),
@@ -127,6 +140,13 @@ def test_names_are_unique_and_safe(tmp_path):
 def test_refused(tmp_path, change, message):
     scene(tmp_path, **change)
     with pytest.raises(CameraError, match=message):
+        read_transforms(tmp_path)
+
+
+def test_a_pose_beyond_float32_is_refused(tmp_path):
+    far = [*POSE[:2], [*POSE[2][:3], 1e300], POSE[3]]
+    scene(tmp_path, frames=[{"file_path": "images/a.png", "transform_matrix": far}])
+    with pytest.raises(CameraError, match="infinity"):
         read_transforms(tmp_path)
 
 

@@ -208,6 +208,7 @@ class Cameras:
         return self.camera_to_world.device
 
     def __len__(self) -> int:
+        """Size of the first batch dimension."""
         return self.batch_shape[0]
 
     def __getitem__(self, index: object) -> Cameras:

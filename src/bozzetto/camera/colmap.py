@@ -25,6 +25,7 @@ from .posed_views import (
     PosedViews,
     check_aspect,
     check_distortion,
+    check_focal,
     find_picture,
     picture_size,
     refuse_missing,
@@ -50,6 +51,8 @@ _SUPPORTED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 
 @dataclass
 class _Lens:
+    """One COLMAP camera: size and parameters in pixels."""
+
     model: str
     width: int
     height: int
@@ -58,6 +61,8 @@ class _Lens:
 
 @dataclass
 class _Image:
+    """One registered picture: world-to-camera rotation (w, x, y, z) and translation, OpenCV axes."""
+
     quaternion: tuple[float, ...]
     translation: tuple[float, ...]
     camera: int
@@ -131,6 +136,7 @@ def read_colmap(
 
 
 def _find_model(folder: Path) -> tuple[Path, str]:
+    """The folder that holds the model, and the suffix of its files; raises :class:`CameraError`."""
     for candidate in (folder, folder / "sparse" / "0", folder / "sparse"):
         for suffix in (".bin", ".txt"):
             if (candidate / f"cameras{suffix}").is_file() and (candidate / f"images{suffix}").is_file():
@@ -141,6 +147,7 @@ def _find_model(folder: Path) -> tuple[Path, str]:
 
 
 def _intrinsics(lens: _Lens, label: str) -> list[float]:
+    """Normalised (fx, fy, cx, cy); raises :class:`CameraError` for a lens that is no pinhole."""
     if lens.model not in _SUPPORTED:
         raise CameraError(
             f"{label}: this camera model is not supported (only {', '.join(_SUPPORTED)}); undistort the pictures first "
@@ -155,9 +162,15 @@ def _intrinsics(lens: _Lens, label: str) -> list[float]:
     else:  # one focal length
         fx, cx, cy = p[:3]
         fy, radial = fx, p[3:]
-    if not (all(math.isfinite(x) for x in p) and fx > 0 and fy > 0 and lens.width > 0 and lens.height > 0):
+    usable = all(math.isfinite(x) and abs(x) < 1e14 for x in p) and fx > 0 and fy > 0
+    if not (usable and 0 < lens.width < 1e7 and 0 < lens.height < 1e7):
         raise CameraError(f"{label}: its focal length and size must be positive and finite, got {p}")
-    values = [fx / lens.width, fy / lens.height, cx / lens.width, cy / lens.height]
+    values = [
+        check_focal(fx / lens.width, label),
+        check_focal(fy / lens.height, label),
+        cx / lens.width,
+        cy / lens.height,
+    ]
     check_distortion(radial, tangential, values, label)
     return values
 
@@ -166,6 +179,7 @@ def _intrinsics(lens: _Lens, label: str) -> list[float]:
 
 
 def _lines(file: Path) -> list[str]:
+    """Lines of a text file."""
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -173,6 +187,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _read_cameras_text(file: Path) -> dict[int, _Lens]:
+    """cameras.txt by camera number."""
     lenses = {}
     for number, line in enumerate(_lines(file), 1):
         words = line.split()
@@ -190,6 +205,7 @@ def _read_cameras_text(file: Path) -> dict[int, _Lens]:
 
 
 def _read_images_text(file: Path) -> list[_Image]:
+    """images.txt, in the file's order."""
     entries = []
     lines = _lines(file)
     number = 0
@@ -214,6 +230,7 @@ def _read_images_text(file: Path) -> list[_Image]:
 
 
 def _unpack(stream: BinaryIO, layout: str, file: Path) -> tuple:
+    """The next little-endian values of ``stream``, by ``struct`` letters."""
     layout = "<" + layout
     size = struct.calcsize(layout)
     data = stream.read(size)
@@ -223,6 +240,7 @@ def _unpack(stream: BinaryIO, layout: str, file: Path) -> tuple:
 
 
 def _read_cameras_binary(file: Path) -> dict[int, _Lens]:
+    """cameras.bin by camera number."""
     lenses = {}
     with file.open("rb") as stream:
         (count,) = _unpack(stream, "Q", file)
@@ -236,6 +254,7 @@ def _read_cameras_binary(file: Path) -> dict[int, _Lens]:
 
 
 def _read_images_binary(file: Path) -> list[_Image]:
+    """images.bin, in the file's order."""
     entries = []
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -29,6 +29,7 @@ _TRIPOSR_TO_WORLD = ((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0,
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
+    """``rows`` as a tensor of the type and on the device of ``like``."""
     return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 

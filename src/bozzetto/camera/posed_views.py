@@ -41,15 +41,34 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 
 def find_picture(folder: Path, name: str) -> Path | None:
-    """The file that ``name`` (with or without its suffix, relative to ``folder`` or absolute) means, or None."""
+    """The file that ``name`` (with or without its suffix, relative to ``folder`` or absolute) means, or None.
+
+    Raises :class:`CameraError` for a name that the system cannot look up (too long, in a folder without permission).
+    """
     path = folder / name.replace("\\", "/")
-    if path.is_file():
-        return path
-    for suffix in PICTURE_SUFFIXES:  # appended, not with_suffix: "view_0.5" ends in no suffix
-        candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
-            return candidate
+    try:
+        if path.is_file():
+            return path
+        for suffix in PICTURE_SUFFIXES:  # appended, not with_suffix: "view_0.5" ends in no suffix
+            candidate = path.with_name(path.name + suffix)
+            if candidate.is_file():
+                return candidate
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise CameraError(f"the picture {shortened(name)!r} cannot be looked up ({what}); correct its path") from error
     return None
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """``text`` cut to ``length`` characters, for messages."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def check_focal(focal: float, label: str) -> float:
+    """A normalised focal length, refused if no camera has it (and float32 or the distortion formula would overflow)."""
+    if not 1e-6 < focal < 1e6:
+        raise CameraError(f"{label} means a focal length of {focal:.3g} times the picture's side; no camera has that")
+    return focal
 
 
 def unique_names(files: Sequence[str]) -> tuple[str, ...]:
@@ -82,7 +101,9 @@ def unique_names(files: Sequence[str]) -> tuple[str, ...]:
 def refuse_missing(missing: Sequence[str], source: Path) -> None:
     """Raise :class:`CameraError` that lists the first few of the pictures that ``source`` names and the disk lacks."""
     if missing:
-        listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        listed = ", ".join(shortened(name) for name in missing[:3]) + (
+            f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        )
         raise CameraError(f"{source} names pictures that do not exist: {listed}. Put them there or correct the paths.")
 
 

@@ -27,9 +27,11 @@ from .posed_views import (
     PosedViews,
     check_aspect,
     check_distortion,
+    check_focal,
     find_picture,
     picture_size,
     refuse_missing,
+    shortened,
     unique_names,
 )
 
@@ -66,7 +68,10 @@ def read_transforms(path: str | PathLike[str], require_images: bool = True) -> P
             name = f"{i:04d}"
         if not isinstance(name, str) or not name:
             raise CameraError(f'{file}: frame {i} has no "file_path" that names its picture')
-        found = find_picture(file.parent, name)
+        try:
+            found = find_picture(file.parent, name)
+        except CameraError as error:
+            raise CameraError(f"{file}: frame {i}, file_path: {error}") from error
         if found is None:
             missing.append(name)
         names.append(name)
@@ -134,6 +139,7 @@ def write_transforms(
 
 
 def _load(file: Path) -> dict[str, Any]:
+    """The JSON object of the file; raises :class:`CameraError`."""
     try:
         data = json.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -171,8 +177,16 @@ def _number(
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
         bounds = "a finite number" if low == -math.inf else f"a number between {low:g} and {high:.5g}"
-        raise CameraError(f"{label}: {name} must be {bounds}, got {value!r}")
+        raise CameraError(f"{label}: {name} must be {bounds}, got {shortened(repr(value))}")
     return float(value)
+
+
+def _pixels(keys: dict[str, Any], name: str, label: str) -> float | None:
+    """``keys[name]`` as a picture's width or height, None if absent."""
+    value = _number(keys, name, label, 0, 1e7)
+    if value is not None and value < 1:
+        raise CameraError(f"{label}: {name} must be at least 1 pixel, got {value:g}")
+    return value
 
 
 def _intrinsics(keys: dict[str, Any], picture: Path, label: str) -> tuple[list[float], tuple[int, int] | None]:
@@ -180,8 +194,7 @@ def _intrinsics(keys: dict[str, Any], picture: Path, label: str) -> tuple[list[f
     model = str(keys.get("camera_model", ""))
     if keys.get("is_fisheye") or "FISHEYE" in model.upper() or "EQUIRECT" in model.upper():
         raise CameraError(f"{label}: a fisheye or panorama camera; only pinhole cameras are supported, undistort first")
-    width = _number(keys, "w", label, 0, 1e7)
-    height = _number(keys, "h", label, 0, 1e7)
+    width, height = _pixels(keys, "w", label), _pixels(keys, "h", label)
     size: tuple[int, int] | None = None
     if picture.is_file():
         size = picture_size(picture)
@@ -194,13 +207,13 @@ def _intrinsics(keys: dict[str, Any], picture: Path, label: str) -> tuple[list[f
     aspect = 1.0 if size is None else size[1] / size[0]
 
     def focal(pixel_key: str, angle_key: str, length: int | None) -> float | None:
-        pixels = _number(keys, pixel_key, label, 0, math.inf)
+        pixels = _number(keys, pixel_key, label, 0, 1e14)
         if pixels is not None:
             if length is None:
                 raise CameraError(f"{label}: {pixel_key} is in pixels, so the file must also give w and h")
-            return pixels / length
+            return check_focal(pixels / length, f"{label}: {pixel_key} {pixels:g}")
         angle = _number(keys, angle_key, label, 0, math.pi)
-        return None if angle is None else 0.5 / math.tan(angle / 2)
+        return None if angle is None else check_focal(0.5 / math.tan(angle / 2), f"{label}: {angle_key} {angle:g}")
 
     fx = focal("fl_x", "camera_angle_x", size and size[1])
     fy = focal("fl_y", "camera_angle_y", size and size[0])
