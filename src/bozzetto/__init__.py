@@ -1,4 +1,4 @@
-"""bozzetto: photos, posed views, text or video in; Gaussian splats, textured meshes, films and viewer pages out."""
+"""bozzetto: a photo or posed views in; Gaussian splats, a textured mesh, a turntable film and a viewer page out."""
 
 from __future__ import annotations
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import tomllib
 import types
 from pathlib import Path
 
 import pytest
 import torch
 
+import bozzetto
 from bozzetto import Gaussians
 from bozzetto.app import cli
 from bozzetto.app.cli import main
@@ -101,3 +104,22 @@ def test_quiet_evaluation_prints_nothing(quiet, tmp_path, monkeypatch, capsys):
 def test_quiet_still_lists_the_models(capsys):
     assert main(["models", "-q"]) == 0
     assert "lgm-mini" in capsys.readouterr().out
+
+
+def test_every_module_says_what_it_is_for():
+    source = Path(bozzetto.__file__).parent
+    bare = [p for p in source.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))]
+    assert bare == []
+
+
+def test_package_data_names_files_that_exist():
+    """And every file of the package that is no module is named."""
+    source = Path(bozzetto.__file__).parent
+    project = source.parent.parent / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("bozzetto is not run from its repository")
+    patterns = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["bozzetto"]
+    named = {pattern: set(source.glob(pattern)) for pattern in patterns}
+    assert all(named.values()), named
+    other = {p for p in source.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc", ".nbi", ".nbc")}
+    assert other == set().union(*named.values())

@@ -21,6 +21,7 @@ class Progress:
         self._stage, self._drawn, self._shown = "", 0.0, False
 
     def __call__(self, stage: str, share: float) -> None:
+        """Redraw the line: ``stage`` with a bar of ``share`` (0..1), or without a bar at 0."""
         if not self.live:
             return
         now = time.monotonic()

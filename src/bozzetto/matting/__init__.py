@@ -1,0 +1,1 @@
+"""Cutting the object out of a photo."""

@@ -1,0 +1,1 @@
+"""Training lgm-mini: losses, augmentation, the loop and its checkpoints."""

@@ -98,6 +98,7 @@ def _download(entry: WeightsEntry) -> Path:
 
 
 def _not_a_hub_name(entry: WeightsEntry, error: ValueError) -> UnknownModelError:
+    """The error for a name that the hub's client refuses to look up."""
     return UnknownModelError(
         f"unknown model {entry.name!r}: no such file, and {entry.repo} cannot be a repository of the Hugging Face Hub "
         f"({error}); known: {', '.join(ENTRIES)}"
