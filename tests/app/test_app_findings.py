@@ -123,3 +123,10 @@ def test_package_data_names_files_that_exist():
     assert all(named.values()), named
     other = {p for p in source.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc", ".nbi", ".nbc")}
     assert other == set().union(*named.values())
+
+
+def test_a_missing_model_file_is_refused_once_and_before_any_photo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bozzetto.api.image_to_3d", lambda *a, **k: pytest.fail("a photo was looked at"))
+    model = str(tmp_path / "none.safetensors")
+    assert main(["image", "a.png", "b.png", "-o", str(tmp_path / "out"), "--model", model]) == 2
+    assert capsys.readouterr().err.count("no such file") == 1

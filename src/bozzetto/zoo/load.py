@@ -122,6 +122,21 @@ def _local_file(name: str) -> Path | None:
     return path if path.suffix in _FILE_SUFFIXES and name.count("/") != 2 else None
 
 
+def check_name(name: str) -> None:
+    """Refuse what :func:`load` cannot load whatever the network says; opens no file and asks nobody, so it is fast.
+
+    Raises :class:`UnknownModelError`, or :class:`CheckpointError` for a file that does not exist.
+    """
+    path = None if name in ENTRIES else _local_file(name)
+    if path is not None and not os.path.isfile(path):
+        raise CheckpointError(f"no such file: {path}; give a weights file or one of {', '.join(ENTRIES)}")
+    if path is None and name not in ENTRIES and name.count("/") != 2:
+        raise UnknownModelError(
+            f"unknown model {name!r}; known: {', '.join(ENTRIES)}; or give a weights file ({', '.join(_FILE_SUFFIXES)}) "
+            "or owner/repo/file on the Hugging Face Hub"
+        )
+
+
 def load(name: str, device: str = "cpu") -> nn.Module:
     """A network in evaluation mode: a zoo name, a local weights file, or "owner/repo/file" on the Hub.
 
@@ -134,6 +149,7 @@ def load(name: str, device: str = "cpu") -> nn.Module:
     """
     from ..systems.lgm.checkpoint import load_lgm
 
+    check_name(name)
     if name in ENTRIES:
         entry = ENTRIES[name]
         path, options = weights_file(name), entry.options
@@ -144,14 +160,7 @@ def load(name: str, device: str = "cpu") -> nn.Module:
         return load_lgm(path, **options).to(device)
     path = _local_file(name)
     if path is not None:
-        if not os.path.isfile(path):
-            raise CheckpointError(f"no such file: {path}; give a weights file or one of {', '.join(ENTRIES)}")
         return load_lgm(path).to(device)
-    if name.count("/") == 2:
-        owner, repo, file = name.split("/")
-        entry = WeightsEntry(name=name, system="lgm", file=file, repo=f"{owner}/{repo}", licence="unknown", summary="")
-        return load_lgm(local_path(entry) or _download(entry)).to(device)
-    raise UnknownModelError(
-        f"unknown model {name!r}; known: {', '.join(ENTRIES)}; or give a weights file ({', '.join(_FILE_SUFFIXES)}) "
-        "or owner/repo/file on the Hugging Face Hub"
-    )
+    owner, repo, file = name.split("/")
+    entry = WeightsEntry(name=name, system="lgm", file=file, repo=f"{owner}/{repo}", licence="unknown", summary="")
+    return load_lgm(local_path(entry) or _download(entry)).to(device)

@@ -55,7 +55,9 @@ def run(options: argparse.Namespace, progress: Progress) -> int:
     """Reconstruct every photo; one that fails does not stop the others. Returns the exit code."""
     from ...api import image_to_3d
     from ...errors import BozzettoError
+    from ...zoo import check_name
 
+    check_name(options.model)  # once, and before any photo is read
     code = 0
     for photo, folder in zip(options.photos, folders(options.photos, options.output)):
         try:
