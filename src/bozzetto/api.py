@@ -17,7 +17,7 @@ from .camera import Cameras
 from .camera.checks import check_cameras
 from .errors import CameraError, ImageError, InputError
 from .gaussians import Gaussians
-from .zoo import find_entry, load
+from .zoo import check_name, find_entry, load
 from .zoo.entries import ENTRIES
 
 MAX_SIDE = 1536  # pixels; larger photos are reduced before matting: the network sees 256
@@ -220,6 +220,7 @@ def _name(photo: Picture) -> str:
 
 
 def _require_input(model: str, kind: str) -> None:
+    check_name(model)
     if model not in ENTRIES:
         return  # a file or a hub id: judged after loading
     entry = find_entry(model)

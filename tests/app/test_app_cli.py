@@ -159,6 +159,8 @@ def test_convert_and_mesh(splats, tmp_path):
     assert main(["mesh", str(splats), "-o", str(tmp_path / "m.glb"), "--faces", "3000", "--texture", "256"]) == 0
     assert main(["convert", str(tmp_path / "m.glb"), str(tmp_path / "m.obj")]) == 0
     assert (tmp_path / "m.obj").is_file()
+    assert main(["convert", str(tmp_path / "m.glb"), str(tmp_path / "m.ply")]) == 0
+    assert main(["convert", str(tmp_path / "m.ply"), str(tmp_path / "n.glb")]) == 0
     for a, b in (("x.stl", "y.ply"), ("ball.ply", "mesh.glb")):
         (tmp_path / a).write_bytes(splats.read_bytes())
         assert main(["convert", str(tmp_path / a), str(tmp_path / b)]) == 2

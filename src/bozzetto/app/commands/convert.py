@@ -48,6 +48,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         from ...files.viewer import write_viewer
 
         write_viewer(options.target, Gaussians.load(options.source), title=Path(options.source).stem)
+    elif source == ".ply" and target in MESHES and _is_mesh(options.source):
+        Mesh.load(options.source).save(options.target)
     elif source in SPLATS and target in MESHES:
         raise InputError(f"splats become a mesh with: bozzetto mesh {options.source} -o {options.target}")
     else:
@@ -56,3 +58,13 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
             f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply"
         )
     progress.summary([Path(options.target)])
+
+
+def _is_mesh(path: str) -> bool:
+    """Whether a .ply file declares faces (both splats and meshes come as .ply)."""
+    from ...errors import InputError
+    from ...files.inputs import check_input
+
+    with check_input(path, "a PLY file", InputError).open("rb") as file:
+        head = file.read(65536)
+    return b"element face" in head.split(b"end_header")[0]
