@@ -16,6 +16,7 @@ from torch import Tensor
 from ...camera import Cameras
 from ...data.render import Lights, SceneBatch, render_objects
 from ...raster import rasterize
+from ...training.losses import over
 from .network import LGM
 from .reconstruct import reconstruct
 
@@ -43,7 +44,7 @@ def psnr(error: Tensor) -> Tensor:
 
 def on_white(rgba: Tensor) -> Tensor:
     """Straight-alpha pictures [..., 4] -> [..., 3] on white."""
-    return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+    return over(rgba[..., :3], rgba[..., 3])
 
 
 @torch.no_grad()
