@@ -46,7 +46,7 @@ def bake_texture(
     face, texel, weights = covered_pixels(uvs[faces] * texture_size, texture_size, texture_size)
     if len(face) == 0:
         raise MeshError("the mesh's UV charts cover no texel; raise the texture size")
-    texel, face, weights = _one_per_texel(texel, face, weights)
+    texel, face, weights = one_face_per_texel(texel, face, weights)
     corner = faces[face]  # [T, 3]
     points = (vertices[corner] * weights[..., None]).sum(dim=1)
     directions = F.normalize((normals[corner] * weights[..., None]).sum(dim=1), dim=-1)
@@ -54,10 +54,10 @@ def bake_texture(
     if not bool(seen.any()):
         raise MeshError("no view sees the mesh's surface; the mesh and the pictures do not belong together")
     colour = _fill_unseen(points, colour, seen)
-    return _pad(colour.clamp(0, 1), texel, texture_size)
+    return fill_texture(colour.clamp(0, 1), texel, texture_size)
 
 
-def _one_per_texel(texel: Tensor, face: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def one_face_per_texel(texel: Tensor, face: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Keep one face for texels on a shared edge."""
     owner = torch.full((int(texel.max()) + 1,), -1, dtype=torch.long, device=texel.device)
     owner.scatter_reduce_(0, texel, torch.arange(len(texel), device=texel.device), "amax")
@@ -122,7 +122,7 @@ def _fill_unseen(points: Tensor, colour: Tensor, seen: Tensor) -> Tensor:
     return colour
 
 
-def _pad(colour: Tensor, texel: Tensor, size: int) -> Tensor:
+def fill_texture(colour: Tensor, texel: Tensor, size: int) -> Tensor:
     """Scatter texels into the picture and fill the rest with the nearest filled texel."""
     from scipy import ndimage
 
