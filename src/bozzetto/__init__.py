@@ -1,4 +1,4 @@
-"""bozzetto: a photo or posed views in; Gaussian splats, a textured mesh, a turntable film and a viewer page out."""
+"""bozzetto: a photo, a prompt, posed views or a video in; Gaussian splats, a textured mesh, films and a viewer page out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ __version__ = "0.1.0"
 # Public name -> module that owns it. Loaded on first use, so that `import bozzetto` stays fast.
 _PUBLIC = {
     "image_to_3d": ".api",
+    "text_to_3d": ".api",
+    "video_to_4d": ".api",
     "views_to_3d": ".api",
     "load": ".zoo",
     "Asset": ".asset",
+    "Asset4D": ".asset4d",
     "Gaussians": ".gaussians",
     "Mesh": ".mesh",
     "Cameras": ".camera",

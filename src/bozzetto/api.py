@@ -1,40 +1,25 @@
-"""The public functions: pictures in, :class:`Asset` out."""
+"""The public functions: a photo, a prompt, posed views or a video in; :class:`Asset` or :class:`Asset4D` out."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from .asset import Asset, Progress, timed, versions
+from .asset import Asset, versions
 from .camera import Cameras
-from .camera.checks import check_cameras
-from .errors import CameraError, ImageError, InputError
-from .gaussians import Gaussians
-from .zoo import check_name, find_entry, load
-from .zoo.entries import ENTRIES
+from .device import pick_device
+from .errors import InputError, UnknownModelError
+from .job import Job, Progress, silent
+from .options import build_options
+from .photo import Box, Picture, cut_photo, picture_name
+from .pipelines import PIPELINES, Pipeline, find_pipeline
 
-MAX_SIDE = 1536  # pixels; larger photos are reduced before matting: the network sees 256
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
-Picture = str | PathLike[str] | Tensor | np.ndarray  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
+if TYPE_CHECKING:
+    from .asset4d import Asset4D
 
-
-def pick_device(device: str) -> torch.device:
-    """ "auto" (CUDA where there is one), "cpu" or "cuda"; raises :class:`InputError` for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device not in ("cpu", "cuda") and not device.startswith("cuda:"):
-        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu (or auto)")
-    return chosen
+MAX_PROMPT = 10_000  # characters
 
 
 def image_to_3d(
@@ -45,62 +30,113 @@ def image_to_3d(
     mesh: bool = True,
     matting: bool = True,
     crop: Box | None = None,
-    elevation: float = 0.0,
     device: str = "auto",
+    weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
+    workspace: str | PathLike[str] | None = None,
+    **options: Any,
 ) -> Asset:
     """One photo of an object -> a 3D object.
 
     Args:
         photo: file or picture; one with an alpha channel is used as it is, any other is cut out (``matting``).
-        model: a zoo name that takes a photo, or a weights file.
-        seed: for models that draw random numbers; recorded in the report.
-        mesh: also make a textured mesh.
+        model: "lgm-mini", "lgm", "triposr", "shap-e" (see ``bozzetto models``), or a weights file.
+        seed: of everything random; recorded in the report.
+        mesh: also make a textured mesh (models whose result is Gaussians).
         matting: False uses the whole picture as the object.
         crop: (x0, y0, x1, y1) in pixels; only what lies inside is looked at.
-        elevation: degrees by which the photo was taken from above; the result then stands upright.
         device: "auto", "cpu" or "cuda".
+        weights: zoo entry name -> local file or folder, used instead of the published one.
         progress: called with (stage, share done).
+        workspace: folder for previews and resumable state of long runs.
+        options: what the model can be told, e.g. ``steps=50`` for "lgm": the fields of its ``PhotoOptions``.
 
     Returns:
         :class:`Asset`, y up, the photo's side facing +z.
-    """
-    from .matting.cutout import cutout
-    from .matting.recenter import recenter
-    from .systems.lgm.reconstruct import reconstruct
 
-    target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
-    if not -90 <= elevation <= 90:
-        raise InputError(f"elevation must lie in -90..90 degrees, got {elevation}")
-    _require_input(model, "photo")
-    _seed(seed)
-    with timed(timings, "read"):
-        rgba, crop = _reduced(_picture(photo), crop)
-    if not matting:
-        if crop is not None:
-            x0, y0, x1, y1 = (max(c, 0) for c in crop)
-            rgba = rgba[y0:y1, x0:x1]
-            if rgba.numel() == 0:
-                raise ImageError(f"the crop box {crop} lies outside of the picture")
-        if rgba.shape[-1] == 3:
-            rgba = torch.cat([rgba, torch.ones_like(rgba[..., :1])], dim=-1)
-    else:
-        with timed(timings, "matting"):
-            tell("cutting out the object", 0.0)
-            rgba = cutout(rgba, box=crop)
-    with timed(timings, "load_model"):
-        tell(f"loading {model}", 0.0)
-        network = load(model, str(target))
-    _require_head(network, model)
-    with timed(timings, "network"):
-        tell("reconstructing", 0.0)
-        config = network.config
-        square = recenter(rgba, size=config.input_size)
-        cameras = Cameras.orbit([0.0], elevation, config.radius, config.fov_y)
-        gaussians = reconstruct(network, square.permute(2, 0, 1)[None, None], cameras[None])[0].prune()
-    report = {"command": "image", "input": _name(photo), "model": model, "seed": seed, "device": str(target)}
-    report |= {"matting": matting, "elevation": elevation, "versions": versions(), "timings": timings}
-    return _finish(gaussians, report, mesh, progress)
+    Raises:
+        InputError and its kinds: anything wrong with the arguments, the photo or the weights.
+        MissingDependencyError: the model needs an extra.
+    """
+    pipeline, job, chosen = _prepare("photo", model, options, seed, device, weights, progress, workspace)
+    rgba = cut_photo(photo, matting, crop, job)
+    asset = pipeline.function("photo")(rgba, chosen, job)
+    about = {"command": "image", "input": picture_name(photo), "model": model, "matting": matting}
+    return _finish(asset, about | vars(chosen), mesh, job)
+
+
+def text_to_3d(
+    prompt: str,
+    *,
+    model: str = "lgm",
+    seed: int = 0,
+    mesh: bool = True,
+    device: str = "auto",
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+    progress: Progress | None = None,
+    workspace: str | PathLike[str] | None = None,
+    **options: Any,
+) -> Asset:
+    """A description of an object -> a 3D object, y up, front facing +z. Arguments as :func:`image_to_3d`.
+
+    ``model`` is "lgm" (seconds), "shap-e" (seconds) or "gaussian-dreamer" (minutes).
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError("the prompt is empty; describe an object, e.g. 'a wooden chair'")
+    if len(prompt) > MAX_PROMPT:
+        raise InputError(
+            f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken (the models read 77 tokens)"
+        )
+    pipeline, job, chosen = _prepare("text", model, options, seed, device, weights, progress, workspace)
+    asset = pipeline.function("text")(prompt.strip(), chosen, job)
+    about = {"command": "text", "prompt": prompt.strip(), "model": model}
+    return _finish(asset, about | vars(chosen), mesh, job)
+
+
+def video_to_4d(
+    video: str | PathLike[str],
+    *,
+    model: str = "l4gm",
+    seed: int = 0,
+    matting: bool = True,
+    fps: float | None = None,
+    start: float = 0.0,
+    seconds: float | None = None,
+    device: str = "auto",
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+    progress: Progress | None = None,
+    workspace: str | PathLike[str] | None = None,
+    **options: Any,
+) -> Asset4D:
+    """A video of one object from a still camera -> a sequence of Gaussians, y up, the video's side facing +z.
+
+    Args:
+        video: any file that FFmpeg reads, a GIF, or a folder of numbered pictures.
+        fps: frames a second to reconstruct; None: about 15, a whole fraction of the video's own rate.
+        start, seconds: which part of the video, in seconds; None is all of it.
+
+    The other arguments are :func:`image_to_3d`'s.
+    """
+    from .files.video import read_video
+    from .matting.video import matte_clip
+
+    pipeline, job, chosen = _prepare("video", model, options, seed, device, weights, progress, workspace)
+    with job.stage("read"):
+        job.tell("reading the video", 0.0)
+        clip = read_video(video, fps=fps, start=start, max_seconds=seconds)
+    if matting:
+        with job.stage("matting"):
+            clip = matte_clip(clip, progress=job.tell)
+    asset = pipeline.function("video")(clip, chosen, job)
+    about = {
+        "command": "video",
+        "input": Path(video).name,
+        "model": model,
+        "matting": matting,
+        "notes": list(clip.notes),
+    }
+    asset.report = _report(about | vars(chosen), job) | asset.report
+    return asset
 
 
 def views_to_3d(
@@ -120,124 +156,66 @@ def views_to_3d(
     out (``matting``); they may differ in size. lgm-mini uses at most four views (those that see the most different sides),
     LGM up to eight; the report says which.
     """
-    from .matting.cutout import cutout
-    from .systems.lgm.cameras import SLOTS
-    from .systems.lgm.reconstruct import MAX_VIEWS, reconstruct
-    from .systems.lgm.views import common_up, normalize_views, snap_to_axis, spread_views
+    from .systems.lgm.network import LGM
+    from .systems.lgm.posed import from_views
+    from .zoo import ENTRIES, check_name, load
 
-    target, tell, timings = pick_device(device), progress or (lambda what, share: None), {}
-    _require_input(model, "views")
-    _seed(seed)
-    if len(images) == 0:
-        raise InputError("there are no pictures; give at least one")
-    if cameras.batch_shape != (len(images),):
-        raise CameraError(
-            f"{len(images)} pictures need {len(images)} cameras, got a batch of {tuple(cameras.batch_shape)}"
+    job = Job(pick_device(device), seed, progress or silent)
+    name = PIPELINES[model].weights["views"][0] if model in PIPELINES and "views" in PIPELINES[model].inputs else model
+    fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
+    if (name in PIPELINES and name not in ENTRIES) or (name in ENTRIES and name not in fitting):
+        raise InputError(f"{model} does not take posed views; models that do: {', '.join(fitting)}")
+    check_name(name)
+    with job.stage("load_model"):
+        job.tell(f"loading {name}", 0.0)
+        network = load(name, str(job.device))
+    if not isinstance(network, LGM):
+        raise UnknownModelError(
+            f"{model} is no network of the LGM family; models that take posed views: {', '.join(fitting)}"
         )
-    with timed(timings, "load_model"):
-        tell(f"loading {model}", 0.0)
-        network = load(model, str(target))
-    cameras = check_cameras(cameras)
-    limit = SLOTS if network.config.head == "ray" else MAX_VIEWS
-    used = spread_views(cameras, limit)
-    with timed(timings, "matting"):
-        pictures = []
-        for count, i in enumerate(used):
-            tell("cutting out the object", count / len(used))
-            rgba, _ = _reduced(_picture(images[i], exif_rotation=False), None)
-            if matting:
-                rgba = cutout(rgba)
-            elif rgba.shape[-1] == 3:
-                rgba = torch.cat([rgba, torch.ones_like(rgba[..., :1])], dim=-1)
-            pictures.append(rgba)
-    with timed(timings, "network"):
-        tell("reconstructing", 0.0)
-        config = network.config
-        fixed = None if config.head == "ray" else (config.radius, config.fov_y)
-        views = normalize_views(pictures, cameras[torch.tensor(used)], config.input_size, fixed)
-        gaussians = reconstruct(network, views.rgba[None], views.cameras[None])[0].prune()
-        gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
-    report = {"command": "views", "inputs": len(images), "views_used": used, "model": model, "seed": seed}
-    report |= {"device": str(target), "matting": matting, "versions": versions(), "timings": timings}
-    up = snap_to_axis(common_up(cameras))
-    report["up"] = up
-    return _finish(gaussians, report, mesh, progress, up)
+    asset = from_views(images, cameras, network, matting, job)
+    about = {"command": "views", "inputs": len(images), "model": model, "matting": matting}
+    return _finish(asset, about, mesh, job)
 
 
-def _finish(
-    gaussians: Gaussians,
-    report: dict[str, Any],
-    mesh: bool,
+def _prepare(
+    kind: str,
+    model: str,
+    options: Mapping[str, Any],
+    seed: int,
+    device: str,
+    weights: Mapping[str, str | PathLike[str]] | None,
     progress: Progress | None,
-    up: tuple[float, float, float] = (0.0, 1.0, 0.0),
-) -> Asset:
-    surface = None
-    if mesh:
+    workspace: str | PathLike[str] | None,
+) -> tuple[Pipeline, Job, Any]:
+    """The pipeline, the job and the checked options: everything that can be refused before any file is read."""
+    from .zoo import find_entry
+
+    pipeline, replaced = find_pipeline(model, kind)
+    chosen = build_options(pipeline.options_class(kind), options, model)
+    pipeline.check_extra()
+    replaced = replaced | {name: str(path) for name, path in (weights or {}).items()}
+    for name, path in replaced.items():
+        find_entry(name)
+        if not Path(path).exists():
+            raise InputError(f"--weights {name}={path}: there is no such file or folder")
+    space = Path(workspace) if workspace is not None else None
+    return pipeline, Job(pick_device(device), seed, progress or silent, replaced, space), chosen
+
+
+def _report(about: dict[str, Any], job: Job) -> dict[str, Any]:
+    about |= {"seed": job.seed, "device": str(job.device), "versions": versions(), "timings": job.timings}
+    return about | job.report
+
+
+def _finish(asset: Asset, about: dict[str, Any], mesh: bool, job: Job) -> Asset:
+    """Add the mesh of Gaussians and the report."""
+    if mesh and asset.mesh is None and asset.gaussians is not None:
         from .surface import gaussians_to_mesh
 
-        tell = progress or (lambda what, share: None)
-        with timed(report["timings"], "mesh"):
-            surface = gaussians_to_mesh(
-                gaussians, progress=lambda stage, share: tell(f"making the mesh: {stage}", share)
+        with job.stage("mesh"):
+            asset.mesh = gaussians_to_mesh(
+                asset.gaussians, progress=lambda stage, share: job.tell(f"making the mesh: {stage}", share)
             )
-    return Asset(gaussians, surface, up, report)
-
-
-def _picture(photo: Picture, exif_rotation: bool = True) -> Tensor:
-    """[H, W, 3 or 4] float in 0..1; four channels where the alpha means something or the array has it."""
-    from .files.images import read_image
-
-    if isinstance(photo, np.ndarray):
-        photo = torch.from_numpy(np.ascontiguousarray(photo))
-    if isinstance(photo, Tensor):
-        if photo.ndim != 3 or photo.shape[-1] not in (3, 4):
-            raise ImageError(f"a picture tensor must be [H, W, 3] or [H, W, 4], got {tuple(photo.shape)}")
-        photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo.float()
-        if not bool(torch.isfinite(photo).all()):
-            raise ImageError("the picture holds NaN or infinity")
-        return photo.clamp(0, 1)
-    read = read_image(photo, exif_rotation=exif_rotation)
-    return read.rgba if read.has_alpha else read.rgba[..., :3]
-
-
-def _reduced(picture: Tensor, crop: Box | None) -> tuple[Tensor, Box | None]:
-    """The picture with its longer side at most ``MAX_SIDE``, and the crop box in the new pixels."""
-    height, width = picture.shape[:2]
-    scale = MAX_SIDE / max(height, width)
-    if scale >= 1:
-        return picture, crop
-    from .files.images import resize_image
-
-    small = resize_image(picture, (max(round(height * scale), 1), max(round(width * scale), 1)))
-    if crop is None:
-        return small, None
-    x0, y0, x1, y1 = (round(c * scale) for c in crop)
-    return small, (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
-
-
-def _name(photo: Picture) -> str:
-    return "array" if isinstance(photo, (Tensor, np.ndarray)) else Path(photo).name
-
-
-def _require_input(model: str, kind: str) -> None:
-    check_name(model)
-    if model not in ENTRIES:
-        return  # a file or a hub id: judged after loading
-    entry = find_entry(model)
-    if kind not in entry.inputs:
-        fitting = [e.name for e in ENTRIES.values() if kind in e.inputs]
-        raise InputError(f"{model} does not take a {kind.rstrip('s')} alone; models that do: {', '.join(fitting)}")
-
-
-def _require_head(network: torch.nn.Module, model: str) -> None:
-    if getattr(network.config, "head", None) != "ray":
-        raise InputError(
-            f"{model} needs posed views and cannot imagine unseen sides; use lgm-mini, or `bozzetto views`"
-        )
-
-
-def _seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must lie in 0..2^63 - 1, got {seed}")
-    torch.manual_seed(seed)
-    random.seed(seed)
+    asset.report = _report(about, job) | asset.report
+    return asset

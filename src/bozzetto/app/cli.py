@@ -20,6 +20,8 @@ from .progress import Progress
 # Sub-command -> what `bozzetto --help` says of it. Each is `commands/<name>.py` with `configure` and `run`.
 COMMANDS = {
     "image": "photo -> splats, mesh, film, viewer page",
+    "text": "prompt -> splats, mesh, film, viewer page",
+    "video": "video -> a sequence of splats, films, player page",
     "views": "posed pictures -> splats, mesh, film, viewer page",
     "render": "splats -> pictures or a film",
     "mesh": "splats -> textured mesh",
@@ -35,7 +37,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; with ``only`` just that sub-command is loaded, which keeps `--help` and start-up fast."""
     parser = argparse.ArgumentParser(
         prog="bozzetto",
-        description="Photos or posed views in; Gaussian splats, textured meshes, films and viewer pages out.",
+        description="Photos, prompts, posed views or videos in; Gaussian splats, textured meshes, films and viewer pages out.",
         epilog="example: bozzetto image photo.png -o out/        (each command has its own --help with examples)",
     )
     parser.add_argument("--version", action="version", version=f"bozzetto {__version__}")

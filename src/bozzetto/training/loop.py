@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..device import pick_device
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state
 from .log import RunLog
@@ -134,13 +135,11 @@ class _StopFlag:
 
 def _distributed(device: str) -> tuple[int, int, torch.device]:
     """(rank, world size, device); joins torchrun's process group if there is one."""
-    if device not in ("auto", "cpu", "cuda"):
+    if ":" in device:
         raise InputError(f"device must be auto, cpu or cuda, got {device!r}; CUDA_VISIBLE_DEVICES picks among GPUs")
+    use_cuda = pick_device(device).type == "cuda"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this torch sees no CUDA device; use --device cpu (or auto)")
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_cuda:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():

@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
     """Measure the model; write evaluation.json and sheet.png."""
-    from ...api import pick_device
+    from ...device import pick_device
     from ...errors import InputError
     from ...files.atomic import output_folder
     from ...files.images import write_image

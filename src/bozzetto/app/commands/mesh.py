@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, progress: Progress) -> None:
     from pathlib import Path
 
-    from ...api import pick_device
+    from ...device import pick_device
     from ...files.meshes import check_suffix
     from ...gaussians import Gaussians
     from ...surface import gaussians_to_mesh

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
-    from ...api import pick_device
+    from ...device import pick_device
     from ...gaussians import Gaussians
 
     gaussians = Gaussians.load(options.splats).to(pick_device(options.device))
@@ -53,9 +53,9 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _render_turntable(gaussians: Gaussians, options: argparse.Namespace, progress: Progress) -> None:
-    from ...asset import FILM_FPS, FILM_SIZE, framing_cameras, turntable
     from ...errors import InputError
     from ...files.film import write_film
+    from ...framing import FILM_FPS, FILM_SIZE, framing_cameras, turntable
 
     output, size = Path(options.output), options.size or FILM_SIZE
     if options.background == "transparent":
@@ -95,10 +95,10 @@ def _write_pictures(
     options: argparse.Namespace,
     progress: Progress,
 ) -> None:
-    from ...asset import near_plane
     from ...errors import InputError
     from ...files.atomic import output_folder
     from ...files.images import write_image
+    from ...framing import near_plane
 
     output, near = Path(options.output), near_plane(gaussians)
     if output.suffix.lower() in (".png", ".webp") and len(names) == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import add_reconstruction
+from ..options import add_matting, add_mesh, add_output
 from ..progress import Progress
 
 EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --model lgm-big --device cuda")
@@ -16,7 +16,9 @@ EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --mo
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="folder with transforms.json, or the file itself")
-    add_reconstruction(parser)
+    add_output(parser, "lgm-mini", "views")
+    add_mesh(parser)
+    add_matting(parser)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:

@@ -1,0 +1,75 @@
+"""One run of a pipeline: where it computes, with which seed, where its weights are, and what it tells."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InputError
+
+Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
+
+
+def silent(stage: str, share: float) -> None:
+    """Tells nobody."""
+
+
+class timed:
+    """``with timed(timings, "stage"):`` adds the block's seconds to ``timings["stage"]``."""
+
+    def __init__(self, timings: dict[str, float], stage: str) -> None:
+        self.timings, self.stage = timings, stage
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *exc: object) -> None:
+        self.timings[self.stage] = round(self.timings.get(self.stage, 0.0) + time.perf_counter() - self.start, 3)
+
+
+@dataclass
+class Job:
+    """What a pipeline needs beside its input and its options.
+
+    Attributes:
+        device: where networks run.
+        seed: of everything random.
+        tell: progress, called with (stage, share done).
+        weights: zoo entry name -> local file or folder to use instead of the published one.
+        workspace: folder for live previews and for state to resume from, or None to write neither.
+        timings: seconds by stage. report: plain values that go to ``report.json``.
+    """
+
+    device: torch.device
+    seed: int = 0
+    tell: Progress = silent
+    weights: dict[str, str] = field(default_factory=dict)
+    workspace: Path | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        torch.manual_seed(self.seed)
+        random.seed(self.seed)
+
+    def stage(self, name: str) -> timed:
+        """``with job.stage("network"):`` measures the block."""
+        return timed(self.timings, name)
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator with the job's seed: the same numbers on every device."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def locate(self, entry: str) -> Path:
+        """The file of a zoo entry, or the folder that holds its files; downloaded if it is not on this machine."""
+        from .zoo import locate
+
+        return locate(entry, self.weights.get(entry), self.tell)

@@ -1,0 +1,47 @@
+"""Pictures with known cameras -> Gaussians in the cameras' own world, with any network of the LGM family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...asset import Asset
+from ...camera import Cameras
+from ...camera.checks import check_cameras
+from ...errors import CameraError, InputError
+from ...job import Job
+from ...matting.cutout import cutout
+from ...photo import Picture, load_picture, opaque, reduced
+from .cameras import SLOTS
+from .network import LGM
+from .reconstruct import MAX_VIEWS, reconstruct
+from .views import common_up, normalize_views, snap_to_axis, spread_views
+
+
+def from_views(images: Sequence[Picture], cameras: Cameras, network: LGM, matting: bool, job: Job) -> Asset:
+    """``images`` and as many ``cameras`` (one batch dimension); the best spread of them is used if there are too many."""
+    if len(images) == 0:
+        raise InputError("there are no pictures; give at least one")
+    if cameras.batch_shape != (len(images),):
+        raise CameraError(
+            f"{len(images)} pictures need {len(images)} cameras, got a batch of {tuple(cameras.batch_shape)}"
+        )
+    cameras = check_cameras(cameras)
+    used = spread_views(cameras, SLOTS if network.config.head == "ray" else MAX_VIEWS)
+    with job.stage("matting"):
+        pictures = []
+        for count, i in enumerate(used):
+            job.tell("cutting out the object", count / len(used))
+            picture, _ = reduced(load_picture(images[i], exif_rotation=False))
+            pictures.append(cutout(picture) if matting else opaque(picture))
+    with job.stage("network"):
+        job.tell("reconstructing", 0.0)
+        config = network.config
+        fixed = None if config.head == "ray" else (config.radius, config.fov_y)
+        views = normalize_views(pictures, cameras[torch.tensor(used)], config.input_size, fixed)
+        gaussians = reconstruct(network, views.rgba[None], views.cameras[None])[0].prune()
+        gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
+    up = snap_to_axis(common_up(cameras))
+    job.report |= {"views_used": used, "up": up}
+    return Asset(gaussians, up=up)
