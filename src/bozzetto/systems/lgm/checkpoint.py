@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from itertools import count, takewhile
 from pathlib import Path
 
 import torch
@@ -30,19 +32,65 @@ def guess_preset(shapes: dict[str, tuple[int, ...]]) -> str:
     )
 
 
+def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> LGMConfig:
+    """The configuration of an LGM U-Net (LGM's own or L4GM's) whose tensors have these shapes.
+
+    What is in no shape is taken from the published networks: 256 pixels in, 16 attention heads, renders of 512 pixels for
+    training where a view has 128 x 128 Gaussians, else 256.
+
+    Raises:
+        CheckpointError: these are not the tensors of such a network.
+    """
+
+    def widths(kind: str) -> tuple[int, ...]:
+        keys = (f"unet.{kind}.{level}.nets.0.conv1.weight" for level in count())
+        return tuple(int(shapes[key][0]) for key in takewhile(shapes.__contains__, keys))
+
+    def attention(kind: str, levels: int) -> tuple[bool, ...]:
+        return tuple(f"unet.{kind}.{level}.attns.0.norm.weight" in shapes for level in range(levels))
+
+    down, up = widths("down_blocks"), widths("up_blocks")
+    first, last = shapes.get("unet.conv_in.weight", ()), shapes.get("unet.conv_out.weight", ())
+    if len(first) != 4 or len(last) != 4 or not down or not up or len(up) > len(down) or up[0] != down[-1]:
+        raise CheckpointError(f"{source} is not an LGM or L4GM checkpoint: it has not the blocks of their U-Net")
+    layers = takewhile(shapes.__contains__, (f"unet.down_blocks.0.nets.{i}.conv1.weight" for i in count()))
+    splat_size = LGMConfig.input_size >> (len(down) - len(up))
+    return LGMConfig(
+        in_channels=int(first[1]),
+        out_channels=int(last[0]),
+        down_channels=down,
+        down_attention=attention("down_blocks", len(down)),
+        mid_attention="unet.mid_block.attns.0.norm.weight" in shapes,
+        up_channels=up,
+        up_attention=attention("up_blocks", len(up)),
+        layers_per_block=len(list(layers)),
+        splat_size=splat_size,
+        output_size=512 if splat_size >= 128 else 256,
+    )
+
+
 def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | None = None) -> LGM:
     """Read a ``.safetensors`` or torch checkpoint into an LGM network in evaluation mode, float32, on the CPU.
 
     Args:
-        preset_name: which preset's network to build; None recognises it by the tensors.
+        preset_name: which preset's network to build; None recognises it by the tensors, or else reads an LGM of any size
+            off their shapes (:func:`config_from_shapes`).
         rotation: "fixed" or "legacy" (published files from before April 2024); None keeps the preset's.
 
     Raises:
         CheckpointError: unreadable file, or missing, unexpected or misshapen tensors (listed).
     """
     tensors = read_tensors(path)
-    name = preset_name or guess_preset({k: tuple(v.shape) for k, v in tensors.items()})
-    config = preset(name)
+    shapes = {k: tuple(v.shape) for k, v in tensors.items()}
+    if any(".t_attns." in key for key in shapes):
+        raise CheckpointError(f"{path} is a checkpoint of L4GM (it attends over time), not of LGM; use it with l4gm")
+    if preset_name is not None:
+        config = preset(preset_name)
+    else:
+        try:
+            config = preset(guess_preset(shapes))
+        except CheckpointError:
+            config = config_from_shapes(shapes, str(path))
     if rotation is not None:
         if rotation not in ("fixed", "legacy"):
             raise ValueError(f"rotation must be 'fixed' or 'legacy', got {rotation!r}")

@@ -1,0 +1,188 @@
+"""L4GM's network: LGM's U-Net with an attention over time after every attention across views.
+
+Source: Ren et al. 2024, "L4GM: Large 4D Gaussian Reconstruction Model" (arXiv 2406.10324). Module names equal the published
+checkpoints' keys. The numbers of frames and of views are arguments of ``forward`` and in no shape: one checkpoint serves a
+single frame, a chunk of a video, and the four frames of the interpolation model.
+
+Pictures are always ordered (batch, frame, view), the view running fastest: B*T*V along the first axis.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention over all pixels of all frames of one view (frame-major, then row-major)."""
+
+    def __init__(self, dim: int, num_heads: int | None = 16) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, dim, eps=EPS)
+        self.attn = Attention(dim, num_heads or max(dim // 64, 1))
+
+    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, C, H, W]
+        n, c, h, w = x.shape
+        b = n // (frames * views)
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, frames, views, h * w, c)
+        tokens = tokens.transpose(1, 2).reshape(b * views, frames * h * w, c)  # [B*V, T*H*W, C]
+        y = self.attn(tokens).reshape(b, views, frames, h * w, c).transpose(1, 2)  # [B, T, V, H*W, C]
+        y = y.reshape(n, h, w, c).permute(0, 3, 1, 2)  # [B*T*V, C, H, W]
+        return (y + x) * SKIP_SCALE
+
+
+class _Block(nn.Module):
+    """What the three kinds of blocks share: pairs of attentions, first across views, then over time."""
+
+    def _add_attentions(self, channels: int, count: int, enabled: bool, num_heads: int | None) -> None:
+        def pick(kind: type[nn.Module]) -> nn.ModuleList:
+            return nn.ModuleList([kind(channels, num_heads) if enabled else None for _ in range(count)])
+
+        self.attns = pick(MVAttention)
+        self.t_attns = pick(TemporalAttention)
+
+    def _attend(self, layer: int, x: Tensor, frames: int, views: int) -> Tensor:
+        if self.attns[layer] is None:
+            return x
+        return self.t_attns[layer](self.attns[layer](x, views), frames, views)
+
+
+class DownBlock(_Block):
+    """Residual blocks with attentions, then a strided convolution; every result is kept for the way up."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, layers: int, downsample: bool, attention: bool, heads: int | None
+    ) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            [ResnetBlock(in_channels if i == 0 else out_channels, out_channels) for i in range(layers)]
+        )
+        self._add_attentions(out_channels, layers, attention, heads)
+        self.downsample = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
+
+    def forward(self, x: Tensor, frames: int, views: int) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for i, net in enumerate(self.nets):
+            x = self._attend(i, net(x), frames, views)
+            skips.append(x)
+        if self.downsample is not None:
+            x = self.downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(_Block):
+    """Residual block, attentions, residual block."""
+
+    def __init__(self, channels: int, attention: bool, heads: int | None) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList([ResnetBlock(channels, channels), ResnetBlock(channels, channels)])
+        self._add_attentions(channels, 1, attention, heads)
+
+    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:
+        return self.nets[1](self._attend(0, self.nets[0](x), frames, views))
+
+
+class UpBlock(_Block):
+    """Consumes one kept result per layer, newest first, then doubles the resolution."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,  # channels of the last layer's skip, which comes from one level up
+        out_channels: int,
+        layers: int,
+        upsample: bool,
+        attention: bool,
+        heads: int | None,
+    ) -> None:
+        super().__init__()
+        nets = []
+        for i in range(layers):
+            trunk = in_channels if i == 0 else out_channels
+            skip = skip_channels if i == layers - 1 else out_channels
+            nets.append(ResnetBlock(trunk + skip, out_channels))
+        self.nets = nn.ModuleList(nets)
+        self._add_attentions(out_channels, layers, attention, heads)
+        self.upsample = nn.Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], frames: int, views: int) -> Tensor:
+        for i, net in enumerate(self.nets):
+            x = self._attend(i, net(torch.cat([x, skips.pop()], dim=1)), frames, views)
+        if self.upsample is not None:
+            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x
+
+
+class UNet(nn.Module):
+    """LGM's asymmetric U-Net (fewer levels up than down) over all frames and views together."""
+
+    def __init__(self, config: LGMConfig) -> None:
+        super().__init__()
+        down, up = config.down_channels, config.up_channels
+        layers, heads = config.layers_per_block, config.num_heads
+        if up[0] != down[-1]:
+            raise ValueError(f"up_channels must start with the last of down_channels ({down[-1]}), got {up[0]}")
+        self.conv_in = nn.Conv2d(config.in_channels, down[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            [
+                DownBlock(down[max(i - 1, 0)], c, layers, i < len(down) - 1, config.down_attention[i], heads)
+                for i, c in enumerate(down)
+            ]
+        )
+        self.mid_block = MidBlock(down[-1], config.mid_attention, heads)
+        self.up_blocks = nn.ModuleList(
+            [
+                UpBlock(
+                    up[max(i - 1, 0)],
+                    down[max(-2 - i, -len(down))],
+                    c,
+                    layers + 1,
+                    i < len(up) - 1,
+                    config.up_attention[i],
+                    heads,
+                )
+                for i, c in enumerate(up)
+            ]
+        )
+        self.norm_out = nn.GroupNorm(GROUPS, up[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(up[-1], config.out_channels, 3, padding=1)
+        # The last levels down are as fine as the output; what lies before them is never asked for.
+        self.skips_used = len(up) * (layers + 1)
+
+    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, 9, H, W] -> [B*T*V, 14, h, h]
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x, new = block(x, frames, views)
+            skips = (skips + new)[-self.skips_used :]  # full-resolution maps of 64 pictures are gigabytes
+        x = self.mid_block(x, frames, views)
+        for block in self.up_blocks:
+            x = block(x, skips, frames, views)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class L4GM(nn.Module):
+    """U-Net plus the final 1x1 convolution. The raw channels are LGM's: ``lgm.heads`` turns them into Gaussians."""
+
+    def __init__(self, config: LGMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = UNet(config)
+        self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Network input [B, T, V, 9, S, S] -> raw channels [B, T, V, 14, h, h], h = ``splat_size``; any T, V >= 1."""
+        b, t, v, c, h, w = inputs.shape
+        factor = 2 ** (len(self.config.down_channels) - 1)
+        if c != self.config.in_channels or h % factor or w % factor:
+            raise ValueError(
+                f"expected [B, T, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, "
+                f"got {tuple(inputs.shape)}"
+            )
+        x = inputs.reshape(b * t * v, c, h, w).contiguous(memory_format=torch.channels_last)
+        raw = self.conv(self.unet(x, t, v))
+        return raw.reshape(b, t, v, *raw.shape[1:])
