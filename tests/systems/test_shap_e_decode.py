@@ -1,0 +1,233 @@
+"""Latent -> fields -> mesh and pictures, against reference outputs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bozzetto.errors import InputError, MeshError
+from bozzetto.systems.shap_e.checkpoint import split_transmitter, transmitter_config
+from bozzetto.systems.shap_e.mesh import (
+    decode_mesh,
+    extract,
+    linear_from_srgb,
+    marching_cubes,
+    sdf_grid,
+    triangle_table,
+)
+from bozzetto.systems.shap_e.render import pan_cameras, pan_rays, render_nerf
+from bozzetto.systems.shap_e.transmitter import Transmitter, TransmitterConfig
+
+
+def relative(got, want) -> float:
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    return float(np.abs(got - want).max() / want.std())
+
+
+@pytest.fixture(scope="module")
+def folder(shared):
+    return shared / "parity/shap_e"
+
+
+@pytest.fixture(scope="module")
+def spec(folder):
+    return json.loads((folder / "micro.json").read_text())["systems"]["decode"]
+
+
+@pytest.fixture(scope="module")
+def golden(folder):
+    return dict(np.load(folder / "latent_decode.npz"))
+
+
+@pytest.fixture(scope="module")
+def inputs(spec, fill):
+    found = {
+        n.split("/")[1]: torch.from_numpy(fill.test_input(n, tuple(s), lo, hi))
+        for n, (s, lo, hi, *_) in spec["inputs"].items()
+    }
+    found["directions"] = found["directions"] / found["directions"].norm(dim=-1, keepdim=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def decoder(spec, fill):
+    state = {
+        k: torch.from_numpy(np.asarray(fill.fill_array(k, tuple(v["shape"])))) for k, v in spec["state_dict"].items()
+    }
+    used, unused = split_transmitter(state)
+    assert len(used) + len(unused) == len(state)
+    model = Transmitter(transmitter_config({k: tuple(v.shape) for k, v in used.items()}))
+    model.load_state_dict(used)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def fields(decoder, inputs):
+    return decoder.fields(inputs["latent"])
+
+
+def test_projected_weights(fields, golden):
+    for i, weight in enumerate(fields.weights):
+        assert relative(weight, golden[f"param_nerstf.mlp.{i}.weight"]) < 5e-6
+
+
+def test_fields_at_points(fields, golden, inputs):
+    points, directions = inputs["positions"][0], inputs["directions"][0]
+    # 1e-3: the position code multiplies the last bit of a coordinate by up to 2^14.
+    assert relative(fields.sdf(points)[:, None], golden["signed_distance"]) < 1e-3
+    for level, fine in (("coarse", False), ("fine", True)):
+        assert relative(fields.stf_rgb(points), golden[f"stf_{level}_channels"]) < 1e-3
+        for suffix, given in (("", None), ("_dir", directions)):
+            density, rgb = fields.nerf(points, fine, given)
+            assert relative(density[:, None], golden[f"nerf_{level}{suffix}_density"]) < 1e-3
+            assert relative(rgb, golden[f"nerf_{level}{suffix}_channels"]) < 1e-3
+        assert relative(fields.nerf(points, fine)[0][:, None], golden[f"stf_{level}_density"]) < 1e-3
+
+
+def volume(vertices, faces) -> float:
+    a, b, c = np.moveaxis(np.asarray(vertices, np.float64)[np.asarray(faces)], 1, 0)
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def directed_edges(faces) -> set[tuple[int, int]]:
+    f = np.asarray(faces)
+    return set(map(tuple, np.concatenate([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]])))
+
+
+def is_watertight(faces) -> bool:
+    edges = directed_edges(faces)
+    return len(edges) == 3 * len(faces) and all((b, a) in edges for a, b in edges)
+
+
+def edges_on_cube_faces(vertices, faces, size) -> set[tuple[int, int]]:
+    """Those mesh edges whose two ends lie on a common plane of the grid: the outline of what each cube cuts."""
+    grid = (np.asarray(vertices, np.float64) + 1) / 2 * (size - 1)
+    edges = np.array(sorted(directed_edges(faces)))
+    a, b = grid[edges[:, 0]], grid[edges[:, 1]]
+    on = ((np.abs(a - b) < 1e-4) & (np.abs(a - a.round()) < 1e-4)).any(axis=1)
+    return set(map(tuple, edges[on]))
+
+
+def test_marching_cubes_vertices_and_order(folder):
+    golden = np.load(folder / "marching_cubes.npz")
+    field = torch.from_numpy(golden["field"])
+    vertices, faces = marching_cubes(field)
+    placed = vertices.numpy() / (np.array(field.shape) - 1) * golden["size"] + golden["min_point"]
+    assert np.abs(placed - golden["verts"]).max() < 2e-7 * np.abs(golden["size"]).max()
+    assert len(faces) == len(golden["faces"]) and is_watertight(faces)
+    assert volume(placed, faces) == pytest.approx(volume(golden["verts"], golden["faces"]), rel=1e-3)
+
+
+def test_mesh_of_the_reference_grid(golden):
+    vertices, faces = extract(torch.from_numpy(golden["sdf_grid_padded"]))
+    assert np.abs(vertices.numpy() - golden["mesh_verts"]).max() < 2.5e-7
+    assert len(faces) == len(golden["mesh_faces"]) and is_watertight(faces)
+    assert volume(vertices, faces) > 0
+    size = golden["sdf_grid_padded"].shape[0]
+    assert edges_on_cube_faces(vertices, faces, size) == edges_on_cube_faces(vertices, golden["mesh_faces"], size)
+
+
+def test_sdf_grid(fields, golden, spec):
+    grid = sdf_grid(fields, spec["config"]["renderer"]["grid_size"])
+    assert relative(grid, golden["sdf_grid_padded"]) < 1e-3
+
+
+def test_vertex_colours(fields, golden):
+    rgb = linear_from_srgb(fields.stf_rgb(torch.from_numpy(golden["mesh_verts"])))
+    assert relative(rgb, golden["mesh_rgb"]) < 2e-3
+
+
+def test_decode_mesh_whole(fields, golden, spec):
+    vertices, faces, rgb = decode_mesh(fields, spec["config"]["renderer"]["grid_size"])
+    assert abs(len(vertices) - len(golden["mesh_verts"])) < 10  # grid values within rounding of zero may change side
+    assert float(rgb.min()) >= 0 and float(rgb.max()) <= 1 and is_watertight(faces)
+
+
+def test_pan_cameras_and_rays(golden):
+    cameras = pan_cameras(20)[:3]
+    pose = cameras.camera_to_world
+    for got, name in (
+        (pose[:, :3, 3], "origin"),
+        (pose[:, :3, 0], "x"),
+        (-pose[:, :3, 1], "y"),
+        (-pose[:, :3, 2], "z"),
+    ):
+        assert np.abs(got.numpy() - golden[f"cam_{name}"]).max() < 1e-6
+    origins, directions = pan_rays(cameras, 12)
+    got = torch.stack([origins, directions], dim=-2).reshape(3, 144, 2, 3)
+    assert np.abs(got.numpy() - golden["rays"]).max() < 1e-6
+
+
+def test_nerf_picture(fields, golden, spec):
+    rays = torch.from_numpy(golden["rays"]).reshape(3, 12, 12, 2, 3)
+    renderer = spec["config"]["renderer"]
+    rgb, left = render_nerf(
+        fields,
+        rays[..., 0, :],
+        rays[..., 1, :],
+        coarse=renderer["n_coarse_samples"],
+        fine=renderer["n_fine_samples"],
+        uniform=0.5,
+    )
+    assert relative(left, golden["nerf_transmittance"]) < 1e-4
+    assert relative(rgb * 255, golden["nerf_image"]) < 1e-4
+
+
+def test_nerf_random_samples_are_reproducible(fields):
+    origins, directions = pan_rays(pan_cameras(2)[:1], 6)
+    first, _ = render_nerf(fields, origins, directions, coarse=8, fine=8, generator=torch.Generator().manual_seed(1))
+    again, _ = render_nerf(fields, origins, directions, coarse=8, fine=8, generator=torch.Generator().manual_seed(1))
+    other, _ = render_nerf(fields, origins, directions, coarse=8, fine=8, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_released_transmitter_keys(folder):
+    published = json.loads((folder / "manifest.json").read_text())["transmitter"]["state_dict"]
+    with torch.device("meta"):
+        used, unused = split_transmitter({k: torch.empty(v["shape"]) for k, v in published.items()})
+        config = transmitter_config({k: tuple(v.shape) for k, v in used.items()})
+        own = Transmitter(config).state_dict()
+    assert config == TransmitterConfig()
+    assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in used.items()}
+    assert len(used) + len(unused) == 213
+    assert not any("params_proj" in k for k in unused)
+
+
+def test_every_case_of_the_table_closes_up():
+    """A grid of random signs holds every case; its surface has no hole and no edge with four triangles."""
+    field = torch.rand(14, 15, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    padded = torch.full((16, 17, 18), -1.0)
+    padded[1:-1, 1:-1, 1:-1] = field
+    vertices, faces = marching_cubes(padded)
+    assert is_watertight(faces)
+    inside = (padded > 0).long()
+    code = sum(
+        inside[i : i + 15, j : j + 16, k : k + 17] << (i + 2 * j + 4 * k)
+        for i in (0, 1)
+        for j in (0, 1)
+        for k in (0, 1)
+    )
+    assert len(code.unique()) == 256
+    assert triangle_table()[0] == triangle_table()[255] == () and len(triangle_table()[1]) == 1
+
+
+def test_sphere_volume_and_direction():
+    axis = torch.linspace(-1, 1, 40)
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    vertices, faces = extract(0.7 - (x * x + y * y + z * z).sqrt())
+    assert volume(vertices, faces) == pytest.approx(4 / 3 * np.pi * 0.7**3, rel=0.01)
+    assert torch.allclose(vertices.norm(dim=-1), torch.tensor(0.7), atol=2e-3)
+
+
+def test_no_surface_and_nan_are_errors(decoder):
+    with pytest.raises(MeshError, match="no surface"):
+        extract(torch.full((6, 6, 6), -1.0))
+    with pytest.raises(MeshError, match="NaN"):
+        extract(torch.full((6, 6, 6), torch.nan))
+    size = decoder.config.rows * decoder.config.width
+    with pytest.raises(InputError, match="NaN"):
+        decoder.fields(torch.full((size,), torch.nan))
+    with pytest.raises(InputError, match="numbers"):
+        decoder.fields(torch.zeros(7))
