@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 
 import pytest
@@ -14,9 +13,9 @@ from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.zoo import ENTRIES, load, weights_file
-from bozzetto.zoo.load import check_file, local_path
+from bozzetto.zoo.download import download
+from bozzetto.zoo.local import bundled_path, check_file, local_path
 
-zoo = importlib.import_module("bozzetto.zoo.load")  # the package's attribute of that name is the function
 BIG = "ashawkey/LGM/model_fp16_fixrot.safetensors"
 
 
@@ -74,28 +73,28 @@ def test_a_hub_name_asks_the_hub_for_its_revision(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     asked = []
 
-    def cache(repo, file, revision=None):
+    def cache(repo, file, revision=None, repo_type=None):
         asked.append(("cache", repo, file, revision))
 
-    def download(repo, file, revision=None):
+    def fetch(repo, file, revision=None):
         asked.append(("download", repo, file, revision))
         return str(tmp_path / "none.pt")
 
     monkeypatch.delenv("BOZZETTO_WEIGHTS", raising=False)
     monkeypatch.setattr(hub, "try_to_load_from_cache", cache)
-    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "hf_hub_download", fetch)
+    (tmp_path / "none.pt").write_bytes(b"x")
     with pytest.raises(CheckpointError):
         load("owner/repo/w.pt")
+    assert ("cache", "owner/repo", "w.pt", None) in asked and asked[-1] == ("download", "owner/repo", "w.pt", None)
+    asked.clear()
     entry = dataclasses.replace(ENTRIES["lgm-big"], revision="v1")
     assert local_path(entry) is None
-    zoo._download(entry)
     file = "model_fp16_fixrot.safetensors"
-    assert asked == [
-        ("cache", "owner/repo", "w.pt", None),
-        ("download", "owner/repo", "w.pt", None),
-        ("cache", "ashawkey/LGM", file, "v1"),
-        ("download", "ashawkey/LGM", file, "v1"),
-    ]
+    assert asked == [("cache", "ashawkey/LGM", file, "v1"), ("cache", "ashawkey/LGM", file, None)]
+    with pytest.raises(CheckpointError, match="bytes"):
+        download(entry)
+    assert asked[-1] == ("download", "ashawkey/LGM", file, "v1")
 
 
 def test_hub_layout_in_a_local_folder(tmp_path, monkeypatch, no_hub):
@@ -114,10 +113,10 @@ def test_hub_layout_in_a_local_folder(tmp_path, monkeypatch, no_hub):
 
 @pytest.mark.parametrize("damage", ["shorter", "one bit"])
 def test_damaged_bundled_weights_are_refused_on_load(damage, tmp_path, monkeypatch):
-    content = bytearray(zoo.bundled_path("lgm-mini.safetensors").read_bytes())
+    content = bytearray(bundled_path("lgm-mini.safetensors").read_bytes())
     content[len(content) // 2] ^= 1  # a safetensors reader cannot see this
     (tmp_path / "lgm-mini.safetensors").write_bytes(content[:-1] if damage == "shorter" else content)
-    monkeypatch.setattr(zoo, "bundled_path", lambda file: tmp_path / file)
+    monkeypatch.setattr("bozzetto.zoo.local.bundled_path", lambda file: tmp_path / file)
     with pytest.raises(CheckpointError, match="reinstall"):
         load("lgm-mini")
 

@@ -1,6 +1,16 @@
-"""Which weights exist, where they are, and how to load one by name."""
+"""Which weights exist, where they are, how they get here, and how to load one by name."""
 
-from .entries import ENTRIES, WeightsEntry, find_entry
-from .load import check_name, load, weights_file
+from .entries import ENTRIES, WeightsEntry, WeightsFile, find_entry
+from .load import check_name, identify_file, load, locate, weights_file
 
-__all__ = ["ENTRIES", "WeightsEntry", "check_name", "find_entry", "load", "weights_file"]
+__all__ = [
+    "ENTRIES",
+    "WeightsEntry",
+    "WeightsFile",
+    "check_name",
+    "find_entry",
+    "identify_file",
+    "load",
+    "locate",
+    "weights_file",
+]

@@ -1,108 +1,73 @@
-"""Find a weights file (bundled, cached, or on the Hub) and load it as a network."""
+"""Find weights (given, bundled, cached, or by download), and load an entry as a network."""
 
 from __future__ import annotations
 
-import hashlib
+import importlib
+import inspect
 import os
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from ..errors import CheckpointError, UnknownModelError
+from .download import download
+from .entries import ENTRIES, WeightsEntry, WeightsFile, find_entry
+from .identify import describe, identify, read_shapes, system_of
+from .local import bundled_path, check_file, local_path
 
-from ..errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
-from .entries import ENTRIES, WeightsEntry, find_entry
+__all__ = ["bundled_path", "check_file", "check_name", "identify_file", "load", "local_path", "locate", "weights_file"]
 
+Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
 _FILE_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+# System -> what loads an entry of it on its own. Shap-E and GaussianDreamer put several entries together themselves.
+LOADERS = {
+    "lgm": "bozzetto.systems.lgm.checkpoint:load_lgm",
+    "matting": "bozzetto.matting.u2netp:load_u2netp",
+    "triposr": "bozzetto.systems.triposr.checkpoint:load_triposr",
+    "l4gm": "bozzetto.systems.l4gm.checkpoint:load_l4gm",
+    "mvdream": "bozzetto.systems.mvdream.checkpoint:load_mvdream",
+}
 
 
-def bundled_path(file: str) -> Path:
-    """Path of a weights file inside the installed package (it may not exist)."""
-    return Path(str(resources.files("bozzetto.zoo") / "weights" / file))
+def locate(name: str, override: str | os.PathLike[str] | None = None, progress: Progress | None = None) -> Path:
+    """Where the weights of an entry are: its file, or for an entry of several the folder that holds them.
 
+    Looked for in this order: ``override``, the package, ``BOZZETTO_WEIGHTS/<owner>/<repo>/<file>``, the hub's cache (or
+    our own, for files that are not on the hub), and last the network. Sizes are checked, where they are known; so are the
+    hashes of bundled files (20 ms for lgm-mini) and of fresh downloads.
 
-def local_path(entry: WeightsEntry) -> Path | None:
-    """Where the entry's file already lies on this machine, or None."""
-    if entry.bundled:
-        path = bundled_path(entry.file)
-        return path if path.is_file() else None
-    override = os.environ.get("BOZZETTO_WEIGHTS")  # a folder laid out like the hub: <repo>/<file>
-    if override:
-        path = Path(override) / entry.repo / entry.file
-        if path.is_file():
-            return path
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return None
-    try:
-        found = try_to_load_from_cache(entry.repo, entry.file, revision=entry.revision)
-    except ValueError as error:  # HFValidationError
-        raise _not_a_hub_name(entry, error) from error
-    return Path(found) if isinstance(found, str) else None
-
-
-def check_file(entry: WeightsEntry, path: Path, content: bool = True) -> None:
-    """Raise :class:`CheckpointError` if the size or (with ``content``) the hash differs from the entry's."""
-    cure = "reinstall bozzetto" if entry.bundled else "delete it and download it again"
-    size = path.stat().st_size
-    if entry.size is not None and size != entry.size:
-        raise CheckpointError(f"{path} has {size:,} bytes, {entry.name} has {entry.size:,}; {cure}")
-    if content and entry.sha256 is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != entry.sha256:
-            raise CheckpointError(f"{path} is damaged (its sha256 differs); {cure}")
-
-
-def weights_file(name: str) -> Path:
-    """The weights file of a zoo entry, downloaded from the Hugging Face Hub if it is not on this machine yet.
-
-    Its size is checked, where it is known; so is the hash of bundled files (20 ms for lgm-mini) and of fresh downloads.
+    Args:
+        name: of the entry.
+        override: a file or folder to use instead; it is taken as it is.
+        progress: called with (what is being done, share done 0..1).
 
     Raises:
-        UnknownModelError, MissingDependencyError (huggingface_hub), InputError (offline, with what to do instead),
-        CheckpointError (a bundled file is missing, or a file is not the one it should be).
+        UnknownModelError: no such entry.
+        MissingDependencyError: huggingface_hub is needed and not installed.
+        InputError: the files are not here and cannot be fetched; the message holds the commands to run elsewhere.
+        OutputError: they cannot be written (disk full, no permission).
+        CheckpointError: the override does not exist, or a file is not the one it should be.
     """
     entry = find_entry(name)
+    if override is not None:
+        path = Path(os.path.expanduser(override))
+        if not path.exists():
+            raise CheckpointError(f"no such file or folder: {path}, given as the weights of {name}; check the path")
+        return path
     path = local_path(entry)
-    if path is None and entry.bundled:
+    if path is not None:
+        check_file(entry, path, content=entry.bundled)
+        return path
+    if entry.bundled:
         raise CheckpointError(
             f"the bundled weights {entry.file} are missing from this installation; reinstall bozzetto"
         )
-    if path is None:
-        path = _download(entry)
-        check_file(entry, path)
-    else:
-        check_file(entry, path, content=entry.bundled)
-    return path
+    return download(entry, progress)
 
 
-def _download(entry: WeightsEntry) -> Path:
-    """Fetch the entry's file into the hub's cache; returns where it lies."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{entry.name} is downloaded from the Hugging Face Hub, which needs an extra: pip install 'bozzetto[hub]'"
-        ) from error
-    try:
-        return Path(hf_hub_download(entry.repo, entry.file, revision=entry.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"cannot download {entry.repo}/{entry.file} ({type(error).__name__}). Offline? Fetch the file on another machine "
-            f"and put it at FOLDER/{entry.repo}/{entry.file}, then set BOZZETTO_WEIGHTS=FOLDER"
-        ) from error
-    except ValueError as error:  # HFValidationError
-        raise _not_a_hub_name(entry, error) from error
-
-
-def _not_a_hub_name(entry: WeightsEntry, error: ValueError) -> UnknownModelError:
-    """The error for a name that the hub's client refuses to look up."""
-    return UnknownModelError(
-        f"unknown model {entry.name!r}: no such file, and {entry.repo} cannot be a repository of the Hugging Face Hub "
-        f"({error}); known: {', '.join(ENTRIES)}"
-    )
+def weights_file(name: str) -> Path:
+    """The weights file (or folder) of a zoo entry, downloaded if it is not on this machine yet; see :func:`locate`."""
+    return locate(name)
 
 
 def _local_file(name: str) -> Path | None:
@@ -137,30 +102,67 @@ def check_name(name: str) -> None:
         )
 
 
-def load(name: str, device: str = "cpu") -> nn.Module:
+def load(name: str, device: str = "cpu") -> Any:
     """A network in evaluation mode: a zoo name, a local weights file, or "owner/repo/file" on the Hub.
 
-    A local or foreign file is recognised by its tensors (LGM presets). The result's ``config`` says what it is.
+    What a local or foreign file is, its tensors tell. The ``config`` of an LGM says which preset it is.
 
     Raises:
-        UnknownModelError: neither in the zoo nor a file nor a possible name on the Hub.
+        UnknownModelError: neither in the zoo nor a file nor a possible name on the Hub, or a part of a larger model.
         CheckpointError: no such file, or one that is damaged or fits no network.
         InputError, MissingDependencyError: it cannot be downloaded.
     """
-    from ..systems.lgm.checkpoint import load_lgm
-
     check_name(name)
     if name in ENTRIES:
         entry = ENTRIES[name]
-        path, options = weights_file(name), entry.options
-        if entry.system == "matting":
-            from ..matting.u2netp import load_u2netp
+        if entry.system not in LOADERS:
+            loadable = [e.name for e in ENTRIES.values() if e.system in LOADERS]
+            raise UnknownModelError(
+                f"{name} is one part of a model and is no network on its own; known networks: {', '.join(loadable)}"
+            )
+        return _load_with(LOADERS[entry.system], locate(name), device, entry.options)
+    path = _own_file(name)
+    system = system_of(path) or "lgm"  # its loader says what is wrong with an unknown one
+    if system not in LOADERS:
+        raise CheckpointError(f"{path} is {describe(path)}, which is no network on its own")
+    return _load_with(LOADERS[system], path, device, {})
 
-            return load_u2netp().to(device)
-        return load_lgm(path, **options).to(device)
+
+def _own_file(name: str) -> Path:
+    """The file that a name outside of the zoo means: one on this machine, or "owner/repo/file" from the hub."""
     path = _local_file(name)
     if path is not None:
-        return load_lgm(path).to(device)
+        return path
     owner, repo, file = name.split("/")
-    entry = WeightsEntry(name=name, system="lgm", file=file, repo=f"{owner}/{repo}", licence="unknown", summary="")
-    return load_lgm(local_path(entry) or _download(entry)).to(device)
+    entry = WeightsEntry(
+        name=name, system="", files=(WeightsFile(file),), repo=f"{owner}/{repo}", licence="unknown", summary=""
+    )
+    return local_path(entry) or download(entry)
+
+
+def identify_file(name: str) -> tuple[str, Path]:
+    """The zoo entry in whose place a weights file can stand, and the file.
+
+    Args:
+        name: a local file, "owner/repo/file" on the Hub, or an entry (which stands for itself).
+
+    Returns:
+        For example ("triposr", path), or ("lgm-big", path) for any LGM but lgm-mini.
+
+    Raises:
+        CheckpointError: no such file, or its tensors are those of no known network.
+    """
+    check_name(name)
+    if name in ENTRIES:
+        return name, locate(name)
+    path = _own_file(name)
+    return identify(read_shapes(path), str(path)).entry, path
+
+
+def _load_with(loader: str, path: Path, device: str, options: dict[str, str]) -> Any:
+    """Call the loader "module:function" with the path; the network ends on ``device``."""
+    module, function = loader.split(":")
+    call = getattr(importlib.import_module(module), function)
+    if "device" in inspect.signature(call).parameters:
+        return call(path, device=device, **options)
+    return call(path, **options).to(device)

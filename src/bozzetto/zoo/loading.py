@@ -46,16 +46,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load lets what a damaged file provokes through: IndexError, struct.error, ...
         what = str(error) or type(error).__name__
         raise CheckpointError(f"{path} is not a readable checkpoint ({what}); download it again") from error
-    if isinstance(state, Mapping):
-        for key in ("state_dict", "model", "ema"):
-            if isinstance(state.get(key), Mapping):
-                state = state[key]
-                break
+    state = unwrap(state)
     if not isinstance(state, Mapping) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
     ):
         raise CheckpointError(f"{path} holds no state dict (a mapping from names to tensors)")
     return dict(state)
+
+
+def unwrap(state: object) -> object:
+    """The state dict inside of a training checkpoint (one level down, under one of the usual names), or the thing itself."""
+    if isinstance(state, Mapping):
+        for key in ("state_dict", "model_state_dict", "model", "ema"):
+            if isinstance(state.get(key), Mapping):
+                return state[key]
+    return state
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: Iterable[str] = ()) -> None:
@@ -83,10 +88,22 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, igno
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             problems.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
     if problems:
-        raise CheckpointError(f"{source} does not fit this network; {'; '.join(problems)}")
+        other = _other_system(own, given, source)
+        raise CheckpointError(f"{source} {other or 'does not fit this network'}; {'; '.join(problems)}")
     bad = [k for k in own if given[k].is_floating_point() and not bool(torch.isfinite(given[k]).all())]
     if bad:
         raise CheckpointError(f"{source} holds NaN or infinity in {', '.join(bad[:_SHOWN])}; the file is damaged")
     with torch.no_grad():
         for key, tensor in own.items():
             tensor.copy_(given[key])
+
+
+def _other_system(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> str | None:
+    """ "is a TripoSR checkpoint, not LGM (use --model triposr)" where both are recognised and differ, else None."""
+    from .identify import recognise
+
+    here = recognise({k: tuple(v.shape) for k, v in own.items()}, source)
+    there = recognise({k: tuple(v.shape) for k, v in given.items()}, source)
+    if here is None or there is None or here == there:
+        return None
+    return f"is {there.title}, not {here.name} ({there.advice})"
