@@ -1,0 +1,1 @@
+"""TripoSR: one photo -> a triplane radiance field -> a textured mesh."""
