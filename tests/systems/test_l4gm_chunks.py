@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_every_frame_and_every_pair_once(frames, size):
     assert key_times(plan) == [float(i) for i in range(frames)]
     expected = [i / 3 for i in range(3 * (frames - 1) + 1)] if frames > 1 else []
     assert interpolated_times(plan) == pytest.approx(expected)
-    for before, after in zip(plan, plan[1:]):
+    for before, after in pairwise(plan):
         assert after.frames[0] == before.frames[-1] == before.frames[before.kept[-1]]
         assert after.renewed and not after.whole
     assert not plan[0].renewed and plan[0].whole

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 CHUNK = 16  # frames in one forward pass, as published
 RATE = 3  # sets per key frame after interpolation: two new ones between neighbours
@@ -51,7 +52,7 @@ def plan_chunks(frames: int, chunk: int = CHUNK, interpolate: bool = True) -> li
     count = max(1, -(-(frames - 1) // (chunk - 1)))
     seams = [round(k * (frames - 1) / count) for k in range(count + 1)]
     chunks = []
-    for k, (start, end) in enumerate(zip(seams, seams[1:])):
+    for k, (start, end) in enumerate(pairwise(seams)):
         steps = end - start + 1
         pairs = tuple((i, i + 1) for i in range(steps - 1)) if interpolate else ()
         kept = tuple(range(min(k, 1), steps))

@@ -30,13 +30,16 @@ def default_rays(config: LGMConfig) -> Tensor:
     return _ring_rays(config.input_size, config.radius, config.fov_y)
 
 
-def l4gm_inputs(rgb: Tensor, config: LGMConfig) -> Tensor:
-    """The nine channels: pictures on white [B, T, 4, 3, S, S] in 0..1 -> [B, T, 4, 9, S, S], normalised, with rays."""
+def l4gm_inputs(rgb: Tensor, config: LGMConfig, rays: Tensor | None = None) -> Tensor:
+    """The nine channels: pictures on white [B, T, 4, 3, S, S] in 0..1 -> [B, T, 4, 9, S, S], normalised, with rays.
+
+    ``rays`` [4, 6, S, S] are those of the level ring unless given.
+    """
     if rgb.shape[2] != len(RING) or rgb.shape[-2:] != (config.input_size, config.input_size):
         raise ValueError(
             f"expected [B, T, {len(RING)}, 3, {config.input_size}, {config.input_size}], got {tuple(rgb.shape)}"
         )
-    rays = default_rays(config).to(rgb)
+    rays = (default_rays(config) if rays is None else rays).to(rgb)
     return torch.cat([normalize_rgb(rgb), rays.expand(*rgb.shape[:2], *rays.shape)], dim=3)
 
 

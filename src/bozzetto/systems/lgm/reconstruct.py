@@ -26,6 +26,11 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def published_dtype(device: torch.device) -> torch.dtype:
+    """The arithmetic with which the authors run LGM's and L4GM's large networks: fp16 on CUDA; fp32 elsewhere."""
+    return torch.float16 if device.type == "cuda" else torch.float32
+
+
 def _cpu_has_bf16() -> bool:
     check = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(check and check())

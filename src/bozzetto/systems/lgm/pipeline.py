@@ -1,0 +1,130 @@
+"""LGM end to end: a photo or a prompt -> four views (ImageDream, MVDream) -> Gaussians.
+
+Source: Tang et al. 2024 (arXiv 2402.05054); the steps and their defaults are those of the authors' inference script (photo)
+and demo (text).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...asset import Asset
+from ...camera import Cameras
+from ...errors import BozzettoError, CheckpointError, ForegroundError
+from ...gaussians import Gaussians
+from ...job import Job
+from ...matting.cutout import cutout
+from ...matting.recenter import recenter
+from ...raster import rasterize
+from .checkpoint import load_lgm
+from .imagine import BORDER, free, imagine_views, show, square_photo
+from .network import LGM
+from .options import PhotoOptions, TextOptions
+from .reconstruct import published_dtype, reconstruct
+
+RING = (0.0, 90.0, 180.0, 270.0)  # azimuths of LGM's views, degrees
+WHITE = (1.0, 1.0, 1.0)
+
+
+def from_photo(rgba: Tensor, options: PhotoOptions, job: Job) -> Asset:
+    """Cut-out [H, W, 4], straight alpha -> Gaussians, y up, the photo's side facing +z."""
+    views = imagine_views(
+        job,
+        options.prompt,
+        square_photo(rgba),
+        negative_prompt=options.negative_prompt,
+        steps=options.steps,
+        guidance=options.guidance,
+        elevation=options.elevation,
+        solver=options.solver,
+        candidates=options.candidates,
+    )
+    opaque = torch.cat([views, torch.ones_like(views[..., :1])], dim=-1)
+    return Asset(_best(opaque, options.elevation, job))
+
+
+def from_text(prompt: str, options: TextOptions, job: Job) -> Asset:
+    """Description of an object -> Gaussians, y up, front facing +z."""
+    views = imagine_views(
+        job,
+        prompt,
+        negative_prompt=options.negative_prompt,
+        steps=options.steps,
+        guidance=options.guidance,
+        elevation=options.elevation,
+        solver=options.solver,
+        candidates=options.candidates,
+    )
+    if options.cut_views:
+        with job.stage("matting"):
+            job.tell("cutting out the views", 0.0)
+            views = _cut_candidates(views, job)
+    else:
+        views = torch.cat([views, torch.ones_like(views[..., :1])], dim=-1)
+    return Asset(_best(views, options.elevation, job))
+
+
+def _cut_candidates(views: Tensor, job: Job) -> Tensor:
+    """Views [C, 4, S, S, 3] -> cut out and recentred one by one, [C', 4, S, S, 4]; candidates without an object are dropped."""
+    cut, reason = [], None
+    for candidate in views:
+        try:
+            pictures = [recenter(cutout(view), border=BORDER, size=view.shape[0]) for view in candidate]
+        except ForegroundError as error:
+            reason = error
+            continue
+        cut.append(torch.stack(pictures))
+    if not cut:
+        raise ForegroundError(
+            f"the views made for this prompt do not all show an object ({reason}); "
+            "try another --seed, more --candidates, a clearer prompt, or --no-cut-views"
+        )
+    job.report["candidates_without_object"] = len(views) - len(cut)
+    return torch.stack(cut)
+
+
+def _best(candidates: Tensor, elevation: float, job: Job) -> Gaussians:
+    """Views [C, 4, S, S, 4] -> the Gaussians (unbatched) of the set of views that they reproduce best."""
+    with job.stage("load_model"):
+        job.tell("loading LGM", 0.0)
+        path = job.locate("lgm-big")
+        network = load_lgm(path)
+        if network.config.head != "lgm":
+            raise CheckpointError(
+                f"{path} holds lgm-mini, which makes no use of four imagined views; use --model lgm-mini"
+            )
+        network = network.to(job.device, published_dtype(job.device))
+    with job.stage("network"):
+        results = []
+        for number, views in enumerate(candidates):
+            job.tell("reconstructing", number / len(candidates))
+            results.append(reconstruct_views(network, views, elevation))
+        errors = [0.0] if len(results) == 1 else [error for _, error in results]
+        best = errors.index(min(errors))
+    if len(results) > 1:
+        job.report |= {"view_errors": [round(e, 6) for e in errors], "chosen_candidate": best}
+        show(job, candidates[best][..., :3], "views.png")
+    del network
+    free(job.device)
+    return results[best][0].prune()
+
+
+@torch.no_grad()
+def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> tuple[Gaussians, float]:
+    """Four views [4, S, S, 4] in LGM's order -> Gaussians on the network's device, and their mean squared error to the views.
+
+    Raises :class:`BozzettoError` where the result is not finite.
+    """
+    config = network.config
+    device = next(network.parameters()).device
+    cameras = Cameras.orbit(RING, elevation, config.radius, config.fov_y).to(device)
+    rgba = views.permute(0, 3, 1, 2).to(device)  # [4, S, S, 4] -> [4, 4, S, S]
+    gaussians = reconstruct(network, rgba[None], cameras[None], published_dtype(device))[0]
+    if not all(bool(torch.isfinite(t).all()) for t in gaussians.tensors()):
+        raise BozzettoError(
+            "LGM's result holds NaN or infinity: the checkpoint is damaged, or the views are no pictures"
+        )
+    shown = rasterize(gaussians, cameras, views.shape[1], WHITE, near=config.znear, far=config.zfar).rgb.clamp(0, 1)
+    white = (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]).permute(0, 2, 3, 1)
+    return gaussians, float((shown - white).square().mean())

@@ -1,0 +1,164 @@
+"""LGM end to end: what reaches the diffusion, what reaches LGM, and which candidate is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from micro_lgm import MICRO, fill_seeded, write_micro_lgm
+
+from bozzetto import Cameras
+from bozzetto.errors import BozzettoError, CheckpointError, ForegroundError, InputError
+from bozzetto.job import Job
+from bozzetto.systems.lgm import imagine, pipeline
+from bozzetto.systems.lgm.checkpoint import load_lgm
+from bozzetto.systems.lgm.heads import lgm_head
+from bozzetto.systems.lgm.inputs import lgm_inputs
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.options import PhotoOptions, TextOptions
+from bozzetto.systems.mvdream import checkpoint as mvdream_checkpoint
+
+
+class StandIn:
+    """A diffusion model that remembers what it was asked and answers with view v of candidate c in the colour (c + v) / 10."""
+
+    def __init__(self) -> None:
+        self.asked: dict = {}
+
+    def generate(self, prompts, images=None, **asked):
+        self.asked = asked | {"prompts": prompts, "images": images}
+        asked["progress"](1.0)
+        size, count = asked["size"], asked["candidates"]
+        shade = torch.arange(count)[:, None] + torch.arange(4)  # [C, 4]
+        return (shade / 10.0)[None, :, :, None, None, None].expand(1, count, 4, size, size, 3)
+
+
+@pytest.fixture
+def diffusion(monkeypatch):
+    model = StandIn()
+    monkeypatch.setattr(mvdream_checkpoint, "load_mvdream", lambda folder, device: model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lgm")
+    paths = write_micro_lgm(folder) | {"imagedream": folder, "mvdream": folder}
+    return {name: str(path) for name, path in paths.items()}
+
+
+@pytest.fixture
+def job(weights):
+    return Job(torch.device("cpu"), seed=3, weights=weights)
+
+
+def photo() -> torch.Tensor:
+    rgba = torch.zeros(60, 40, 4)
+    rgba[10:40, 5:25] = torch.tensor([1.0, 0.0, 0.0, 1.0])
+    return rgba
+
+
+def test_published_defaults():
+    photo, text = PhotoOptions(), TextOptions()
+    assert (photo.steps, photo.guidance, photo.prompt, photo.negative_prompt, photo.elevation) == (30, 5.0, "", "", 0.0)
+    assert (text.steps, text.guidance, text.elevation, text.solver) == (30, 7.5, 0.0, "ddim")
+    for wrong in ({"steps": 0}, {"guidance": -1.0}, {"solver": "euler"}, {"elevation": 91.0}, {"candidates": 0}):
+        with pytest.raises(InputError):
+            PhotoOptions(**wrong)
+
+
+def test_photo_is_centred_on_white(diffusion, job):
+    asset = pipeline.from_photo(photo(), PhotoOptions(prompt="a mug", elevation=10.0, steps=7), job)
+    asked = diffusion.asked
+    picture = asked["images"][0]
+    assert picture.shape == (256, 256, 3)
+    red = (picture - torch.tensor([1.0, 0.0, 0.0])).abs().sum(-1) < 1e-3
+    rows, columns = torch.where(red.any(1))[0], torch.where(red.any(0))[0]
+    assert (int(rows[0]), int(rows[-1])) == (25, 229)  # 205 of 256 pixels: a border of 0.2
+    assert abs(int(columns[0]) + int(columns[-1]) - 255) <= 1
+    assert picture[0, 0].tolist() == [1, 1, 1]
+    assert asked["prompts"] == ["a mug"] and asked["seed"] == 3 and asked["negative"] == ""
+    assert (asked["steps"], asked["guidance"], asked["elevation"], asked["solver"]) == (7, 5.0, 10.0, "ddim")
+    assert asset.mesh is None and len(asset.gaussians) > 1000
+
+
+def test_views_come_in_lgms_order(diffusion, job):
+    views = imagine.imagine_views(job, "a mug", candidates=2)
+    assert views.shape == (2, 4, 256, 256, 3)
+    assert (10 * views[0, :, 0, 0, 0]).round().tolist() == [1, 2, 3, 0]
+    assert diffusion.asked["images"] is None and diffusion.asked["candidates"] == 2
+
+
+def test_level_views_give_what_the_network_gives(weights):
+    network = load_lgm(weights["lgm-big"])
+    assert network.config == MICRO
+    views = torch.rand(4, 256, 256, 4, generator=torch.Generator().manual_seed(0))
+    views[..., 3] = 1.0
+    gaussians, error = pipeline.reconstruct_views(network, views)
+    cameras = Cameras.orbit(pipeline.RING)[None]
+    with torch.no_grad():
+        raw = network(lgm_inputs(views[..., :3].permute(0, 3, 1, 2)[None], cameras, 256))
+    direct = lgm_head(raw)[0]
+    for ours, theirs in zip(gaussians.tensors(), direct.tensors()):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert 0 < error < 1
+
+
+def test_the_candidate_that_agrees_best_is_kept(diffusion, job, tmp_path):
+    job.workspace = tmp_path / "work"
+    pipeline.from_photo(photo(), PhotoOptions(candidates=3), job)
+    errors = job.report["view_errors"]
+    assert len(errors) == 3 and len(set(errors)) == 3
+    assert errors[job.report["chosen_candidate"]] == min(errors)
+    from bozzetto.files.images import read_image
+
+    shown = read_image(tmp_path / "work" / "views.png").rgba
+    assert shown.shape[:2] == (256, 1024)
+    first = round(10 * float(shown[0, 0, 0]))  # view 1 of the chosen candidate
+    assert first == job.report["chosen_candidate"] + 1
+
+
+def test_text_views_are_cut_out_and_centred(diffusion, job, monkeypatch):
+    def cut(view):
+        if float(view.mean()) > 0.35:  # of candidate 1, the view of shade 0.4
+            raise ForegroundError("nothing there")
+        rgba = torch.zeros(*view.shape[:2], 4)
+        rgba[:50, :50] = torch.cat([view, torch.ones_like(view[..., :1])], dim=-1)[:50, :50]
+        return rgba
+
+    seen = []
+    monkeypatch.setattr(pipeline, "cutout", cut)
+    monkeypatch.setattr(pipeline, "_best", lambda views, elevation, job: seen.append(views))
+    pipeline.from_text("a mug", TextOptions(candidates=2), job)
+    views = seen[0]
+    assert views.shape == (1, 4, 256, 256, 4) and job.report["candidates_without_object"] == 1
+    alpha = views[0, 0, ..., 3]
+    assert alpha[128, 128] == 1 and alpha[:20].max() == 0 and alpha[-20:].max() == 0
+    assert (10 * views[0, :, 128, 128, 0]).round().tolist() == [1, 2, 3, 0]
+    assert diffusion.asked["guidance"] == 7.5 and "ugly" in diffusion.asked["negative"]
+
+    monkeypatch.setattr(pipeline, "cutout", lambda view: (_ for _ in ()).throw(ForegroundError("nothing there")))
+    with pytest.raises(ForegroundError, match="--seed"):
+        pipeline.from_text("a mug", TextOptions(), job)
+    pipeline.from_text("a mug", TextOptions(cut_views=False), job)
+    assert float(seen[-1][..., 3].min()) == 1.0
+
+
+def test_wrong_and_broken_weights(diffusion, job, weights, tmp_path):
+    from micro_l4gm import write_micro_l4gm
+
+    l4gm = write_micro_l4gm(tmp_path)["l4gm-recon"]
+    with pytest.raises(CheckpointError, match="L4GM"):
+        pipeline.from_photo(photo(), PhotoOptions(), Job(job.device, weights=weights | {"lgm-big": str(l4gm)}))
+    from bozzetto.zoo.load import bundled_path
+
+    mini = bundled_path("lgm-mini.safetensors")
+    with pytest.raises(CheckpointError, match="lgm-mini"):
+        pipeline.from_photo(photo(), PhotoOptions(), Job(job.device, weights=weights | {"lgm-big": str(mini)}))
+
+
+def test_nan_is_reported():
+    network = LGM(MICRO).eval().requires_grad_(False)
+    fill_seeded(network, 0)
+    network.conv.bias[0] = float("nan")
+    with pytest.raises(BozzettoError, match="NaN"):
+        pipeline.reconstruct_views(network, torch.ones(4, 256, 256, 4))
