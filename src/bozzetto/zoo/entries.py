@@ -36,7 +36,7 @@ def _multi_view(*unet: WeightsFile) -> tuple[WeightsFile, ...]:
         WeightsFile("text_encoder/model.safetensors", 680_820_392),
         WeightsFile("text_encoder/config.json", about=610),
         *_TOKENIZER,
-        WeightsFile("scheduler/scheduler_config.json", about=500, optional=True),
+        WeightsFile("scheduler/scheduler_config.json", about=500),
         WeightsFile("model_index.json", about=548, optional=True),
     )
 
@@ -112,7 +112,7 @@ _LIST = (
                 "2a56cfd4ffcf40be097c430324ec184cc37187f6dafef128ef9225438a3c03c4",
             ),
             WeightsFile("image_encoder/config.json", about=563),
-            WeightsFile("feature_extractor/preprocessor_config.json", about=500, optional=True),
+            WeightsFile("feature_extractor/preprocessor_config.json", about=500),
         ),
         repo="ashawkey/imagedream-ipmv-diffusers",
         revision="73a034178e748421506492e91790cc62d6aefef5",

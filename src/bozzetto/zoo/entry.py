@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+_SMALL = 10_000_000  # bytes; smaller files are settings and vocabularies, which do not count
 _WIDTHS = {"fp16": 2, "fp32": 4}  # bytes per parameter
 
 
@@ -97,8 +98,8 @@ class WeightsEntry:
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files; None where one that matters is not exactly known."""
-        sizes = [f.size for f in self.files if f.size is not None or (f.about or 0) > 1_000_000 or self.single]
+        """Bytes of the file, or of all weights files of several; None where one of them is not exactly known."""
+        sizes = [f.size for f in self.files if f.size is not None or (f.about or 0) > _SMALL or self.single]
         return None if None in sizes else sum(s for s in sizes if s is not None)
 
     @property
