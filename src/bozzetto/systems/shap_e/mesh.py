@@ -8,6 +8,7 @@ the faces of the cubes as the published one; only the diagonals inside a cube ca
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ def _fan(loop: list[int]) -> list[tuple[int, int, int]]:
     for turn in range(len(loop)):
         first, *rest = loop[turn:] + loop[:turn]
         if not any(first in face and other in face for other in rest[1:-1] for face in faces):
-            return [(first, a, b) for a, b in zip(rest, rest[1:])]
+            return [(first, a, b) for a, b in pairwise(rest)]
     raise AssertionError(f"no fan cuts the loop {loop}")
 
 

@@ -115,8 +115,9 @@ def render_nerf(
         t0, t1 = box_range(o, d)
         hit = (t0 < t1)[:, 0]
         t1 = torch.maximum(t1, t0 + SLACK)
-        ends = torch.lerp(t0, t1, torch.linspace(0, 1, coarse + 1, device=device))  # [N, coarse + 1]
-        ts = ends[:, :-1] + (ends[:, 1:] - ends[:, :-1]) * draw(len(o), coarse)
+        u = torch.linspace(0, 1, coarse, device=device)
+        low, high = _bins(t0 * (1 - u) + t1 * u, t0, t1)  # each [N, coarse]
+        ts = low + (high - low) * draw(len(o), coarse)
         low, high = _bins(ts, t0, t1)
         density, _ = fields.nerf(o[:, None] + d[:, None] * ts[..., None], fine=False)
         weights, _ = _weights(density, low, high)

@@ -5,7 +5,6 @@ maps a point to a signed distance, densities and colours (section 3 of arXiv 230
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -142,7 +141,7 @@ class Transmitter(nn.Module):
         weights = []
         for i, projection in enumerate(self.params_proj.projections.values()):
             weights.append(projection(rows[:, i * config.hidden : (i + 1) * config.hidden])[0])
-        return ImplicitFields(self, tuple(weights))
+        return ImplicitFields(config, self.renderer, tuple(weights))
 
 
 @dataclass(frozen=True)
@@ -150,11 +149,13 @@ class ImplicitFields:
     """A shape: functions of points [..., 3] in Shap-E's frame (z up, inside [-1, 1]^3); all of them in float32.
 
     Attributes:
-        decoder: holds the learned layers.
+        config: of the decoder.
+        renderer: holds the learned layers.
         weights: the matrices [outputs, inputs] of the projected layers.
     """
 
-    decoder: Transmitter
+    config: TransmitterConfig
+    renderer: Renderer
     weights: tuple[Tensor, ...]
 
     @property
@@ -165,7 +166,7 @@ class ImplicitFields:
     @property
     def background(self) -> Tensor:
         """Colour [3] behind the object."""
-        return self.decoder.renderer.void.background
+        return self.renderer.void.background
 
     @torch.no_grad()
     def raw(self, points: Tensor, rows: slice = slice(None), directions: Tensor | None = None) -> Tensor:
@@ -181,7 +182,7 @@ class ImplicitFields:
         return out.reshape(*points.shape[:-1], -1)
 
     def _mlp(self, points: Tensor, rows: slice, directions: Tensor | None) -> Tensor:
-        config, mlp = self.decoder.config, self.decoder.renderer.nerstf.mlp
+        config, mlp = self.config, self.renderer.nerstf.mlp
         h = positional_code(points, POSITION_BANDS)  # [N, 93]
         for i, layer in enumerate(mlp):
             weight = self.weights[i] if i < config.projected else layer.weight
@@ -209,8 +210,3 @@ class ImplicitFields:
         out = self.raw(points, slice(None), directions)
         density = out[..., FINE_DENSITY if fine else COARSE_DENSITY][..., 0].relu()
         return density, out[..., FINE_RGB if fine else COARSE_RGB].sigmoid()
-
-
-def as_query(fields: ImplicitFields, matrix: Tensor) -> Callable[[Tensor], Tensor]:
-    """The surface colour as a function of world points, for a world-from-Shap-E rotation ``matrix`` [3, 3]."""
-    return lambda points: fields.stf_rgb(points.to(fields.device) @ matrix.to(fields.device))
