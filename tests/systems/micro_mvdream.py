@@ -52,6 +52,9 @@ TEXT_ENCODER = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-05,
     "projection_dim": 48,
+    "bos_token_id": 518,
+    "eos_token_id": 519,
+    "pad_token_id": 0,
 }
 IMAGE_ENCODER = {
     "architectures": ["CLIPVisionModel"],

@@ -81,7 +81,7 @@ def modern_keys(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Ten
 
 def materialize(module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
     """A module made on the meta device, with memory on ``device``: parameters unset, position-index buffers set."""
-    module = module.to(dtype).to_empty(device=device)
+    module = nn.Module.to(module, dtype).to_empty(device=device)  # past the libraries' own .to(), which warns
     saved = module.state_dict().keys()
     for name, buffer in module.named_buffers():
         if name in saved:

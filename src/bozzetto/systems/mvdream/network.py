@@ -42,8 +42,8 @@ class UNetConfig:
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding [B, dim] (float32) of timesteps [B]: cosines first, then sines, a zero column if dim is odd."""
     half = dim // 2
-    exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
-    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+    numbers = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * numbers / half)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
 
 
