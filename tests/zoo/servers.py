@@ -19,6 +19,7 @@ class Behaviour:
         ranges: whether ``Range`` is understood.
         cut: bytes after which each of the next ``cuts`` answers breaks off.
         statuses: path -> HTTP status to answer with instead.
+        error_codes: path -> what the hub calls that error.
         asked: (method, path, Range header) of every request.
     """
 
@@ -27,6 +28,7 @@ class Behaviour:
     cut: int | None = None
     cuts: int = 0
     statuses: dict[str, list[int]] = field(default_factory=dict)
+    error_codes: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -59,8 +61,8 @@ def serve() -> Iterator[Behaviour]:
             content = behaviour.files.get(path)
             if refused or content is None:
                 self.send_response(refused.pop(0) if refused else 404)
-                if content is None and "/resolve/" in path:
-                    self.send_header("X-Error-Code", "EntryNotFound")
+                if "/resolve/" in path:
+                    self.send_header("X-Error-Code", behaviour.error_codes.get(path, "EntryNotFound"))
                     self.send_header("X-Error-Message", "Entry not found")
                     self.send_header("X-Repo-Commit", COMMIT)
                 self.send_header("Content-Length", "0")

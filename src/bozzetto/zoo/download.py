@@ -155,7 +155,13 @@ def _hub_file(
 def _explained(entry: WeightsEntry, file: WeightsFile, error: Exception, into: Path | None) -> Exception:
     """The package's error for one that the hub's client raised; what is a defect of ours stays as it is."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     what = f"cannot download {entry.repo}/{file.path}"
     if isinstance(error, OSError) and error.errno in _DISK:
@@ -171,7 +177,7 @@ def _explained(entry: WeightsEntry, file: WeightsFile, error: Exception, into: P
             f"{what}: the hub has no such repository, or it is private (then run `hf auth login`). If you have the files, "
             f"put them into FOLDER/{entry.folder} and set BOZZETTO_WEIGHTS=FOLDER"
         )
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, OSError):
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
         return InputError(f"{what}: the repository has no such file (any more); see {entry.hub_page}")
     ours = type(error).__module__.partition(".")[0]
     if isinstance(error, (OSError, RuntimeError)) or ours.startswith(_NETWORK):

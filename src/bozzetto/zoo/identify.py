@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError
-from .loading import read_tensors, unwrap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -191,6 +191,10 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
     Raises :class:`CheckpointError` as :func:`bozzetto.zoo.loading.read_tensors` does.
     """
+    import torch
+
+    from .loading import read_tensors, unwrap
+
     path = Path(path)
     if path.suffix == ".safetensors" and path.is_file() and path.stat().st_size:
         from safetensors import SafetensorError, safe_open
@@ -210,7 +214,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
                 return {"_xyz": tuple(state[0][1].shape), "_features_dc": (), "_opacity": ()}
             state = unwrap(state)
             if isinstance(state, Mapping) and all(
-                isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+                isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
             ):
                 return {k: tuple(v.shape) for k, v in state.items()}
     return {k: tuple(v.shape) for k, v in read_tensors(path).items()}
@@ -220,8 +224,8 @@ def _is_3dgs_tuple(state: object) -> bool:
     """Whether it is ((degree, positions [N, 3], ...), iteration), as the 3DGS trainer saves."""
     if not (isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], tuple) and len(state[0]) > 4):
         return False
-    positions = state[0][1]
-    return isinstance(positions, Tensor) and positions.ndim == 2 and positions.shape[1] == 3
+    shape = getattr(state[0][1], "shape", ())
+    return len(shape) == 2 and shape[1] == 3
 
 
 def system_of(path: str | Path) -> str | None:
