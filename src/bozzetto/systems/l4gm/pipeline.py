@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def from_video(clip: VideoClip, options: VideoOptions, job: Job) -> Asset4D:
     """A matted clip from a still camera -> a sequence of Gaussians, y up, the video's side facing +z."""
     with job.stage("frames"):
-        frames = fit_frames(clip.frames, VIEW_SIZE)
+        frames = fit_frames(clip.pixels, VIEW_SIZE)
     if frames.empty:
         job.report["frames_without_object"] = frames.empty
     first = on_white(frames.rgba[0])  # [3, S, S]
