@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bozzetto.systems.mvdream.cameras import AZIMUTHS, LGM_ORDER, diffusion_cameras
+from bozzetto.camera.cameras import orbit_poses
+from bozzetto.systems.mvdream.cameras import AZIMUTHS, LGM_ORDER, camera_vectors, diffusion_cameras
 from bozzetto.systems.mvdream.network import (
     Downsample,
     MultiViewUNet,
@@ -177,6 +178,12 @@ def test_diffusion_cameras(shared):
         close(ours, arrays[f"diffusion_camera_release_elev{elevation}"], 1e-6)  # positive above, as ours
         lgm = diffusion_cameras(-elevation, image_view=True)
         close(lgm, arrays[f"diffusion_camera_lgm_elev{elevation}"], 1e-6)  # LGM's copy counts the other way
+
+
+def test_cameras_at_any_distance_are_seen_on_the_unit_sphere():
+    poses = orbit_poses([0.0, 90.0, 180.0, 270.0], 25.0, 2.7)
+    close(camera_vectors(poses), diffusion_cameras(25).numpy(), 1e-6)
+    assert camera_vectors(poses[None, None]).shape == (1, 1, 4, 16)
 
 
 def test_a_raised_camera_stands_above():

@@ -165,7 +165,7 @@ class MultiViewDiffusion:
     ) -> Tensor:
         """Guided noise [N, F, 4, h, w] for latents ``x`` [N, F, 4, h, w]; ``negative`` None runs the conditional half alone.
 
-        ``cameras`` [F, 16]. Computed in the network's dtype, combined and returned in float32.
+        ``cameras`` [F, 16] for all samples, or [N, F, 16]. Computed in the network's dtype, combined and returned in float32.
         """
         n, views = x.shape[:2]
         halves = [condition] if negative is None else [negative, condition]
@@ -180,7 +180,7 @@ class MultiViewDiffusion:
             x.to(self.dtype).repeat(len(halves), 1, 1, 1, 1).flatten(0, 1),  # [halves * N * F, 4, h, w]
             torch.full((batch,), float(timestep), device=x.device),
             text.repeat_interleave(views, 0),
-            cameras.repeat(len(halves) * n, 1).to(self.dtype),
+            cameras.expand(n, views, -1).repeat(len(halves), 1, 1).flatten(0, 1).to(self.dtype),
             views=views,
             ip_tokens=None if image is None else image.repeat_interleave(views, 0),
             ip_latent=latent,

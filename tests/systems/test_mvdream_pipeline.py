@@ -1,0 +1,348 @@
+"""MVDream and ImageDream as a whole: the published pipelines' numbers, and what generation promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from micro_mvdream import published_state, write_micro_mvdream
+
+from bozzetto.errors import BozzettoError, CheckpointError, InputError
+from bozzetto.systems.mvdream.checkpoint import load_mvdream, unet_config
+from bozzetto.systems.mvdream.diffusion import Condition, MultiViewDiffusion
+from bozzetto.systems.mvdream.encoders import materialize, modern_keys
+from bozzetto.systems.mvdream.network import MultiViewUNet
+from bozzetto.systems.mvdream.pictures import ClipPreprocess
+from bozzetto.systems.mvdream.schedule import NoiseSchedule
+from bozzetto.zoo.loading import load_state
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return write_micro_mvdream(tmp_path_factory.mktemp("micro"))
+
+
+@pytest.fixture(scope="module")
+def mvdream(folders):
+    return load_mvdream(folders["mvdream"])
+
+
+@pytest.fixture(scope="module")
+def imagedream(folders):
+    return load_mvdream(folders["imagedream"])
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return torch.rand(2, 40, 40, 3, generator=torch.Generator().manual_seed(5))
+
+
+def close(ours, theirs, tolerance=1e-4) -> None:
+    np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=0, atol=tolerance)
+
+
+# ---------------------------------------------------------------------------------------------- the published pipelines
+
+
+@pytest.fixture(scope="module")
+def reference(shared, fill):
+    """A model with the reference's deterministic weights, its golden's configuration and arrays."""
+
+    def encoder(cls, config, prefix=""):
+        with torch.device("meta"):
+            module = cls(config)
+        state = published_state(module, lambda k, s: torch.from_numpy(np.asarray(fill.fill_array(k, s))), prefix)
+        module = materialize(module, "cpu", torch.float32)
+        load_state(module, modern_keys(state, module), cls.__name__)
+        return module.eval().requires_grad_(False)
+
+    def make(name: str):
+        from diffusers import AutoencoderKL
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+        folder = shared / "parity" / "lgm"
+        config = json.loads((folder / "goldens_mvdream.json").read_text())[f"{name}.npz"]["config"]
+        unet = MultiViewUNet(unet_config(config["unet"]))
+        vae = AutoencoderKL(**config["vae"])
+        fill.fill_module(unet)
+        fill.fill_module(vae)
+        image_encoder = preprocess = None
+        if "image_encoder" in config:
+            image_encoder = encoder(CLIPVisionModel, CLIPVisionConfig(**config["image_encoder"]), "vision_model.")
+            extractor = config["feature_extractor"]
+            preprocess = ClipPreprocess(extractor["resize_shortest_edge"], extractor["center_crop"])
+            assert list(preprocess.mean) == extractor["mean"] and list(preprocess.std) == extractor["std"]
+        model = MultiViewDiffusion(
+            unet=unet.eval().requires_grad_(False),
+            vae=vae.eval().requires_grad_(False),
+            text_encoder=encoder(CLIPTextModel, CLIPTextConfig(**config["text_encoder"]), "text_model."),
+            tokenizer=None,
+            schedule=NoiseSchedule.from_config(config["scheduler"]),
+            image_encoder=image_encoder,
+            preprocess=preprocess,
+        )
+        return model, config, dict(np.load(folder / f"{name}.npz"))
+
+    return make
+
+
+def run_golden(model, config, arrays, latents, condition, negative):
+    """Compare the first UNet output, every step's latents and the decoded pictures; returns nothing."""
+    outputs, states = [], []
+    hook = model.unet.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    steps = config["num_inference_steps"]
+    guidance, elevation = config["guidance_scale"], config["elevation"]
+    final = model.denoise(
+        latents,
+        condition,
+        negative,
+        steps=steps,
+        guidance=guidance,
+        elevation=elevation,
+        on_step=lambda index, x: states.append(x.clone()),
+    )
+    hook.remove()
+    close(outputs[0], arrays["unet_out_step0"])
+    assert len(states) == len(outputs) == steps
+    for ours, theirs in zip(states, arrays["latents_after_step"]):
+        close(ours[0], theirs, 1e-4 * np.abs(theirs).max())
+    pictures = model.decode(final)[0].numpy()
+    stride = config["image_stride"]
+    close(pictures[:, ::stride, ::stride], arrays["images_strided"])
+    close(pictures.mean((1, 2)), arrays["images_mean"])
+    close(pictures.std((1, 2)), arrays["images_std"])
+
+
+def test_text_pipeline(reference, fill):
+    model, config, arrays = reference("pipeline_text_micro")
+    text = model.encode_tokens(torch.from_numpy(arrays["token_ids"]))
+    close(text, arrays["prompt_embeds_neg_pos"])
+    latents = torch.from_numpy(fill.test_input("pipe_text/latents", (4, 4, 8, 8), -(3**0.5), 3**0.5))
+    run_golden(model, config, arrays, latents[None], Condition(text[1:]), Condition(text[:1]))
+
+
+def test_image_pipeline(reference, fill):
+    model, config, arrays = reference("pipeline_image_micro")
+    text = model.encode_tokens(torch.from_numpy(arrays["token_ids"]))
+    close(text, arrays["prompt_embeds_neg_pos"])
+    picture = torch.from_numpy(fill.test_input("pipe_image/image", (72, 72, 3)))
+    noise = torch.from_numpy(fill.test_input("pipe_image/vae_noise", (1, 4, 32, 32), -(3**0.5), 3**0.5))
+    close(model.preprocess(picture)[None], arrays["pixel_values"])
+    features, latent = model.encode_image(picture[None], config["height"], noise=noise)
+    close(features, arrays["image_embeds"])
+    close(latent, arrays["image_latents"])
+    tokens = model.unet.image_embed(torch.cat([torch.zeros_like(features), features]))
+    negative = Condition(text[:1], tokens[:1], torch.zeros_like(latent))
+    start = torch.from_numpy(fill.test_input("pipe_image/latents", (5, 4, 32, 32), -(3**0.5), 3**0.5))
+    run_golden(model, config, arrays, start[None], Condition(text[1:], tokens[1:], latent), negative)
+
+
+# ---------------------------------------------------------------------------------------------- what generation promises
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+def test_prompts_together_equal_prompts_alone(mvdream, solver):
+    arguments = {"steps": 3, "size": SIZE, "seed": 7, "solver": solver, "negative": "dog"}
+    prompts = ["a red cat", "", "赤い猫"]
+    together = mvdream.generate(prompts, candidates=2, batch=4, **arguments)
+    assert together.shape == (3, 2, 4, SIZE, SIZE, 3) and together.dtype == torch.float32
+    assert together.min() >= 0 and together.max() <= 1
+    for i, prompt in enumerate(prompts):
+        close(mvdream.generate([prompt], candidates=2, batch=1, **arguments)[0], together[i])
+    # Candidate c starts from seed + c alone.
+    close(mvdream.generate(prompts[:1], **{**arguments, "seed": 8})[0, 0], together[0, 1])
+    # ... and prompts, candidates and views do differ.
+    assert (together[0] - together[1]).abs().max() > 0.01
+    assert (together[:, 0] - together[:, 1]).abs().max() > 0.1
+
+
+def test_pictures_together_equal_pictures_alone(imagedream, photos):
+    arguments = {"steps": 2, "size": SIZE, "seed": 3}
+    together = imagedream.generate(["cat", "dog"], photos, candidates=2, batch=3, **arguments)
+    assert together.shape == (2, 2, 4, SIZE, SIZE, 3)
+    for i, prompt in enumerate(["cat", "dog"]):
+        close(imagedream.generate([prompt], [photos[i]], candidates=2, **arguments)[0], together[i])
+    close(imagedream.generate("cat", photos[0], **{**arguments, "seed": 4})[0, 0], together[0, 1])
+    swapped = imagedream.generate(["cat", "dog"], photos.flip(0), **arguments)
+    assert (swapped[:, 0] - together[:, 0]).abs().max() > 0.01  # the picture matters
+
+
+def test_a_seed_repeats_exactly_and_a_generator_draws_one(mvdream):
+    arguments = {"steps": 2, "size": SIZE}
+    first = mvdream.generate("cat", seed=1, **arguments)
+    assert torch.equal(first, mvdream.generate("cat", seed=1, **arguments))
+    drawn = [mvdream.generate("cat", generator=torch.Generator().manual_seed(s), **arguments) for s in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+def test_every_argument_has_an_effect(mvdream):
+    base = {"prompts": "cat", "steps": 3, "size": SIZE}
+    plain = mvdream.generate(**base)
+    for change in ({"negative": "dog"}, {"guidance": 2.0}, {"elevation": 40.0}, {"solver": "dpm++"}, {"steps": 4}):
+        assert (mvdream.generate(**{**base, **change}) - plain).abs().max() > 1e-3, change
+
+
+def test_weak_guidance_runs_the_conditional_half_alone(mvdream, imagedream, photos):
+    sizes = []
+    hooks = [
+        m.unet.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+        for m in (mvdream, imagedream)
+    ]
+    arguments = {"steps": 2, "size": SIZE}
+    one = mvdream.generate("cat", guidance=1.0, **arguments)
+    assert torch.equal(one, mvdream.generate("cat", guidance=0.0, negative="dog", **arguments))
+    imagedream.generate("cat", photos[:1], guidance=1.0, **arguments)
+    assert sizes == [4, 4, 4, 4, 5, 5]
+    # Guidance just above 1 runs both halves and comes close to the conditional half alone.
+    nearly = mvdream.generate("cat", guidance=1 + 1e-6, **arguments)
+    assert sizes[-1] == 8
+    close(nearly, one)
+    for hook in hooks:
+        hook.remove()
+
+
+def test_progress_rises_to_one(mvdream):
+    shares = []
+    mvdream.generate(["cat", "dog"], candidates=2, batch=3, steps=2, size=SIZE, progress=shares.append)
+    assert shares == [0.375, 0.75, 0.875, 1.0]
+
+
+def test_half_precision_follows_single_precision(folders, mvdream):
+    half = load_mvdream(folders["mvdream"], dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    arguments = {"steps": 2, "size": SIZE, "guidance": 2.0}
+    difference = half.generate("cat", **arguments) - mvdream.generate("cat", **arguments)
+    assert difference.abs().mean() < 0.05
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_offloaded_encoders_give_the_same_pictures(folders, photos):
+    arguments = {"steps": 2, "size": SIZE, "candidates": 2}
+    results = []
+    for offload in (False, True):
+        model = load_mvdream(folders["imagedream"], "cuda", offload=offload)
+        assert model.dtype == torch.float16
+        results.append(model.generate("cat", photos[:1], **arguments).cpu())
+        place = "cpu" if offload else "cuda"
+        parts = (model.vae, model.text_encoder, model.image_encoder)
+        assert all(next(p.parameters()).device.type == place for p in parts)
+    close(results[0], results[1], 1e-3)
+
+
+def test_encoders_are_put_away_after_use(mvdream, monkeypatch):
+    places = []
+    monkeypatch.setattr(mvdream, "offload", True)
+    monkeypatch.setattr(mvdream.vae, "to", lambda place: places.append(str(place)))
+    mvdream.decode(torch.zeros(1, 4, 8, 8))
+    assert places == ["cpu", "cpu"]  # there, and back: on this model both are the CPU
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def test_nan_latents_are_reported(folders):
+    model = load_mvdream(folders["mvdream"])
+    calls = []
+
+    def poison(module, inputs, output):
+        calls.append(None)
+        return output * float("nan") if len(calls) == 3 else output
+
+    model.unet.register_forward_hook(poison)
+    with pytest.raises(BozzettoError, match=r"between steps 3 and 5 \(timesteps 401 to 1\).*float32.*less guidance"):
+        model.generate("cat", steps=5, size=SIZE)
+
+
+def test_nan_pictures_are_reported(folders):
+    model = load_mvdream(folders["mvdream"])
+    model.vae.decoder.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(BozzettoError, match="decoded pictures"):
+        model.generate("cat", steps=1, size=SIZE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompts": []}, "no prompts"),
+        ({"prompts": [None]}, "must be text"),
+        ({"prompts": "x" * 10_001}, "10,001 characters"),
+        ({"negative": "x" * 10_001}, "10,001 characters"),
+        ({"images": torch.zeros(1, 8, 8, 3)}, "text only"),
+        ({"steps": 0}, "steps"),
+        ({"solver": "euler"}, "unknown solver"),
+        ({"guidance": float("nan")}, "guidance"),
+        ({"elevation": 91}, "elevation"),
+        ({"elevation": float("nan")}, "elevation"),
+        ({"candidates": 0}, "candidates"),
+        ({"batch": 0}, "batch"),
+        ({"size": 100}, "multiple of 32"),
+        ({"size": 0}, "multiple of 32"),
+    ],
+)
+def test_arguments_that_are_refused(mvdream, arguments, message):
+    with pytest.raises(InputError, match=message):
+        mvdream.generate(**{"prompts": "cat", "steps": 1, "size": SIZE, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (None, "needs a picture"),
+        (torch.zeros(2, 8, 8, 3), "1 prompts but 2 pictures"),
+        (torch.zeros(1, 8, 8, 4), r"\[H, W, 3\]"),
+        ([torch.zeros(8, 8, 3, dtype=torch.uint8)], "floats"),
+        ([torch.full((8, 8, 3), float("nan"))], "finite"),
+        (["cat.png"], "str"),
+    ],
+)
+def test_pictures_that_are_refused(imagedream, images, message):
+    with pytest.raises(InputError, match=message):
+        imagedream.generate("cat", images, steps=1, size=SIZE)
+
+
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def test_folders_that_are_no_multi_view_model(folders, tmp_path):
+    with pytest.raises(CheckpointError, match="no folder"):
+        load_mvdream(tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="lacks unet/, vae/"):
+        load_mvdream(tmp_path)
+    folder = copy(folders["mvdream"], tmp_path)
+    (folder / "unet" / "config.json").write_text('{"_class_name": "UNet2DConditionModel", "cross_attention_dim": 1024}')
+    with pytest.raises(CheckpointError, match="UNet2DConditionModel, not a multi-view"):
+        load_mvdream(folder)
+
+
+def test_damaged_folders(folders, tmp_path):
+    folder = copy(folders["imagedream"], tmp_path)
+    (folder / "vae" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"vae.*not readable JSON"):
+        load_mvdream(folder)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(folders["mvdream"] / "unet" / weights.name, weights)  # the other model's weights
+    with pytest.raises(CheckpointError, match=r"missing.*image_embed"):
+        load_mvdream(folder)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="no weights in"):
+        load_mvdream(folder)
+    shutil.rmtree(folder / "image_encoder")
+    with pytest.raises(CheckpointError, match="image_encoder"):
+        load_mvdream(folder)
+
+
+def test_unsupported_network_variants_are_named():
+    with pytest.raises(CheckpointError, match="resblock_updown"):
+        unet_config({"model_channels": 32, "resblock_updown": True})
+    assert unet_config({"model_channels": 32, "num_res_blocks": [2, 2], "_x": 1}).num_res_blocks == 2
