@@ -37,9 +37,11 @@ def photo(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_film(monkeypatch):
-    """Three small frames instead of four seconds."""
+    """Three small frames instead of four seconds, and a coarse grid to find what can be seen."""
     from bozzetto import framing
+    from bozzetto.systems.triposr import field
 
+    monkeypatch.setattr(field, "GRID", 32)
     monkeypatch.setattr(framing.turntable, "__defaults__", (3, 32, *framing.turntable.__defaults__[2:]))
     monkeypatch.setattr(framing.preview, "__defaults__", (32, *framing.preview.__defaults__[1:]))
 
