@@ -161,7 +161,7 @@ def test_checkpoints_of_other_systems_are_named(tmp_path, micro):
     save_lgm(lgm, tmp_path / "lgm.safetensors")
     save_lgm(micro, tmp_path / "l4gm.safetensors", dtype=torch.float32)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="LGM's checkpoint"):
+    with pytest.raises(CheckpointError, match="an LGM checkpoint, not L4GM"):
         load_l4gm(tmp_path / "lgm.safetensors")
     with pytest.raises(CheckpointError, match="another network's"):
         load_l4gm(tmp_path / "other.safetensors")

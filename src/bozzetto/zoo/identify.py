@@ -161,6 +161,13 @@ def identify(shapes: Shapes, source: str) -> Kind:
     return kind
 
 
+def refuse_other_system(path: str | Path, tensors: Mapping[str, Tensor], wanted: str) -> None:
+    """Raise what :func:`wrong_system_error` finds: to be called by a system's loader before it looks at the tensors."""
+    error = wrong_system_error(path, tensors, wanted)
+    if error is not None:
+        raise error
+
+
 def wrong_system_error(path: str | Path, tensors: Mapping[str, Tensor], wanted: str) -> CheckpointError | None:
     """The error for a checkpoint that is recognised as another system's than ``wanted``; None where it is not.
 
@@ -204,7 +211,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
                 return {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118 (no mapping)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
-    elif path.is_file():
+    if path.is_file() and path.suffix != ".safetensors":
         try:
             state = torch.load(path, map_location="meta", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError):

@@ -122,7 +122,9 @@ def load(name: str, device: str = "cpu") -> Any:
             )
         return _load_with(LOADERS[entry.system], locate(name), device, entry.options)
     path = _own_file(name)
-    system = system_of(path) or "lgm"  # its loader says what is wrong with an unknown one
+    system = system_of(path)
+    if system is None:
+        system = "lgm"  # its loader says what is wrong
     if system not in LOADERS:
         raise CheckpointError(f"{path} is {describe(path)}, which is no network on its own")
     return _load_with(LOADERS[system], path, device, {})

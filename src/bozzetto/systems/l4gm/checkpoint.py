@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...zoo.identify import refuse_other_system
 from ...zoo.loading import load_state, read_tensors
 from ..lgm.checkpoint import IGNORED_PREFIXES, config_from_shapes
 from .network import L4GM
@@ -21,6 +22,7 @@ def load_l4gm(path: str | Path, device: torch.device | str = "cpu", dtype: torch
         CheckpointError: unreadable file, another system's checkpoint, or missing, unexpected or misshapen tensors.
     """
     tensors = read_tensors(path)
+    refuse_other_system(path, tensors, "l4gm")
     if not any(".t_attns." in key for key in tensors):
         what = "LGM's" if "unet.conv_in.weight" in tensors else "another network's"
         raise CheckpointError(f"{path} has no attention over time: it is {what} checkpoint, not one of L4GM")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...zoo.identify import refuse_other_system
 from ...zoo.loading import load_state, read_tensors
 from .network import LGM, LGMConfig
 from .presets import PRESETS, preset
@@ -81,6 +82,7 @@ def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | N
         CheckpointError: unreadable file, or missing, unexpected or misshapen tensors (listed).
     """
     tensors = read_tensors(path)
+    refuse_other_system(path, tensors, "lgm")
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     if any(".t_attns." in key for key in shapes):
         raise CheckpointError(f"{path} is a checkpoint of L4GM (it attends over time), not of LGM; use it with l4gm")

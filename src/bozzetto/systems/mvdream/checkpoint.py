@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError
+from ...zoo.identify import refuse_other_system
 from ...zoo.loading import load_state, read_tensors
 from .diffusion import MultiViewDiffusion
 from .encoders import find_weights, load_image_encoder, load_text_encoder, load_tokenizer, load_vae, read_config
@@ -58,7 +59,9 @@ def load_unet(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     with torch.device("meta"):
         unet = MultiViewUNet(config)
     unet = unet.to(dtype).to_empty(device=device)
-    load_state(unet, read_tensors(path), str(path))
+    tensors = read_tensors(path)
+    refuse_other_system(path, tensors, "mvdream")
+    load_state(unet, tensors, str(path))
     return unet.eval().requires_grad_(False)
 
 

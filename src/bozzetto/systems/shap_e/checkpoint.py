@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ...zoo.identify import refuse_other_system
 from ...zoo.loading import load_state, read_tensors
 from .network import IMAGE300M, TEXT300M, DiffusionConfig, LatentDiffusion
 from .transmitter import Transmitter, TransmitterConfig
@@ -109,6 +110,7 @@ def load_diffusion(
     """
     path = Path(path)
     state = read_tensors(path)
+    refuse_other_system(path, state, "shap_e")
     if DIFFUSION_MARK not in state:
         raise CheckpointError(
             f"{path} is not a Shap-E diffusion model ({what_is(state)}); give text_cond.pt or image_cond.pt"
@@ -153,6 +155,7 @@ def load_transmitter(path: str | Path, device: str | torch.device = "cpu") -> Tr
         CheckpointError: unreadable, something else, or missing, unexpected or misshapen tensors (listed).
     """
     state = read_tensors(path)
+    refuse_other_system(path, state, "shap_e")
     used, _ = split_transmitter(state)
     if "renderer.nerstf.mlp.0.bias" not in used:
         raise CheckpointError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...zoo.identify import refuse_other_system
 from ...zoo.loading import load_state, read_tensors
 from .config import TripoSRConfig, read_config
 from .network import TripoSR
@@ -31,6 +32,7 @@ def load_triposr(path: str | Path, device: str | torch.device = "cpu", dtype: to
     config_file = weights.parent / CONFIG
     config = read_config(config_file) if config_file.is_file() else TripoSRConfig()
     tensors = read_tensors(weights)
+    refuse_other_system(weights, tensors, "triposr")
     if "tokenizer.embeddings" not in tensors:
         raise CheckpointError(f"{weights} is no TripoSR checkpoint: it holds no triplane tokens (tokenizer.embeddings)")
     with torch.device("meta"):
