@@ -24,12 +24,15 @@ AVATAR_TO_WORLD = torch.tensor([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
 
 @dataclass(frozen=True)
 class ViewRange:
-    """What training views are drawn from; degrees, and world units for the distance."""
+    """What training views are drawn from: degrees; world units for the distance, or (``relative``) half the height of what
+    is seen at the target, from which the distance follows for every field of view.
+    """
 
     elevation: tuple[float, float] = (-10.0, 60.0)
     azimuth: tuple[float, float] = (-180.0, 180.0)
     distance: tuple[float, float] = (1.5, 4.0)
     fov: tuple[float, float] = (40.0, 70.0)
+    relative: bool = False
 
 
 @dataclass
@@ -92,7 +95,10 @@ def sample_views(batch: int, ranges: ViewRange, generator: torch.Generator) -> V
         elevation = torch.rad2deg(torch.asin((2 * uniform((low, high)) - 1).clamp(-1, 1)))
     share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     azimuth = ranges.azimuth[0] + (ranges.azimuth[1] - ranges.azimuth[0]) * share
-    return Views(elevation, azimuth, uniform(ranges.distance), uniform(ranges.fov))
+    distance, fov_y = uniform(ranges.distance), uniform(ranges.fov)
+    if ranges.relative:
+        distance = distance / torch.tan(torch.deg2rad(fov_y) / 2)
+    return Views(elevation, azimuth, distance, fov_y)
 
 
 def sample_ring(batch: int, ranges: ViewRange, generator: torch.Generator, together: int = 4) -> Views:

@@ -19,10 +19,6 @@ from .prompts import PerpNegTexts
 
 Epsilon = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-CFG_FORMS = ("published", "usual")
-WEIGHTINGS = ("sds", "uniform", "fantasia3d")
-METHODS = ("sds", "sjc")
-
 
 @dataclass(frozen=True)
 class GuidanceSchedule:
@@ -120,7 +116,7 @@ def sjc_gradient(latents: Tensor, estimate: Tensor, noise: Tensor, t: Tensor, al
 def limit_gradient(gradient: Tensor, clamp: float | None) -> tuple[Tensor, Tensor]:
     """(the gradient with NaN as 0, clamped to +-``clamp``; how many entries were not finite, as a 0-d tensor)."""
     bad = (~torch.isfinite(gradient)).sum()
-    gradient = torch.nan_to_num(gradient)
+    gradient = torch.nan_to_num(gradient)  # infinity becomes the largest number, which the clamp cuts
     return (gradient if clamp is None else gradient.clamp(-clamp, clamp)), bad
 
 

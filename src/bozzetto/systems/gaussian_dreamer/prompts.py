@@ -13,17 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-
 DIRECTIONS = ("side", "front", "back", "overhead")
 SIDE, FRONT, BACK, OVERHEAD = range(4)
-
-NEGATIVE = (
-    "ugly, bad anatomy, blurry, pixelated obscure, unnatural colors, poor lighting, dull, and unclear, cropped, lowres, "
-    "low quality, artifacts, duplicate, morbid, mutilated, poorly drawn face, deformed, dehydrated, bad proportions, "
-    "unfocused"
-)
-MAX_CHARACTERS = 10_000
 
 
 def view_prompts(prompt: str) -> list[str]:
@@ -105,17 +96,6 @@ class PerpNegTexts:
     negatives: Tensor
     weights: Tensor
     unconditional: Tensor
-
-
-def check_prompt(prompt: str) -> str:
-    """The prompt without surrounding blanks; raises :class:`InputError` for none, or one that is far too long."""
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError('the prompt is empty; say what to make, for example "a fox"')
-    if len(prompt) > MAX_CHARACTERS:
-        raise InputError(
-            f"the prompt has {len(prompt):,} characters; shorten it to a sentence (at most {MAX_CHARACTERS:,})"
-        )
-    return " ".join(prompt.split())
 
 
 def fit_prompt(prompt: str, count_tokens: Callable[[str], int], limit: int) -> str:
