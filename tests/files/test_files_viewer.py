@@ -311,3 +311,25 @@ def test_empty_object(tmp_path, page):
     write_viewer(tmp_path / "viewer.html", Gaussians.empty())
     show(page, tmp_path / "viewer.html")
     assert snapshot(page, Cameras.orbit([0.0]), (8, 8)).min() == 1
+
+
+def test_mesh_alone_frames_the_mesh(tmp_path):
+    corners = torch.tensor([[2.0, -0.5, 0], [3, -0.5, 0], [3, 0.5, 0]])
+    write_viewer(tmp_path / "viewer.html", None, mesh=Mesh(corners, torch.tensor([[0, 1, 2]])))
+    scene = json.loads(read_page(tmp_path / "viewer.html").texts["scene"])
+    assert np.allclose(scene["centre"], (2.5, 0, 0)) and scene["splats"]["count"] == 0
+    with pytest.raises(ValueError, match="Gaussians or a mesh"):
+        write_viewer(tmp_path / "viewer.html", None)
+
+
+@pytest.mark.browser
+def test_mesh_alone_is_shown(tmp_path, page):
+    corners = torch.tensor([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0]])
+    mesh = Mesh(corners, torch.tensor([[0, 1, 2]]), colors=torch.tensor([[0.0, 0, 1]]).repeat(3, 1))
+    write_viewer(tmp_path / "viewer.html", None, mesh=mesh)
+    show(page, tmp_path / "viewer.html")
+    assert page.evaluate("document.getElementById('info').textContent") == "1 triangles"
+    assert page.evaluate("document.getElementById('mesh').hidden") is True
+    page.evaluate("bozzetto.setMesh(false), 1")
+    picture = snapshot(page, Cameras.orbit([0.0], radius=2.0), (64, 64))
+    assert np.allclose(picture[36, 40], (0, 0, 1), atol=0.15)

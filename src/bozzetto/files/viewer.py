@@ -38,17 +38,17 @@ _SCRIPTS = ("splats.js", "mesh.js", "controls.js", "main.js")
 
 def write_viewer(
     path: str | PathLike[str],
-    gaussians: Gaussians,
+    gaussians: Gaussians | None,
     title: str = "bozzetto",
     mesh: Mesh | None = None,
     up: Sequence[float] = (0.0, 1.0, 0.0),
 ) -> None:
-    """Write a self-contained page that shows ``gaussians``, atomically.
+    """Write a self-contained page that shows ``gaussians``, or a mesh alone, atomically.
 
     Args:
         path: ``.html`` file.
         gaussians: one object (no batch dimension), any SH degree. Splats that no rasterizer draws (non-finite, opacity
-            below 1/255) are left out.
+            below 1/255) are left out. None shows the mesh alone.
         title: shown on the page, any text.
         mesh: adds a button that switches between the splats and this mesh (texture, vertex colours or plain).
         up: which way is up in the world that the object lives in; (0, 0, 1) for Blender's. The first view looks at the
@@ -56,11 +56,15 @@ def write_viewer(
 
     Raises:
         OutputError: the suffix is not .html, or the file cannot be written.
-        ValueError: batched Gaussians, or ``up`` of zero length.
+        ValueError: batched Gaussians, neither Gaussians nor a mesh, or ``up`` of zero length.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"cannot write {path}: a viewer page's name must end in .html")
+    if gaussians is None:
+        if mesh is None:
+            raise ValueError("a viewer page needs Gaussians or a mesh to show")
+        gaussians = Gaussians.empty()
     if gaussians.batch_shape:
         raise ValueError("a viewer shows one object: pick one first, e.g. gaussians[0]")
     drawn = gaussians.detach().to("cpu", torch.float32).prune(1 / 255)

@@ -53,7 +53,7 @@ function start(picture) {
     gl.viewport(0, 0, width, height);
     gl.clearColor(...background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    if (mesh && meshLayer) meshLayer.draw(camera);
+    if (meshLayer && (mesh || !splats.count)) meshLayer.draw(camera);
     else if (splats.count) splatLayer.draw(camera, width, height);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.useProgram(blit.program);
@@ -107,7 +107,7 @@ function start(picture) {
     wake();
   }
   function setMesh(on) {
-    state.mesh = on && Boolean(scene.mesh);
+    state.mesh = Boolean(scene.mesh) && (on || !splats.count);
     element("mesh").setAttribute("aria-pressed", String(state.mesh));
     element("info").textContent = state.mesh
       ? `${scene.mesh.faces.toLocaleString("en")} triangles` : `${scene.splats.count.toLocaleString("en")} splats`;
@@ -124,7 +124,7 @@ function start(picture) {
     mesh: ["m", () => setMesh(!state.mesh)],
     fullscreen: ["f", toggleFullscreen],
   };
-  element("mesh").hidden = !scene.mesh;
+  element("mesh").hidden = !scene.mesh || !splats.count;
   element("fullscreen").hidden = !document.documentElement.requestFullscreen;
   for (const [id, [key, action]] of Object.entries(actions)) {
     element(id).addEventListener("click", action);
