@@ -124,7 +124,7 @@ def test_one_object_is_followed_past_a_larger_one():
 
 
 def test_frames_without_object():
-    frames, true = rolling()
+    frames, _ = rolling()
     frames[3] = ground()
     frames[7] = ground()
     clip, missing = matte_frames(frames, model=redness)

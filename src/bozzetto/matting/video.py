@@ -231,7 +231,7 @@ def recenter_clip(rgba: Tensor, size: int, border: float = 0.2) -> Tensor:
     top, bottom, left, right = boxes[0]
     y, x = (top + bottom) / 2, (left + right) / 2
     side = max(bottom - top, right - left) / (1 - border)
-    for t, b, l, r in boxes:  # noqa: E741
+    for t, b, l, r in boxes:
         side = max(side, 2.02 * max(y - t, b - y, x - l, r - x))
     side = max(1, round(side))
     y0, x0 = round(y - side / 2), round(x - side / 2)
