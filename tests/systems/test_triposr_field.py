@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from bozzetto.camera import Cameras
 from bozzetto.camera.conventions import world_to_triposr
-from bozzetto.errors import MeshError
+from bozzetto.errors import InputError, MeshError
 from bozzetto.job import Job
 from bozzetto.surface.field_mesh import field_surface, query_colour
 from bozzetto.systems.triposr.checkpoint import load_triposr
@@ -231,6 +231,14 @@ def test_no_surface_says_what_to_do():
     empty = formula_field(lambda p: torch.zeros(len(p), 4))
     with pytest.raises(MeshError, match=r"never reaches 25 .*lower the threshold"):
         field_mesh(empty, PhotoOptions(resolution=32), Job(torch.device("cpu")))
+
+
+def test_results_that_are_not_finite_are_caught(tmp_path):
+    write_micro_triposr(tmp_path)
+    network = load_triposr(tmp_path)
+    network.post_processor.upsample.bias[0] = torch.inf
+    with pytest.raises(InputError, match="NaN or infinity"):
+        photos_to_fields(network, [torch.rand(20, 20, 4)])
 
 
 def test_photos_of_different_sizes_in_one_batch(tmp_path):

@@ -205,6 +205,14 @@ def test_bad_checkpoints_are_refused(tmp_path):
     torch.save({"unet.conv_in.weight": torch.zeros(3)}, tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match="no TripoSR checkpoint"):
         load_triposr(tmp_path)
+    lgm = {"unet.conv_in.weight": torch.zeros(64, 9, 3, 3), "conv.weight": torch.zeros(14, 14, 1, 1)}
+    torch.save(lgm, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match="is an LGM checkpoint, not TripoSR"):
+        load_triposr(tmp_path)
+    damaged = {k: torch.full_like(v, torch.nan) if k == "backbone.norm.weight" else v for k, v in state.items()}
+    torch.save(damaged, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in backbone\.norm\.weight"):
+        load_triposr(tmp_path)
     torch.save({k: v for k, v in state.items() if k != "decoder.layers.0.bias"}, tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match=r"decoder\.layers\.0\.bias"):
         load_triposr(tmp_path)
