@@ -99,7 +99,8 @@ def guided(model: LatentDiffusion, condition: Tensor, guidance: float, sigmas: T
             scaled = torch.cat([scaled, scaled])
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             clean, _ = model(scaled, times[i].expand(len(scaled)), condition)
-        clean = clean.float().clamp(-1, 1)
+        # An overflow must not pass for a large value: made NaN, it survives the clamp and is reported at the end.
+        clean = torch.where(clean.isinf(), torch.nan, clean.float()).clamp(-1, 1)
         if not both:
             return clean
         with_condition, without = clean.chunk(2)

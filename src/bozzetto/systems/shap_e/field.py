@@ -21,8 +21,9 @@ from .transmitter import ImplicitFields
 
 COARSE_GRID, REFINE = 64, 3  # cells per side that are looked into; each that holds something is cut into 3^3
 VISIBLE = 0.02  # opacity of a fine cell from which it counts as part of the object
-SAMPLES = 1 << 22  # ray samples interpolated at once
-FAINT = 1e-4  # weight below which a sample's colour is not looked up
+RAYS = 1 << 16  # marched at once
+BLOCK = 16  # samples of a ray between two looks at whether it goes on
+FAINT = 1e-3  # share of light below which a ray ends, and weight below which a sample's colour is not looked up
 
 
 def to_world(points: Tensor) -> Tensor:
@@ -44,11 +45,13 @@ class ShapEField:
 
     def __init__(self, fields: ImplicitFields) -> None:
         self.fields = fields
-        self._baked: Tensor | None = None
+        self._baked: tuple[Tensor, Tensor] | None = None
+        self._corners: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def baked(self) -> Tensor:
-        """[4, G, G, G]: density, and density times rgb, at cell centres of [-1, 1]^3 in Shap-E's frame; made on first use.
+    def baked(self) -> tuple[Tensor, Tensor]:
+        """Density and density times rgb [4, G, G, G] at cell centres of [-1, 1]^3 in Shap-E's frame, and which coarse cells
+        [C, C, C] are not empty; made on first use.
 
         Cells are only looked into where a coarser grid found density in or beside them.
         """
@@ -58,8 +61,8 @@ class ShapEField:
             density, _ = self.fields.nerf(
                 torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1), fine=True
             )
-            held = F.max_pool3d((density > 0)[None, None].float(), 3, 1, padding=1)
-            where = F.interpolate(held, scale_factor=REFINE, mode="nearest")[0, 0].nonzero()  # [M, 3]
+            held = F.max_pool3d((density > 0)[None, None].float(), 3, 1, padding=1)[0, 0]
+            where = F.interpolate(held[None, None], scale_factor=REFINE, mode="nearest")[0, 0].nonzero()  # [M, 3]
             grid = torch.zeros(4, n, n, n, device=device)
             density, rgb = self.fields.nerf((where + 0.5) / n * 2 - 1, fine=True)
             if not bool(torch.isfinite(density).all() & torch.isfinite(rgb).all()):
@@ -67,31 +70,39 @@ class ShapEField:
             grid[:, where[:, 0], where[:, 1], where[:, 2]] = torch.cat(
                 [density[:, None], density[:, None] * rgb], dim=-1
             ).T
-            self._baked = grid
+            self._baked = grid, held > 0
         return self._baked
 
     def framing(self) -> tuple[tuple[float, float, float], float]:
-        """Centre and radius of a sphere around everything visible, in the house's world; the whole cube if nothing is."""
-        low, high = self._box()
-        centre = to_world(((low + high) / 2).cpu())
-        return tuple(centre.tolist()), float((high - low).norm()) / 2
+        """Centre and radius of a sphere around everything visible, in the house's world; around the cube if nothing is."""
+        cells = self._visible_cells()
+        if len(cells) == 0:
+            return (0.0, 0.0, 0.0), 3**0.5
+        centre = (cells.amin(dim=0) + cells.amax(dim=0)) / 2
+        radius = float((cells - centre).norm(dim=-1).amax()) + 3**0.5 / (COARSE_GRID * REFINE)
+        return tuple(to_world(centre.cpu()).tolist()), radius
+
+    def _visible_cells(self) -> Tensor:
+        """Centres [N, 3] of the visible cells, in Shap-E's frame."""
+        density = self.baked()[0][0]
+        n = density.shape[0]
+        return ((density > -math.log(1 - VISIBLE) / (2 / n)).nonzero() + 0.5) / n * 2 - 1
 
     def _box(self) -> tuple[Tensor, Tensor]:
-        """Corners [3] of the box around all visible cells, in Shap-E's frame."""
-        density = self.baked()[0]
-        n = density.shape[0]
-        cells = (density > -math.log(1 - VISIBLE) / (2 / n)).nonzero()
-        if len(cells) == 0:
-            return density.new_full((3,), -1.0), density.new_full((3,), 1.0)
-        return (cells.amin(dim=0) - 1) / n * 2 - 1, (cells.amax(dim=0) + 2) / n * 2 - 1
+        """Corners [3] of the box around all visible cells, one cell larger, in Shap-E's frame."""
+        if self._corners is None:
+            cells, margin = self._visible_cells(), 3 / (COARSE_GRID * REFINE)
+            if len(cells):
+                self._corners = cells.amin(dim=0) - margin, cells.amax(dim=0) + margin
+            else:
+                self._corners = cells.new_full((3,), -1.0), cells.new_full((3,), 1.0)
+        return self._corners
 
     @torch.no_grad()
     def render(self, cameras: Cameras, size: Size, background: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
         """Pictures [V, H, W, 3] in 0..1 of cameras (V,) in the house's world, on the field's device."""
-        grid, (low, high) = self.baked(), self._box()
+        (grid, held), (low, high) = self.baked(), self._box()
         cameras = cameras.to(grid.device, torch.float32)
-        step = 2 / grid.shape[-1]
-        samples = math.ceil(float((high - low).norm()) / step)
         back = torch.tensor(background, dtype=torch.float32, device=grid.device)
         pictures = []
         for i in range(len(cameras)):
@@ -103,30 +114,36 @@ class ShapEField:
             enter = torch.minimum(a, b).amax(dim=-1).clamp_min(0)
             leave = torch.maximum(a, b).amin(dim=-1)
             picture = back.expand(len(origins), 3).clone()
-            for rays in (enter < leave).nonzero()[:, 0].split(max(1, SAMPLES // samples)):
-                picture[rays] = _march(
-                    grid, origins[rays], directions[rays], enter[rays], leave[rays], step, samples, back
-                )
+            for rays in (enter < leave).nonzero()[:, 0].split(RAYS):
+                picture[rays] = _march(grid, held, origins[rays], directions[rays], enter[rays], leave[rays], back)
             pictures.append(picture.reshape(height, width, 3))
         return torch.stack(pictures)
 
 
-def _march(
-    grid: Tensor, o: Tensor, d: Tensor, enter: Tensor, leave: Tensor, step: float, samples: int, back: Tensor
-) -> Tensor:
-    """Colours [R, 3] of rays, one sample in the middle of every ``step`` between ``enter`` and ``leave`` [R]."""
-    t = enter[:, None] + (torch.arange(samples, device=o.device) + 0.5) * step  # [R, S]
-    points = o[:, None] + d[:, None] * t[..., None]  # [R, S, 3]
-    density = _look_up(grid[:1], points.reshape(-1, 3))[0].reshape(t.shape)
-    depth = torch.where(t < leave[:, None], density * step, 0.0)
-    total = depth.cumsum(dim=-1)
-    weights = (1 - torch.exp(-depth)) * torch.exp(depth - total)  # [R, S]
-    seen = (weights > FAINT).nonzero()
-    found = _look_up(grid, points[seen[:, 0], seen[:, 1]])  # [4, K]
-    rgb = (found[1:] / found[:1].clamp_min(1e-8)).T  # an interpolation of colours weighted by density
-    weight = weights[seen[:, 0], seen[:, 1]]
-    colour = torch.zeros_like(o).index_add_(0, seen[:, 0], weight[:, None] * rgb)
-    return colour + torch.exp(-total[:, -1:]) * back
+def _march(grid: Tensor, held: Tensor, o: Tensor, d: Tensor, enter: Tensor, leave: Tensor, back: Tensor) -> Tensor:
+    """Colours [R, 3] of rays, one sample in the middle of every cell's length between ``enter`` and ``leave`` [R]."""
+    step = 2 / grid.shape[-1]
+    colour, passed = torch.zeros_like(o), torch.ones_like(enter)
+    alive = torch.arange(len(o), device=o.device)
+    offsets = (torch.arange(BLOCK, device=o.device) + 0.5) * step
+    start = enter
+    while len(alive):
+        t = start[alive, None] + offsets  # [A, BLOCK]
+        points = torch.addcmul(o[alive, None], d[alive, None], t[..., None])  # [A, BLOCK, 3]
+        i, j, k = ((points + 1) * (0.5 * len(held))).long().clamp_(0, len(held) - 1).unbind(-1)
+        worth = held[i, j, k] & (t < leave[alive, None])
+        depth = torch.zeros_like(t)
+        depth[worth] = _look_up(grid[:1], points[worth])[0] * step
+        total = depth.cumsum(dim=-1)
+        weights = (1 - torch.exp(-depth)) * torch.exp(depth - total) * passed[alive, None]
+        seen = weights > FAINT
+        found = _look_up(grid, points[seen])  # [4, K]
+        rgb = (found[1:] / found[:1].clamp_min(1e-8)).T  # an interpolation of colours weighted by density
+        colour.index_add_(0, alive[seen.nonzero()[:, 0]], weights[seen][:, None] * rgb)
+        passed[alive] *= torch.exp(-total[:, -1])
+        start = start + BLOCK * step
+        alive = alive[(passed[alive] > FAINT) & (start[alive] < leave[alive])]
+    return colour + passed[:, None] * back
 
 
 def _look_up(grid: Tensor, points: Tensor) -> Tensor:
