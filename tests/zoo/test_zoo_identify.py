@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +17,10 @@ from bozzetto.errors import CheckpointError
 from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
-from bozzetto.zoo import ENTRIES, identify_file, load
+from bozzetto.zoo import ENTRIES, identify_file, load, locate
 from bozzetto.zoo.identify import identify, read_shapes, recognise, wrong_system_error
 from bozzetto.zoo.loading import load_state, read_tensors
-from bozzetto.zoo.local import bundled_path
+from bozzetto.zoo.local import bundled_path, check_file
 
 
 def manifest(shared, name, part=None):
@@ -173,3 +178,73 @@ def test_shapes_are_read_without_the_content(tmp_path):
         path.with_suffix(".safetensors").write_bytes(damaged)
         with pytest.raises(CheckpointError):
             read_shapes(path.with_suffix(".safetensors"))
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory):
+    """Micro checkpoints of every system, in the published layouts: zoo entry name -> file or folder."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "systems"))
+    found = {}
+    for system in ("lgm", "triposr", "l4gm", "shap_e", "mvdream"):
+        module = importlib.import_module(f"micro_{system}")
+        found |= getattr(module, f"write_micro_{system}")(tmp_path_factory.mktemp(system))
+    return found
+
+
+def test_micro_checkpoints_are_recognised_and_load_by_their_tensors(micro):
+    inside = {"triposr": "model.ckpt", "imagedream": "unet", "mvdream": "unet"}
+    networks = {"lgm-big": "LGM", "triposr": "TripoSR", "l4gm-recon": "L4GM", "l4gm-interp": "L4GM"}
+    for name, place in micro.items():
+        if name == "clip-vit-l14":
+            continue
+        path = Path(place) / inside.get(name, "") if Path(place).is_dir() else Path(place)
+        path = next(p for p in sorted(path.iterdir()) if p.suffix == ".safetensors") if path.is_dir() else path
+        entry = identify_file(str(path))[0]
+        assert entry == (name if name != "shap-e-text-cap3d" else "shap-e-text"), path
+        if name in networks:
+            assert type(load(str(path))).__name__ == networks[name]
+    with pytest.raises(CheckpointError, match="no network on its own"):
+        load(str(micro["shap-e-text"]))
+
+
+def test_entries_load_from_a_folder_laid_out_like_the_hub(micro, tmp_path, monkeypatch):
+    """Sets of files and single files alike; sizes are those of the micro checkpoints here."""
+    monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
+    for name in ("triposr", "l4gm-recon", "l4gm-interp", "imagedream", "mvdream"):
+        entry = ENTRIES[name]
+        files = tuple(dataclasses.replace(f, size=None, sha256=None) for f in entry.files)
+        monkeypatch.setitem(ENTRIES, name, dataclasses.replace(entry, files=files))
+        place = tmp_path / entry.folder
+        if Path(micro[name]).is_dir():
+            shutil.copytree(micro[name], place, dirs_exist_ok=True)
+        else:
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(micro[name], place / entry.file)
+        assert locate(name) == (place / entry.file if entry.single else place)
+        network = load(name)
+        assert hasattr(network, "unet") if entry.system == "mvdream" else not network.training
+
+
+@pytest.mark.slow
+def test_a_full_size_file_of_lgm(shared, fill, tmp_path, monkeypatch):
+    """All published tensors of LGM in fp16, from deterministic weights: the published size to the byte, and recognised."""
+    entries = json.loads((shared / "parity/lgm/manifest_lgm_big.json").read_text())["entries"]
+    path, offset, header = tmp_path / ENTRIES["lgm-big"].folder / ENTRIES["lgm-big"].file, 0, {}
+    for e in sorted(entries, key=lambda e: e["key"]):
+        size = 2 * torch.Size(e["shape"]).numel()
+        header[e["key"]] = {"dtype": "F16", "shape": e["shape"], "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key, what in header.items():
+            file.write(fill.fill_array(key, tuple(what["shape"])).astype("float16").tobytes())
+    monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
+    assert locate("lgm-big") == path  # its size was checked
+    assert identify_file(str(path)) == ("lgm-big", path)
+    with pytest.raises(CheckpointError, match="sha256"):  # deterministic weights are not the published ones
+        check_file(ENTRIES["lgm-big"], path)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from bozzetto.errors import CheckpointError, InputError, UnknownModelError
+from bozzetto.errors import CheckpointError, InputError, OutputError, UnknownModelError
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
-from bozzetto.zoo import ENTRIES, load, weights_file
+from bozzetto.zoo import ENTRIES, WeightsEntry, load, locate, weights_file
 from bozzetto.zoo.download import download
-from bozzetto.zoo.local import bundled_path, check_file, local_path
+from bozzetto.zoo.local import bundled_path, cache_folder, check_file, local_path
+from bozzetto.zoo.offline import fetch_commands
 
 BIG = "ashawkey/LGM/model_fp16_fixrot.safetensors"
 
@@ -138,3 +141,84 @@ def test_the_summary_says_how_many_views_are_used():
     from bozzetto.systems.lgm.cameras import SLOTS
 
     assert SLOTS == 4 and "up to four" in ENTRIES["lgm-mini"].summary
+
+
+def test_what_the_user_gives_is_taken_as_it_is(tmp_path, no_hub):
+    (tmp_path / "w.bin").write_bytes(b"x")
+    assert locate("lgm-big", tmp_path / "w.bin") == tmp_path / "w.bin"
+    assert locate("imagedream", str(tmp_path)) == tmp_path
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        locate("lgm-big", tmp_path / "none.bin")
+    with pytest.raises(UnknownModelError):
+        locate("lgm-huge", tmp_path)
+
+
+def test_a_set_of_files_is_a_folder_and_optional_files_may_lack(tmp_path, monkeypatch, no_hub):
+    monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
+    entry = ENTRIES["imagedream"]
+    for file in entry.files:
+        place = tmp_path / entry.folder / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("wb") as out:
+            out.truncate(file.size or 10)
+        if file.optional:
+            place.unlink()
+    assert locate("imagedream") == tmp_path / "ashawkey" / "imagedream-ipmv-diffusers"
+    with (tmp_path / entry.folder / "vae/diffusion_pytorch_model.safetensors").open("ab") as out:
+        out.write(b"x")
+    with pytest.raises(CheckpointError, match=r"imagedream's vae/diffusion_pytorch_model\.safetensors has 167,335,342"):
+        locate("imagedream")
+
+
+def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOZZETTO_CACHE", str(tmp_path / "a" / "b"))
+    monkeypatch.delenv("BOZZETTO_WEIGHTS", raising=False)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr("bozzetto.zoo.download.fetch", lambda *a: pytest.fail("asked the network"))
+    with pytest.raises(OutputError, match=r"shap-e-text needs 1\.3 GB .* BOZZETTO_CACHE"):
+        locate("shap-e-text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_from_an_address_are_looked_for_in_our_cache(tmp_path, monkeypatch, no_hub):
+    monkeypatch.setenv("BOZZETTO_CACHE", str(tmp_path))
+    monkeypatch.delenv("BOZZETTO_WEIGHTS", raising=False)
+    path = tmp_path / "openai" / "shap-e" / "text_cond.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x")
+    assert locate("shap-e-text") == path
+
+
+def test_the_place_for_caches(monkeypatch, tmp_path):
+    monkeypatch.delenv("BOZZETTO_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cache_folder() == tmp_path / "bozzetto"
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_folder() == tmp_path / "local" / "bozzetto" / "Cache"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_folder().parts[-3:] == ("Library", "Caches", "bozzetto")
+
+
+def test_commands_for_another_machine():
+    (command,) = fetch_commands(ENTRIES["shap-e-text-cap3d"])
+    assert command.startswith("hf download tiange/Cap3D misc/our_finetuned_models/shapE_finetuned_with_330kdata.pth")
+    assert "--repo-type dataset" in command and command.endswith("--local-dir weights/tiange/Cap3D")
+    (command,) = fetch_commands(ENTRIES["shap-e-image"])
+    assert command.endswith("-o weights/openai/shap-e/image_cond.pt " + ENTRIES["shap-e-image"].url + "image_cond.pt")
+    assert fetch_commands(ENTRIES["lgm-mini"]) == []
+
+
+def test_every_entry_is_sound():
+    """Hashes look like hashes, paths stay inside their folder, addresses end in a slash, terms are stated."""
+    for entry in ENTRIES.values():
+        assert entry.terms and entry.licence and entry.summary and entry.parameters
+        assert entry.bundled or entry.folder.count("/") == 1
+        assert len({f.path for f in entry.files}) == len(entry.files)
+        for file in entry.files:
+            assert not file.path.startswith("/") and ".." not in file.path
+            assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+        assert entry.revision is None or re.fullmatch(r"[0-9a-f]{40}", entry.revision)
+    with pytest.raises(ValueError, match="no files"):
+        WeightsEntry(name="x", system="lgm", files=(), licence="", summary="")
