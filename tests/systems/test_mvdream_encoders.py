@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -14,7 +16,7 @@ pytest.importorskip("transformers")
 
 from micro_mvdream import FEATURE_EXTRACTOR, published_state, write_tokenizer
 
-from bozzetto.errors import CheckpointError, InputError
+from bozzetto.errors import CheckpointError, InputError, MissingDependencyError
 from bozzetto.systems.mvdream.checks import check_prompts
 from bozzetto.systems.mvdream.encoders import load_tokenizer, materialize, modern_keys, tokenize
 from bozzetto.systems.mvdream.pictures import ClipPreprocess, decode_latents, latent_factor, latent_moments
@@ -181,3 +183,16 @@ def test_prompts_that_are_refused(tmp_path):
         check_prompts([3])
     with pytest.raises(CheckpointError, match=r"vocab\.json"):
         load_tokenizer(tmp_path)
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    write_tokenizer(tmp_path / "tokenizer")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match=r"transformers.*bozzetto\[diffusion\]"):
+        load_tokenizer(tmp_path / "tokenizer")
+
+
+def test_the_libraries_are_imported_only_when_something_is_loaded():
+    code = "import sys, bozzetto.systems.mvdream.checkpoint; print({'diffusers', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
