@@ -1,4 +1,4 @@
-"""Shap-E checkpoints of toy size in the published file layout, for tests of the whole path.
+"""Shap-E checkpoints in the published file layout, for tests of the whole path: of toy size, or of the released size.
 
 The transmitter is made such that its shapes are near-spheres whose dents and colours depend on the latent.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bozzetto.systems.shap_e.network import DiffusionConfig, LatentDiffusion
+from bozzetto.systems.shap_e.network import IMAGE300M, TEXT300M, DiffusionConfig, LatentDiffusion
 from bozzetto.systems.shap_e.transmitter import Transmitter, TransmitterConfig
 
 WIDTH, HIDDEN = 32, 16
@@ -30,12 +30,13 @@ d_latent: 2048
 """
 
 
-def micro_transmitter(seed: int = 0) -> dict[str, Tensor]:
+def micro_transmitter(seed: int = 0, width: int = WIDTH, hidden: int = HIDDEN) -> dict[str, Tensor]:
     """State dict of ``transmitter.pt`` in small, with a few of the encoder's tensors."""
     torch.manual_seed(seed)
-    config = TransmitterConfig(width=WIDTH, hidden=HIDDEN)
-    model = Transmitter(config)
-    state = {k: 0.3 * torch.randn_like(v) for k, v in model.state_dict().items()}
+    config = TransmitterConfig(width=width, hidden=hidden)
+    with torch.device("meta"):
+        model = Transmitter(config)
+    state = {k: torch.randn(v.shape) / v.shape[-1] ** 0.5 for k, v in model.state_dict().items()}
     smooth = torch.zeros(93)
     smooth[[0, 1, 2, 3, 4, 5, 48, 49, 50]] = 1.0  # the coordinates, their sines, their cosines
     for i in range(config.projected):
@@ -43,9 +44,9 @@ def micro_transmitter(seed: int = 0) -> dict[str, Tensor]:
         prefix = f"params_proj.projections.nerstf__mlp__{i}__weight"
         columns = smooth if i == 0 else torch.ones(inputs)
         # Channel 0 is cos x + cos y + cos z, handed on from layer to layer; the latent bends it a little.
-        state[f"{prefix}.norm.weight"] = 0.03 * columns
+        state[f"{prefix}.norm.weight"] = 0.05 * columns / columns.sum() ** 0.5
         state[f"{prefix}.norm.bias"] = torch.zeros(inputs)
-        weight = 0.3 * torch.randn(outputs, inputs) * columns
+        weight = torch.randn(outputs, inputs) * columns / columns.sum() ** 0.5
         weight[0] = 0
         weight[0, 48 : 51 if i == 0 else 0] = 1.0
         if i:
@@ -68,24 +69,21 @@ def micro_transmitter(seed: int = 0) -> dict[str, Tensor]:
     published = {("encoder." + k if k.startswith("params_proj.") else k): v for k, v in state.items()}
     for i in range(config.projected):
         published[f"renderer.nerstf.mlp.{i}.weight"] = torch.randn(config.layer_shape(i))
-    published["encoder.output_tokens"] = torch.randn(64, WIDTH)
-    published["encoder.ln_pre.weight"] = torch.randn(WIDTH)
-    published["encoder.encoder.0.resblocks.0.attn.c_q.weight"] = torch.randn(WIDTH, WIDTH)
+    published["encoder.output_tokens"] = torch.randn(config.rows, width)
+    published["encoder.ln_pre.weight"] = torch.randn(width)
+    published["encoder.encoder.0.resblocks.0.attn.c_q.weight"] = torch.randn(width, width)
     return published
 
 
-def micro_diffusion(condition: str, heads: int, seed: int) -> dict[str, Tensor]:
-    """State dict of ``text_cond.pt`` or ``image_cond.pt`` in small."""
+def micro_config(condition: str, heads: int) -> DiffusionConfig:
+    """Shape of a toy text or image model."""
+    size = {"context": 4 * HIDDEN, "channels": WIDTH, "width": WIDTH, "layers": 2}
+    return DiffusionConfig(condition, heads=heads, embedding=EMBEDDING if condition == "text" else TOWER, **size)
+
+
+def random_diffusion(config: DiffusionConfig, seed: int) -> dict[str, Tensor]:
+    """State dict of ``text_cond.pt`` or ``image_cond.pt``."""
     torch.manual_seed(seed)
-    config = DiffusionConfig(
-        condition=condition,
-        context=4 * HIDDEN,
-        channels=WIDTH,
-        width=WIDTH,
-        layers=2,
-        heads=heads,
-        embedding=EMBEDDING if condition == "text" else TOWER,
-    )
     return LatentDiffusion(config).state_dict()
 
 
@@ -95,7 +93,7 @@ def byte_alphabet() -> list[str]:
     return [chr(b) for b in shown] + [chr(256 + i) for i in range(256 - len(shown))]
 
 
-def write_micro_clip(folder: Path) -> Path:
+def write_micro_clip(folder: Path, full: bool = False) -> Path:
     """A folder like ``openai/clip-vit-large-patch14``: config.json, model.safetensors, vocab.json, merges.txt."""
     from safetensors.torch import save_file
     from transformers import CLIPConfig, CLIPModel
@@ -119,31 +117,39 @@ def write_micro_clip(folder: Path) -> Path:
         "text_config": {**tower, **ends, "vocab_size": len(vocab), "num_attention_heads": 2},
         "vision_config": {**tower, "image_size": 32, "patch_size": 8, "num_attention_heads": 2},
     }
+    if full:
+        config["projection_dim"] = 768
+        config["text_config"] |= {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+        config["vision_config"] |= {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+        config["vision_config"] |= {"image_size": 224, "patch_size": 14, "num_hidden_layers": 24}
+        config["text_config"]["num_hidden_layers"] = 12
     (folder / "config.json").write_text(json.dumps(config))
     torch.manual_seed(3)
     state = CLIPModel(CLIPConfig.from_dict(config)).state_dict()
     state = {k: v.contiguous() for k, v in state.items()}
     state["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # published files hold these
-    state["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    state["vision_model.embeddings.position_ids"] = torch.arange(257 if full else 17)[None]
     save_file(state, folder / "model.safetensors")
     return folder
 
 
-def write_micro_shap_e(folder: Path) -> dict[str, Path]:
-    """All of Shap-E's zoo entries in toy size under ``folder``: entry name -> file or folder."""
+def write_micro_shap_e(folder: Path, full: bool = False) -> dict[str, Path]:
+    """All of Shap-E's zoo entries under ``folder``, in toy size or (``full``) the released one: entry name -> file or folder."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {
         "shap-e-transmitter": folder / "transmitter.pt",
         "shap-e-text": folder / "text_cond.pt",
         "shap-e-image": folder / "image_cond.pt",
         "shap-e-text-cap3d": folder / "shapE_finetuned_with_330kdata.pth",
-        "clip-vit-l14": write_micro_clip(folder / "clip"),
+        "clip-vit-l14": write_micro_clip(folder / "clip", full),
     }
-    torch.save(micro_transmitter(), paths["shap-e-transmitter"])
-    torch.save(micro_diffusion("text", 4, 1), paths["shap-e-text"])
-    torch.save(micro_diffusion("image", 2, 2), paths["shap-e-image"])
-    finetuned = {"model_state_dict": micro_diffusion("text", 4, 5), "epoch": 3, "optimizer_state_dict": {"state": {}}}
+    text, image = (TEXT300M, IMAGE300M) if full else (micro_config("text", 4), micro_config("image", 2))
+    torch.save(micro_transmitter(0, *((1024, 256) if full else (WIDTH, HIDDEN))), paths["shap-e-transmitter"])
+    torch.save(random_diffusion(text, 1), paths["shap-e-text"])
+    torch.save(random_diffusion(image, 2), paths["shap-e-image"])
+    finetuned = {"model_state_dict": random_diffusion(text, 5), "epoch": 3, "optimizer_state_dict": {"state": {}}}
     torch.save(finetuned, paths["shap-e-text-cap3d"])
-    (folder / "text_cond_config.yaml").write_text(DIFFUSION_YAML.format(grid="", heads=4))
-    (folder / "image_cond_config.yaml").write_text(DIFFUSION_YAML.format(grid="Grid", heads=2))
+    if not full:  # the heads of the released sizes are known
+        (folder / "text_cond_config.yaml").write_text(DIFFUSION_YAML.format(grid="", heads=4))
+        (folder / "image_cond_config.yaml").write_text(DIFFUSION_YAML.format(grid="Grid", heads=2))
     return paths

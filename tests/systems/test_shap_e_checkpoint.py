@@ -149,3 +149,29 @@ def test_empty_shape_is_an_error(shap_e, files, tmp_path):
     torch.save(state, tmp_path / "transmitter.pt")
     with pytest.raises(MeshError, match="the sampled shape is empty"):
         load_shap_e(tmp_path / "transmitter.pt").decode_mesh(torch.zeros(2048), 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(files, shap_e):
+    names = ("shap-e-transmitter", "shap-e-text", "shap-e-image", "clip-vit-l14")
+    paths = [files[n] for n in names]
+    exact = load_shap_e(*paths, device="cuda", dtype=torch.float32)
+    want = shap_e.sample_text(["a chair"], guidance=2.0, steps=4, seed=1)
+    got = exact.sample_text(["a chair"], guidance=2.0, steps=4, seed=1)
+    assert got.device.type == "cuda" and torch.allclose(got.cpu(), want, atol=1e-2)
+    half = load_shap_e(*paths, device="cuda").sample_text(["a chair"], guidance=2.0, steps=4, seed=1)
+    assert half.dtype == torch.float32 and float((half.cpu() - want).norm() / want.norm()) < 0.1
+    picture = [torch.rand(40, 30, 3, generator=torch.Generator().manual_seed(0))]
+    image = exact.sample_image(picture, steps=2)
+    assert torch.allclose(image.cpu(), shap_e.sample_image(picture, steps=2), atol=1e-2)
+    vertices, faces, _ = exact.decode_mesh(want[0], 32)
+    on_cpu = shap_e.decode_mesh(want[0], 32)
+    assert faces.shape == on_cpu[1].shape and torch.allclose(vertices.cpu(), on_cpu[0], atol=1e-3)
+    fields = exact.transmitter.fields(want[0])
+    camera = Cameras.orbit([30.0], 10.0, 3.0)
+    pictures = [ShapEField(f).render(camera, 48).cpu() for f in (fields, shap_e.transmitter.fields(want[0]))]
+    assert float((pictures[0] - pictures[1]).abs().mean()) < 1e-3
+    origins, directions = pan_rays(pan_cameras(20)[:1], 8)
+    colours = [render_nerf(f, origins, directions)[0].cpu() for f in (fields, shap_e.transmitter.fields(want[0]))]
+    assert float((colours[0] - colours[1]).abs().mean()) < 1e-2
