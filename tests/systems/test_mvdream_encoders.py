@@ -165,6 +165,15 @@ def test_tokens(tokenizer):
     assert end in ids[2].tolist() and len(set(ids[2].tolist())) > 8
 
 
+def test_the_special_tokens_file_wins_over_the_tokenizer_config(tmp_path):
+    """Stable Diffusion 2.1's two files disagree; padding with anything but "!" (id 0) would change every prompt."""
+    folder = tmp_path / "tokenizer"
+    write_tokenizer(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "<|endoftext|>"}))
+    assert tokenize(load_tokenizer(folder), [""], 5).tolist()[0][2:] == [0, 0, 0]
+
+
 def test_a_long_prompt_is_cut_with_a_warning_that_says_what(tokenizer):
     with pytest.warns(
         UserWarning, match=r"has 12 tokens, the text encoder reads 8; ignored: 'dog dog red dog'"
