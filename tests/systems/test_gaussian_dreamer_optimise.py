@@ -12,7 +12,7 @@ from bozzetto import Cameras, Gaussians
 from bozzetto.errors import BozzettoError, CheckpointError, InputError
 from bozzetto.gaussians import quaternion_to_matrix
 from bozzetto.raster import rasterize
-from bozzetto.raster.reference import LOW_PASS, _composite
+from bozzetto.raster.reference import LOW_PASS, _composite, project
 from bozzetto.systems.gaussian_dreamer.cameras import ViewRange, Views, sample_ring, sample_views
 from bozzetto.systems.gaussian_dreamer.densify import (
     DensificationStats,
@@ -131,9 +131,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     state = RunState.begin(ball(), "cpu")
     while state.step < 11:
         half.step(state)
-    save_run(tmp_path, state, torch.eye(4, dtype=torch.float64), "points", identity, 20)
+    back = torch.linalg.inv(torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0], dtype=torch.float64)))  # column-major
+    save_run(tmp_path, state, back, "points", identity, 20)
     saved = load_run(tmp_path, identity, 20)
-    assert saved.state.step == 11 and saved.source == "points"
+    assert saved.state.step == 11 and saved.source == "points" and torch.equal(saved.back, back)
     equal(dense_run(prior).run(saved.state), whole)
 
 
@@ -260,6 +261,17 @@ def test_radii_and_visibility():
     expected = torch.ceil(3 * ((0.1 * focal / 3) ** 2 + 0.3 + 0.1**0.5).sqrt())  # 0.1: the published floor
     assert float(radii[0]) == float(expected)
     assert radii[1:].tolist() == [0, 0, 0]  # nearer than 0.2, behind, beside the picture
+
+    many = ball(100, seed=2)
+    many.quats, many.scales = torch.randn(100, 4), 0.02 + 0.3 * torch.rand(100, 3)
+    cameras = Cameras.orbit([20.0, 200.0], 30.0, 1.6, 60.0)
+    for view, lens, got in zip(cameras.view_matrices(), cameras.pixel_intrinsics(64), screen_radii(many, cameras, 64)):
+        _, conics, determinant, z, _ = project(many.means, many.quats, many.scales, many.sh, view, lens, 64, 64)
+        cov = torch.stack([conics[:, 2], -conics[:, 1], -conics[:, 1], conics[:, 0]], -1).reshape(-1, 2, 2)
+        largest = torch.linalg.eigvalsh(cov * determinant[:, None, None])[:, 1]
+        seen = (got > 0) & (z > 0.2)
+        assert int(seen.sum()) > 60 and float((got - 3 * largest.sqrt())[seen].min()) > -1e-2
+        assert float((got - 3 * largest.sqrt())[seen].max()) < 1.5
 
 
 def test_a_radius_limit_prunes_and_the_count_limit_takes_the_steepest():

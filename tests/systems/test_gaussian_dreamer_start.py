@@ -101,7 +101,7 @@ def test_every_kind_of_file(tmp_path, kind):
         assert float(start.gaussians.rgb[up, 0].mean()) > float(start.gaussians.rgb[~up, 0].mean()) + 0.2
     if kind == "grey.ply":
         tail = start.gaussians.rgb[-500:]
-        assert 0.5 <= float(tail.min()) and float(tail.max()) < 0.502
+        assert float(tail.min()) >= 0.5 and float(tail.max()) < 0.502
 
 
 def test_points_of_a_mesh_lie_on_it_evenly():

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...camera import Cameras
 from ...gaussians import Gaussians, quaternion_to_matrix
-from ...raster.reference import LOW_PASS, project
+from ...raster.reference import BORDER, LOW_PASS
 from .cameras import NEAR
 from .parameters import GaussianParameters
 
@@ -58,19 +58,27 @@ def screen_gradient(means: Tensor, gradient: Tensor, cameras: Cameras) -> Tensor
 def screen_radii(gaussians: Gaussians, cameras: Cameras, size: int, near: float = NEAR) -> Tensor:
     """Radius in pixels of every Gaussian in every view, [V, N]: three standard deviations along the longer axis, rounded
     up; 0 where it is not in the picture or nearer than ``near``.
+
+    The projection is that of :mod:`bozzetto.raster.reference`, for all views at once and without colours.
     """
-    out = []
-    intrinsics = cameras.pixel_intrinsics(size)
-    for view, lens in zip(cameras.view_matrices(), intrinsics):
-        centres, conics, determinant, z, _ = project(
-            gaussians.means, gaussians.quats, gaussians.scales, gaussians.sh, view, lens, size, size
-        )
-        middle = 0.5 * (conics[:, 0] + conics[:, 2]) * determinant  # mean of the variances
-        longest = middle + (middle * middle - determinant).clamp_min(0.1).sqrt()
-        radius = torch.ceil(3 * longest.clamp_min(LOW_PASS).sqrt())
-        inside = ((centres + radius[:, None] > 0) & (centres - radius[:, None] < size)).all(-1)
-        out.append(torch.where(inside & (z > near) & torch.isfinite(radius), radius, torch.zeros_like(radius)))
-    return torch.stack(out)
+    view = cameras.view_matrices()  # [V, 4, 4]
+    fx, fy, cx, cy = (k[:, None] for k in cameras.pixel_intrinsics(size).unbind(-1))  # [V, 1]
+    x, y, z = (torch.einsum("vij,nj->vni", view[:, :3, :3], gaussians.means) + view[:, None, :3, 3]).unbind(-1)
+    u, v = x / z, y / z
+    centres = torch.stack([fx * u + cx, fy * v + cy], dim=-1)  # [V, N, 2]
+    margin = BORDER * size
+    u = torch.minimum(torch.maximum(u, -(cx + margin) / fx), (size - cx + margin) / fx)
+    v = torch.minimum(torch.maximum(v, -(cy + margin) / fy), (size - cy + margin) / fy)
+    axes = quaternion_to_matrix(gaussians.quats) * gaussians.scales[:, None]  # [N, 3, 3]
+    local = torch.einsum("vij,njk->vnik", view[:, :3, :3], axes)
+    across = (fx / z)[..., None] * (local[:, :, 0] - u[..., None] * local[:, :, 2])  # [V, N, 3]
+    down = (fy / z)[..., None] * (local[:, :, 1] - v[..., None] * local[:, :, 2])
+    xx, xy, yy = (across * across).sum(-1) + LOW_PASS, (across * down).sum(-1), (down * down).sum(-1) + LOW_PASS
+    middle, determinant = 0.5 * (xx + yy), xx * yy - xy * xy
+    longest = middle + (middle * middle - determinant).clamp_min(0.1).sqrt()  # the larger eigenvalue; published floor
+    radius = torch.ceil(3 * longest.sqrt())
+    inside = ((centres + radius[..., None] > 0) & (centres - radius[..., None] < size)).all(-1)
+    return torch.where(inside & (z > near) & torch.isfinite(radius), radius, torch.zeros_like(radius))
 
 
 @dataclass

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...camera import Cameras
-from ...camera.conventions import opengl_to_blender_world
 from ...errors import CheckpointError, InputError, MissingDependencyError
 from ...zoo.loading import load_state, read_tensors
+from ..mvdream.cameras import camera_vectors
 from ..mvdream.checkpoint import load_mvdream
 from ..mvdream.diffusion import MultiViewDiffusion
 from ..mvdream.encoders import (
@@ -186,8 +185,7 @@ def mvdream_cameras(cameras: Cameras) -> Tensor:
     turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]], device=cameras.device)  # front +z -> +x, azimuth 0 -> 90
     pose = cameras.camera_to_world.clone()
     pose[:, :3] = turn @ pose[:, :3]
-    pose[:, :3, 3] = F.normalize(pose[:, :3, 3], dim=-1)
-    return opengl_to_blender_world(pose).reshape(-1, 16)
+    return camera_vectors(pose)
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:

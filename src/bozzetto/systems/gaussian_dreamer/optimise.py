@@ -219,9 +219,10 @@ class Optimiser:
             BozzettoError: no Gaussians are left, or the gradients stayed NaN or infinite.
         """
         o, begin = self.options, state.step
+        went_on = f" from step {begin}" if begin else ""
         for step in range(begin, o.steps):
             if progress is not None:
-                progress(f"optimising, {len(state.parameters):,} splats", step / o.steps)
+                progress(f"optimising{went_on}, {len(state.parameters):,} splats", step / o.steps)
             self.step(state)
             last = state.step == o.steps
             if last or state.step % CHECK_EVERY == 0:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...asset import Asset
+from ...errors import InputError
 from ...job import Job
 from ..shap_e.model import load_shap_e
 from .diffusion_prior import MVDream, StableDiffusion, load_mvdream_prior, load_stable_diffusion
@@ -36,6 +37,11 @@ def from_text(prompt: str, options: TextOptions, job: Job) -> Asset:
         saved = load_run(job.workspace, identity, options.steps, job.device)
     if saved is None:
         start = make_start(prompt, options, job)
+        if len(start.gaussians) > options.max_gaussians:
+            raise InputError(
+                f"the start has {len(start.gaussians):,} splats, more than --max-gaussians {options.max_gaussians:,}; "
+                "raise that, lower --grow-candidates, or thin the start"
+            )
         state, back, source = RunState.begin(start.gaussians, job.device), start.back, start.source
     else:
         state, back, source = saved.state, saved.back, saved.source

@@ -177,7 +177,7 @@ def read_start(path: Path, seed: int = 0) -> tuple[str, Gaussians | Cloud]:
         kind = next(p.type for p in vertex.properties if p.name == "red")
         rgb = table.columns(colours, "f8") / {"u1": 255.0, "u2": 65535.0}.get(kind, 1.0)
     else:
-        rgb = grey(len(points), np.random.RandomState(seed))
+        rgb = grey(len(points), np.random.RandomState(seed % 2**32))
     return "points", Cloud(points, rgb)
 
 
@@ -185,7 +185,7 @@ def surface_points(mesh: Mesh, count: int, seed: int = 0) -> Cloud:
     """``count`` points drawn uniformly by area from a mesh, with its texture's or vertices' colours, or almost grey."""
     from ...files.mesh_ply import sample_texture
 
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(seed % 2**32)
     corners = mesh.vertices[mesh.faces].double()  # [F, 3, 3]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1).norm(dim=-1)
     if not float(area.sum()) > 0 or not bool(torch.isfinite(area).all()):

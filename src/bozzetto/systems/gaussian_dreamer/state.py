@@ -44,7 +44,7 @@ def save_run(folder: Path, state: RunState, back: Tensor, source: str, identity:
     tensors = state.parameters.state()
     tensors |= {f"stats.{k}": v.cpu().contiguous() for k, v in vars(state.stats).items()}
     tensors |= {f"count.{k}": getattr(state, k).cpu() for k in _COUNTERS}
-    tensors["back"] = back
+    tensors["back"] = back.contiguous()
     about = {"format": FORMAT, "step": state.step, "steps": steps, "source": source, "identity": dict(identity)}
     path = folder / FILE
     with atomic_path(path) as temporary:
