@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from bozzetto.camera import Cameras
-from bozzetto.errors import OutputError
+from bozzetto.errors import MeshError, OutputError
 from bozzetto.files.viewer import pack_splats, write_viewer
 from bozzetto.gaussians import Gaussians
 from bozzetto.mesh import Mesh
@@ -333,3 +333,43 @@ def test_mesh_alone_is_shown(tmp_path, page):
     page.evaluate("bozzetto.setMesh(false), 1")
     picture = snapshot(page, Cameras.orbit([0.0], radius=2.0), (64, 64))
     assert np.allclose(picture[36, 40], (0, 0, 1), atol=0.15)
+
+
+@pytest.mark.browser
+def test_page_of_a_mesh_alone(tmp_path, page):
+    corners = torch.tensor([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0.5, 0.5, 0], [-0.5, 0.5, 0]]) + torch.tensor([3.0, 0, 0])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+    texture = torch.zeros(32, 32, 3)
+    texture[:, :16, 0] = texture[:, 16:, 1] = 1  # red left, green right
+    colours = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0]])
+    for mesh in (
+        Mesh(corners, faces, uvs=uvs, texture=texture),
+        Mesh(corners, faces, colors=colours),
+        Mesh(corners, faces),
+    ):
+        write_viewer(tmp_path / "viewer.html", mesh=mesh, title="table")
+        show(page, tmp_path / "viewer.html")
+        assert page.evaluate("bozzetto.count") == 0
+        assert page.evaluate("document.getElementById('mesh').hidden") is True
+        assert page.evaluate("document.getElementById('timeline').hidden") is True
+        assert page.evaluate("document.getElementById('info').textContent") == "2 triangles"
+        time.sleep(0.3)
+        shot = as_array(page.screenshot())
+        height, width = shot.shape[:2]
+        left, right = shot[height // 2, width * 45 // 100], shot[height // 2, width * 55 // 100]
+        if mesh.texture is None and mesh.colors is None:
+            assert left.max() < 0.95 and left.std() < 0.02
+        else:
+            assert left.argmax() == 0 and right.argmax() == 1
+        camera = Cameras.orbit([0.0], radius=2.0)
+        camera.camera_to_world[:, 0, 3] += 3.0
+        assert snapshot(page, camera, (32, 32))[16, 16].min() < 0.99
+    assert page.console == []
+
+
+def test_mesh_pages_need_a_mesh(tmp_path):
+    with pytest.raises(ValueError, match="Gaussians or a mesh"):
+        write_viewer(tmp_path / "viewer.html")
+    with pytest.raises(MeshError, match="no triangles"):
+        write_viewer(tmp_path / "viewer.html", mesh=Mesh(torch.zeros(3, 3), torch.zeros(0, 3, dtype=torch.int64)))

@@ -1,7 +1,7 @@
-"""Gaussians → one ``viewer.html`` that opens from disk and needs no network.
+"""Gaussians or a mesh → one ``viewer.html`` that opens from disk and needs no network.
 
 Browsers forbid a page opened from disk to load modules, workers or data files, so everything is inside the page: our
-own WebGL 2 viewer (``viewer_assets``: about 35 kB, no third-party code) and the splats as base64. A content security
+own WebGL 2 viewer (``viewer_assets``: about 45 kB, no third-party code) and the splats as base64. A content security
 policy in the page forbids it any connection.
 
 The splats are stored in 34 bytes each (plus 3 (degree + 1)^2 - 3 for spherical harmonics): centres as float32,
@@ -26,62 +26,67 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import OutputError
+from ..errors import MeshError, OutputError
 from ..gaussians import Gaussians
 from ..mesh import Mesh
 from .atomic import atomic_write_text
 from .images import to_uint8
 
 FOV_Y = 49.1  # degrees, the camera that LGM's views have
-_SCRIPTS = ("splats.js", "mesh.js", "controls.js", "main.js")
+_SCRIPTS = ("splats.js", "mesh.js", "timeline.js", "controls.js", "main.js")
 
 
 def write_viewer(
     path: str | PathLike[str],
-    gaussians: Gaussians | None,
+    gaussians: Gaussians | None = None,
     title: str = "bozzetto",
     mesh: Mesh | None = None,
     up: Sequence[float] = (0.0, 1.0, 0.0),
 ) -> None:
-    """Write a self-contained page that shows ``gaussians``, or a mesh alone, atomically.
+    """Write a self-contained page that shows ``gaussians``, ``mesh`` or both, atomically.
 
     Args:
         path: ``.html`` file.
         gaussians: one object (no batch dimension), any SH degree. Splats that no rasterizer draws (non-finite, opacity
             below 1/255) are left out. None shows the mesh alone.
         title: shown on the page, any text.
-        mesh: adds a button that switches between the splats and this mesh (texture, vertex colours or plain).
+        mesh: texture, vertex colours or plain. Beside splats, it adds a button that switches between the two.
         up: which way is up in the world that the object lives in; (0, 0, 1) for Blender's. The first view looks at the
             front: +z for a y-up world, -y for a z-up one.
 
     Raises:
         OutputError: the suffix is not .html, or the file cannot be written.
+        MeshError: no Gaussians, and a mesh without triangles.
         ValueError: batched Gaussians, neither Gaussians nor a mesh, or ``up`` of zero length.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"cannot write {path}: a viewer page's name must end in .html")
-    if gaussians is None:
-        if mesh is None:
-            raise ValueError("a viewer page needs Gaussians or a mesh to show")
-        gaussians = Gaussians.empty()
-    if gaussians.batch_shape:
-        raise ValueError("a viewer shows one object: pick one first, e.g. gaussians[0]")
-    drawn = gaussians.detach().to("cpu", torch.float32).prune(1 / 255)
+    path = page_path(path)
+    if gaussians is None and mesh is None:
+        raise ValueError("a viewer page needs Gaussians or a mesh to show")
+    if gaussians is None and not len(mesh.faces):
+        raise MeshError("the mesh has no triangles; there is nothing to show")
+    if gaussians is not None and gaussians.batch_shape:
+        raise ValueError("a viewer shows one object: pick one first, e.g. gaussians[0]; write_player shows sequences")
+    drawn = Gaussians.empty() if gaussians is None else gaussians.detach().to("cpu", torch.float32).prune(1 / 255)
     meta, data = pack_splats(drawn)
-    centre, radius = _bounds(drawn, mesh)
-    scene = {
-        "splats": meta,
-        "centre": centre,
-        "radius": radius,
-        "fov": FOV_Y,
-        "frame": _frame(up),
-        "mesh": None,
-    }
+    scene = page_scene(*_bounds(drawn, mesh), up) | {"splats": meta}
     mesh_data = b""
     if mesh is not None and len(mesh.faces):
         scene["mesh"], mesh_data = pack_mesh(mesh)
-    atomic_write_text(path, _page(title, scene, data, mesh_data))
+    atomic_write_text(path, page_text(title, scene, data, mesh_data))
+
+
+def page_path(path: str | PathLike[str]) -> Path:
+    """``path`` if a page may be called so, else :class:`OutputError`."""
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"cannot write {path}: a viewer page's name must end in .html")
+    return path
+
+
+def page_scene(centre: list[float], radius: float, up: Sequence[float]) -> dict:
+    """What every page needs to know: where the object is, and which way is up."""
+    scene = {"centre": centre, "radius": radius, "fov": FOV_Y, "frame": _frame(up)}
+    return scene | {"splats": None, "mesh": None, "film": None}
 
 
 def pack_splats(gaussians: Gaussians) -> tuple[dict, bytes]:
@@ -191,7 +196,8 @@ def _asset(name: str) -> str:
     return files("bozzetto.files").joinpath("viewer_assets", name).read_text(encoding="utf-8")
 
 
-def _page(title: str, scene: dict, splats: bytes, mesh: bytes) -> str:
+def page_text(title: str, scene: dict, splats: bytes, mesh: bytes = b"") -> str:
+    """The whole page. ``scene`` becomes JSON, the arrays base64."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

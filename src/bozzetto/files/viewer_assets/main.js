@@ -14,12 +14,13 @@ function start(picture) {
   // The splats are blended in half floats where possible: hundreds of faint layers would drown in 8-bit rounding.
   const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, powerPreference: "high-performance" });
   if (!gl) throw new Error("It needs WebGL 2; use a current browser with hardware acceleration switched on.");
-  const splats = unpackSplats(scene.splats, bytesOf("splat-data"));
+  const film = scene.film ? new Film(scene.film, bytesOf("splat-data")) : null;
+  const splats = film ? film.frame(0) : unpackSplats(scene.splats, bytesOf("splat-data"));
   const meshBytes = scene.mesh ? bytesOf("mesh-data") : null;
   let splatLayer, meshLayer, target, blit;
 
   function build() {
-    splatLayer = new SplatLayer(gl, splats);
+    splatLayer = new SplatLayer(gl, film ? film.frame(film.shown) : splats, film ? film.most : splats.count);
     meshLayer = scene.mesh ? new MeshLayer(gl, scene.mesh, meshBytes, picture) : null;
     const half = gl.getExtension("EXT_color_buffer_float") || gl.getExtension("EXT_color_buffer_half_float");
     blit = buildProgram(gl, "void main() { gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0); }",
@@ -54,7 +55,7 @@ function start(picture) {
     gl.clearColor(...background, 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     if (meshLayer && (mesh || !splats.count)) meshLayer.draw(camera);
-    else if (splats.count) splatLayer.draw(camera, width, height);
+    else if (splatLayer.splats.count) splatLayer.draw(camera, width, height);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.useProgram(blit.program);
     gl.activeTexture(gl.TEXTURE0);
@@ -64,7 +65,8 @@ function start(picture) {
   }
 
   build();
-  const state = { background: 0, mesh: false, spin: !matchMedia("(prefers-reduced-motion: reduce)").matches };
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const state = { background: 0, mesh: false, spin: !still && !film };
   // A slow machine draws fewer pixels while things move, and all of them once they stand still.
   let scheduled = 0, last = 0, detail = 1, slow = 0;
 
@@ -77,7 +79,8 @@ function start(picture) {
     if (gl.isContextLost()) return;
     const seconds = last ? Math.min(0.1, (time - last) / 1000) : 0;
     if (state.spin) orbit.goal.azimuth = orbit.now.azimuth += 0.45 * seconds;
-    const moving = orbit.advance(seconds || 1 / 60) || state.spin;
+    if (timeline && timeline.advance(last ? (time - last) / 1000 : 0)) splatLayer.load(film.frame(timeline.frame()));
+    const moving = orbit.advance(seconds || 1 / 60) || state.spin || Boolean(timeline && timeline.playing);
     if (last) slow = slow ? 0.6 * slow + 0.4 * (time - last) : time - last;
     if (moving && slow > 45) {
       detail = Math.max(0.3, detail * Math.max(0.6, Math.sqrt(36 / slow)));
@@ -95,6 +98,7 @@ function start(picture) {
   }
 
   const orbit = new Orbit(canvas, scene, wake, () => setSpin(false));
+  const timeline = film ? new Timeline(scene.film, wake) : null;
 
   function setSpin(on) {
     state.spin = on;
@@ -109,8 +113,10 @@ function start(picture) {
   function setMesh(on) {
     state.mesh = Boolean(scene.mesh) && (on || !splats.count);
     element("mesh").setAttribute("aria-pressed", String(state.mesh));
-    element("info").textContent = state.mesh
-      ? `${scene.mesh.faces.toLocaleString("en")} triangles` : `${scene.splats.count.toLocaleString("en")} splats`;
+    const words = (count, what) => `${count.toLocaleString("en")} ${what}`;
+    element("info").textContent = state.mesh ? words(scene.mesh.faces, "triangles") : film
+      ? [words(film.frames, "frames"), words(film.most, "splats"), ...scene.film.notes].join(" \u00b7 ")
+      : words(splats.count, "splats");
     wake();
   }
   function toggleFullscreen() {
@@ -119,18 +125,22 @@ function start(picture) {
   }
   const actions = {
     reset: ["r", () => { setSpin(false); orbit.reset(false); }],
-    turn: [" ", () => setSpin(!state.spin)],
+    turn: [film ? "t" : " ", () => setSpin(!state.spin)],
     background: ["b", () => setBackground(state.background + 1)],
     mesh: ["m", () => setMesh(!state.mesh)],
     fullscreen: ["f", toggleFullscreen],
   };
+  if (film) {
+    Object.assign(actions, timeline.actions());
+    element("turn").title = "Turn by itself (T)";
+  }
   element("mesh").hidden = !scene.mesh || !splats.count;
   element("fullscreen").hidden = !document.documentElement.requestFullscreen;
   for (const [id, [key, action]] of Object.entries(actions)) {
-    element(id).addEventListener("click", action);
+    if (element(id)) element(id).addEventListener("click", action); // some have only a key
     addEventListener("keydown", (event) => {
       if (event.key.toLowerCase() !== key || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-      if (event.target.tagName === "BUTTON" && key === " ") return; // the button's own key
+      if (key === " " && ["BUTTON", "SELECT"].includes(event.target.tagName)) return; // the element's own key
       event.preventDefault();
       action();
     });
@@ -140,15 +150,18 @@ function start(picture) {
   new ResizeObserver(wake).observe(canvas);
   setSpin(state.spin);
   setMesh(false);
+  if (timeline) timeline.setPlaying(!still);
 
   window.bozzetto = {
     count: splats.count,
     // A PNG data URL of the object from a given camera: cameraToWorld 16 numbers by rows (OpenGL axes), intrinsics
     // fx, fy, cx, cy as shares of the picture's size.
-    snapshot({ width, height, cameraToWorld: m, intrinsics, background = [1, 1, 1], mesh = false }) {
+    snapshot({ width, height, cameraToWorld: m, intrinsics, background = [1, 1, 1], mesh = false, frame = null }) {
       const column = (i) => [m[i], m[4 + i], m[8 + i]];
+      if (frame !== null) splatLayer.load(film.frame(frame));
       draw(makeCamera(column(0), column(1), column(2), column(3), intrinsics, scene.radius), width, height, background, mesh);
       const url = canvas.toDataURL("image/png");
+      if (frame !== null) splatLayer.load(film.frame(timeline.frame()));
       wake();
       return url;
     },
@@ -160,6 +173,7 @@ function start(picture) {
     },
     setSpin, setBackground, setMesh,
     reset: () => orbit.reset(true),
+    timeline,
   };
   frame(performance.now());
   window.bozzettoReady = true;

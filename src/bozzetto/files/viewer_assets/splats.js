@@ -11,8 +11,31 @@ function bytesOf(id) {
   return bytes;
 }
 
-// The page's planar arrays -> centres (for sorting), four float texels a splat, and the SH bytes.
-// Texels: centre and opacity | covariance xx xy xz yy | covariance yz zz, unused | colour, unused.
+// Four float texels of splat i: centre and opacity | covariance xx xy xz yy | covariance yz zz, unused | colour, unused.
+// centres and quats (w, x, y, z of any length) are arrays of all splats; a, b, c are the splat's standard deviations.
+function putTexels(texels, i, centres, quats, a, b, c, opacity, tint) {
+  let w = quats[4 * i], x = quats[4 * i + 1], y = quats[4 * i + 2], z = quats[4 * i + 3];
+  const unit = 1 / (Math.sqrt(w * w + x * x + y * y + z * z) || 1);
+  w *= unit; x *= unit; y *= unit; z *= unit;
+  // Columns of rotation times scale.
+  const m00 = a * (1 - 2 * (y * y + z * z)), m10 = a * 2 * (x * y + w * z), m20 = a * 2 * (x * z - w * y);
+  const m01 = b * 2 * (x * y - w * z), m11 = b * (1 - 2 * (x * x + z * z)), m21 = b * 2 * (y * z + w * x);
+  const m02 = c * 2 * (x * z + w * y), m12 = c * 2 * (y * z - w * x), m22 = c * (1 - 2 * (x * x + y * y));
+  const o = 16 * i;
+  texels[o] = centres[3 * i];
+  texels[o + 1] = centres[3 * i + 1];
+  texels[o + 2] = centres[3 * i + 2];
+  texels[o + 3] = opacity;
+  texels[o + 4] = m00 * m00 + m01 * m01 + m02 * m02;
+  texels[o + 5] = m00 * m10 + m01 * m11 + m02 * m12;
+  texels[o + 6] = m00 * m20 + m01 * m21 + m02 * m22;
+  texels[o + 7] = m10 * m10 + m11 * m11 + m12 * m12;
+  texels[o + 8] = m10 * m20 + m11 * m21 + m12 * m22;
+  texels[o + 9] = m20 * m20 + m21 * m21 + m22 * m22;
+  for (let k = 0; k < 3; k++) texels[o + 12 + k] = tint[k];
+}
+
+// The page's planar arrays -> centres (for sorting), texels, and the SH bytes.
 function unpackSplats(meta, bytes) {
   const n = meta.count;
   let at = 0;
@@ -30,30 +53,11 @@ function unpackSplats(meta, bytes) {
   const harmonics = take(Int8Array, 3 * terms * n);
   const span = (range) => [range[0], (range[1] - range[0]) / 65535];
   const [s0, sStep] = span(meta.logScale), [c0, cStep] = span(meta.colour);
-  const texels = new Float32Array(16 * n);
+  const texels = new Float32Array(16 * n), tint = [0, 0, 0];
   for (let i = 0; i < n; i++) {
-    let w = quats[4 * i], x = quats[4 * i + 1], y = quats[4 * i + 2], z = quats[4 * i + 3];
-    const unit = 1 / (Math.hypot(w, x, y, z) || 1);
-    w *= unit; x *= unit; y *= unit; z *= unit;
-    const a = Math.exp(s0 + sStep * scales[3 * i]);
-    const b = Math.exp(s0 + sStep * scales[3 * i + 1]);
-    const c = Math.exp(s0 + sStep * scales[3 * i + 2]);
-    // Columns of rotation times scale.
-    const m00 = a * (1 - 2 * (y * y + z * z)), m10 = a * 2 * (x * y + w * z), m20 = a * 2 * (x * z - w * y);
-    const m01 = b * 2 * (x * y - w * z), m11 = b * (1 - 2 * (x * x + z * z)), m21 = b * 2 * (y * z + w * x);
-    const m02 = c * 2 * (x * z + w * y), m12 = c * 2 * (y * z - w * x), m22 = c * (1 - 2 * (x * x + y * y));
-    const o = 16 * i;
-    texels[o] = centres[3 * i];
-    texels[o + 1] = centres[3 * i + 1];
-    texels[o + 2] = centres[3 * i + 2];
-    texels[o + 3] = opacities[i] / 65535;
-    texels[o + 4] = m00 * m00 + m01 * m01 + m02 * m02;
-    texels[o + 5] = m00 * m10 + m01 * m11 + m02 * m12;
-    texels[o + 6] = m00 * m20 + m01 * m21 + m02 * m22;
-    texels[o + 7] = m10 * m10 + m11 * m11 + m12 * m12;
-    texels[o + 8] = m10 * m20 + m11 * m21 + m12 * m22;
-    texels[o + 9] = m20 * m20 + m21 * m21 + m22 * m22;
-    for (let k = 0; k < 3; k++) texels[o + 12 + k] = c0 + cStep * colours[3 * i + k];
+    for (let k = 0; k < 3; k++) tint[k] = c0 + cStep * colours[3 * i + k];
+    const size = (k) => Math.exp(s0 + sStep * scales[3 * i + k]);
+    putTexels(texels, i, centres, quats, size(0), size(1), size(2), opacities[i] / 65535, tint);
   }
   return { count: n, degree: meta.degree, shScale: meta.shScale, centres, texels, harmonics, terms };
 }
@@ -179,23 +183,23 @@ function buildProgram(gl, vertex, fragment, defines = "") {
 const BATCH = 1024;
 
 class SplatLayer {
-  constructor(gl, splats) {
+  // room: the most splats that load() will bring later.
+  constructor(gl, splats, room = splats.count) {
     this.gl = gl;
-    this.splats = splats;
     const limit = gl.getParameter(gl.MAX_TEXTURE_SIZE);
     const width = Math.min(limit, 4096);
     const perRow = Math.floor(width / 4), terms = Math.max(1, splats.terms), shPerRow = Math.floor(width / terms);
-    const rows = (per) => Math.max(1, Math.ceil(splats.count / per));
+    const rows = (per) => Math.max(1, Math.ceil(room / per));
     const most = limit * Math.min(perRow, shPerRow, BATCH);
-    if (splats.count > most) throw new Error(`this device can show at most ${most} splats, these are ${splats.count}`);
+    if (room > most) throw new Error(`this device can show at most ${most} splats, these are ${room}`);
     const defines = `#define DEGREE ${splats.degree}\n#define PER_ROW ${perRow}\n#define SH_PER_ROW ${shPerRow}\n`
       + `#define SH_TERMS ${terms}\n#define BATCH ${BATCH}\n`;
     Object.assign(this, buildProgram(gl, SPLAT_VERTEX, SPLAT_FRAGMENT, defines));
 
-    const grid = new Float32Array(4 * width * rows(perRow));
-    for (let row = 0; row < rows(perRow); row++) // rows of the texture may be wider than their splats
-      grid.set(splats.texels.subarray(16 * perRow * row, 16 * perRow * (row + 1)), 4 * width * row);
-    this.texture = this.upload(gl.RGBA32F, width, rows(perRow), gl.RGBA, gl.FLOAT, grid);
+    this.width = width;
+    this.perRow = perRow;
+    this.grid = new Float32Array(4 * width * rows(perRow));
+    this.texture = this.upload(gl.RGBA32F, width, rows(perRow), gl.RGBA, gl.FLOAT, this.grid);
     const sh = new Int8Array(splats.terms ? 4 * width * rows(shPerRow) : 4);
     for (let i = 0; i < splats.count; i++) {
       for (let k = 0; k < splats.terms; k++) {
@@ -208,8 +212,8 @@ class SplatLayer {
 
     this.order = new Uint32Array(BATCH * rows(BATCH));
     this.orderTexture = this.upload(gl.R32UI, BATCH, rows(BATCH), gl.RED_INTEGER, gl.UNSIGNED_INT, this.order);
-    this.depths = new Uint32Array(splats.count);
-    this.direction = [0, 0, 0];
+    this.depths = new Uint32Array(room);
+    this.load(splats);
     this.array = gl.createVertexArray();
     gl.bindVertexArray(this.array);
     const corners = new Uint16Array(6 * BATCH);
@@ -217,6 +221,18 @@ class SplatLayer {
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
     gl.bindVertexArray(null);
+  }
+
+  // Show other splats (of the same degree; harmonics stay those of the first).
+  load(splats) {
+    const gl = this.gl, { width, perRow, grid } = this;
+    const rows = Math.ceil(splats.count / perRow);
+    for (let row = 0; row < rows; row++) // rows of the texture may be wider than their splats
+      grid.set(splats.texels.subarray(16 * perRow * row, 16 * Math.min(perRow * (row + 1), splats.count)), 4 * width * row);
+    gl.bindTexture(gl.TEXTURE_2D, this.texture);
+    if (rows) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, rows, gl.RGBA, gl.FLOAT, grid);
+    this.splats = splats;
+    this.direction = [0, 0, 0]; // sort anew
   }
 
   upload(internal, width, height, format, type, data) {
