@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from bozzetto.app.cli import main
 from bozzetto.pipelines import PIPELINES
 from bozzetto.zoo import ENTRIES
 from bozzetto.zoo.offline import fetch_commands
+
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
 @pytest.fixture
@@ -137,6 +141,32 @@ def test_verify(weights, capsys):
     assert "l4gm-recon: " in err and "recon.safetensors is damaged" in err
     assert "l4gm-interp: not here" in err and "triposr: lacks model.ckpt" in err
     assert json.loads(shown(capsys, "--verify", "lgm-mini", "--json")[1]) == {"lgm-mini": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (
+            ["image", str(EXAMPLES / "coffee_cup.png"), "--model", "triposr"],
+            "hf download stabilityai/TripoSR model.ckpt",
+        ),
+        (["text", "a cup", "--model", "shap-e"], "weights/openai/clip-vit-large-patch14"),
+    ],
+)
+def test_a_model_whose_weights_cannot_be_fetched(argv, command, tmp_path):
+    """Exit status 2, the exact command to run elsewhere, and nothing written."""
+    pytest.importorskip("diffusers")
+    env = {k: v for k, v in os.environ.items() if k not in ("BOZZETTO_WEIGHTS", "HF_HUB_CACHE")}
+    env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "BOZZETTO_CACHE": str(tmp_path / "cache")}
+    output = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "bozzetto", *argv, "-o", str(output), "--device", "cpu"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and command in done.stderr, done.stderr
+    assert "BOZZETTO_WEIGHTS" in done.stderr and "Traceback" not in done.stderr and not output.exists()
 
 
 def test_listing_needs_no_torch():

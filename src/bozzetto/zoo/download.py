@@ -23,6 +23,7 @@ from .offline import how_to_fetch
 Progress = Callable[[str, float], None]  # (what is being done, share done 0..1)
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG}
 _NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub", "hf_xet")
+_RETRY = "Try again when there is a network: it goes on where it stopped."
 _RETOLD = 0.2  # seconds between two reports of progress
 
 
@@ -52,6 +53,12 @@ class Meter:
         speed = self._fetched / max(moment - self._start, 1e-3)
         rate = f", {speed / 1e6:.1f} MB/s" if moment - self._start > 1 else ""
         self.progress(f"downloading {self.name}: {done / 1e9:.2f} of {total / 1e9:.2f} GB{rate}", done / max(total, 1))
+
+    def checking(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes of a fetched file have been hashed."""
+        if self.progress is not None and (done == total or time.monotonic() - self._told >= _RETOLD):
+            self._told = time.monotonic()
+            self.progress(f"checking {self.name}", done / max(total, 1))
 
     def finish(self, file: WeightsFile, size: int) -> None:
         """A file of ``size`` bytes is done; its size takes the place of the estimate."""
@@ -92,13 +99,14 @@ def _fetch_url(entry: WeightsEntry, file: WeightsFile, folder: Path, meter: Mete
             check_one(entry, file, target, content=False)
             return meter.finish(file, target.stat().st_size)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise InputError(f"cannot download {entry.name}: HF_HUB_OFFLINE is set. {how_to_fetch(entry, [file])}")
+        raise InputError(
+            f"cannot download {entry.name} (HF_HUB_OFFLINE is set). {_RETRY} {how_to_fetch(entry, [file])}"
+        )
     try:
         fetch(f"{entry.url}{file.path}", target, file.size, file.sha256, meter.at)
     except FetchError as error:
         raise InputError(
-            f"cannot download {entry.url}{file.path} ({error}). Try again later: it goes on where it stopped. "
-            f"Offline? {how_to_fetch(entry, [file])}"
+            f"cannot download {entry.url}{file.path} ({error}). {_RETRY} {how_to_fetch(entry, [file])}"
         ) from error
     meter.finish(file, target.stat().st_size)
 
@@ -117,7 +125,7 @@ def _fetch_hub(entry: WeightsEntry, files: tuple[WeightsFile, ...], into: Path |
         for file in files:
             place, revision = _hub_file(entry, file, revision, into, meter)
             if place is not None:
-                check_one(entry, file, place)
+                check_one(entry, file, place, tell=meter.checking)
                 meter.finish(file, place.stat().st_size)
                 root = into or place.parents[len(Path(file.path).parts) - 1]
     assert root is not None  # an entry has at least one file that is not optional
@@ -181,10 +189,8 @@ def _explained(entry: WeightsEntry, file: WeightsFile, error: Exception, into: P
         return InputError(f"{what}: the repository has no such file (any more); see {entry.hub_page}")
     ours = type(error).__module__.partition(".")[0]
     if isinstance(error, (OSError, RuntimeError)) or ours.startswith(_NETWORK):
-        return InputError(
-            f"{what} ({type(error).__name__}). Try again later: it goes on where it stopped. "
-            f"Offline? {how_to_fetch(entry)}"
-        )
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"no network? {type(error).__name__}"
+        return InputError(f"{what} ({why}). {_RETRY} {how_to_fetch(entry)}")
     return error
 
 

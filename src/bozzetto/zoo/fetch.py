@@ -58,6 +58,23 @@ def fetch(
             pass
     except OSError as error:
         raise output_error(target, error) from error
+    try:
+        _fetch_part(url, part, size, tell, timeout, retries, pause)
+    except FetchError:
+        if part.stat().st_size == 0:
+            part.unlink()
+        raise
+    _verify(part, url, size, sha256)
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def _fetch_part(
+    url: str, part: Path, size: int | None, tell: Tell | None, timeout: float, retries: int, pause: float
+) -> None:
+    """Connect as often as it takes until ``part`` is as long as the file; see :func:`fetch`."""
     failures = 0
     while True:
         before = part.stat().st_size
@@ -73,15 +90,10 @@ def fetch(
             time.sleep(min(pause * 2**failures, 30.0))
             continue
         if total is None or part.stat().st_size >= total:
-            break
+            return
         failures = 0 if part.stat().st_size > before else failures + 1  # the server closed the connection early
         if failures >= retries:
             raise FetchError("the server ends the transfer early")
-    _verify(part, url, size, sha256)
-    try:
-        os.replace(part, target)
-    except OSError as error:
-        raise output_error(target, error) from error
 
 
 def _attempt(url: str, part: Path, size: int | None, tell: Tell | None, timeout: float) -> int | None:

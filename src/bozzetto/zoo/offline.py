@@ -48,6 +48,7 @@ def how_to_fetch(entry: WeightsEntry, files: Sequence[WeightsFile] | None = None
     tool = "" if entry.url else " (`pip install huggingface_hub` brings hf)"
     lines = "\n".join(f"  {command}" for command in commands)
     return (
-        f"On a machine with a network{tool} run\n{lines}\n"
-        f"then copy the folder {FOLDER} to this machine and set BOZZETTO_WEIGHTS to its path"
+        f"Or run on another machine{tool}\n{lines}\n"
+        f"then copy the folder {FOLDER} to this one and set BOZZETTO_WEIGHTS to its path. "
+        "`bozzetto models` lists what else is missing."
     )
