@@ -133,7 +133,7 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
     Raises:
         UnknownModelError: neither. InputError: it does not take this kind of input (the message lists those that do).
     """
-    from .zoo import check_name, identify_file
+    from .zoo import ENTRIES, check_name, identify_file
 
     fitting = ", ".join(p.name for p in for_kind(kind))
     if model in PIPELINES:
@@ -145,8 +145,9 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
         check_name(model)
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}. Models that take {_ONE[kind]}: {fitting}") from error
-    entry, path = identify_file(model)  # such as "triposr", or "lgm-big" for any LGM file
+    # Such as "triposr", or "lgm-big" for any LGM file. A zoo entry is fetched later, with progress, if it is not here.
+    entry, path = (model, None) if model in ENTRIES else identify_file(model)
     for pipeline in for_kind(kind):
         if entry in pipeline.weights[kind]:
-            return pipeline, {entry: str(path)}
+            return pipeline, {} if path is None else {entry: str(path)}
     raise InputError(f"{model} ({entry}) does not take {_ONE[kind]} alone; models that do: {fitting}")
