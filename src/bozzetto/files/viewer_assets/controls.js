@@ -6,6 +6,7 @@ class Orbit {
     this.canvas = canvas;
     this.frame = scene.frame;
     this.radius = scene.radius;
+    this.room = scene.film ? 1.4 : 1.2; // a time line takes some of the window
     this.halfFov = (scene.fov * Math.PI) / 360;
     this.onMove = onMove;
     this.home = { azimuth: 0, elevation: (12 * Math.PI) / 180, target: scene.centre };
@@ -17,7 +18,7 @@ class Orbit {
   homeDistance() {
     const aspect = this.canvas.clientWidth / Math.max(1, this.canvas.clientHeight);
     const half = Math.atan(Math.tan(this.halfFov) * Math.min(1, aspect));
-    return (1.2 * this.radius) / Math.sin(half);
+    return (this.room * this.radius) / Math.sin(half);
   }
 
   reset(jump) {
