@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .asset4d import Asset4D
 
 MAX_PROMPT = 10_000  # characters
+L4GM_FPS = 15.0  # frames a second at which L4GM reconstructs; it fills in two sets between them
 
 
 def image_to_3d(
@@ -33,7 +34,6 @@ def image_to_3d(
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
-    workspace: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Asset:
     """One photo of an object -> a 3D object.
@@ -42,13 +42,12 @@ def image_to_3d(
         photo: file or picture; one with an alpha channel is used as it is, any other is cut out (``matting``).
         model: "lgm-mini", "lgm", "triposr", "shap-e" (see ``bozzetto models``), or a weights file.
         seed: of everything random; recorded in the report.
-        mesh: also make a textured mesh (models whose result is Gaussians).
+        mesh: also make a textured mesh.
         matting: False uses the whole picture as the object.
         crop: (x0, y0, x1, y1) in pixels; only what lies inside is looked at.
         device: "auto", "cpu" or "cuda".
         weights: zoo entry name -> local file or folder, used instead of the published one.
         progress: called with (stage, share done).
-        workspace: folder for previews and resumable state of long runs.
         options: what the model can be told, e.g. ``steps=50`` for "lgm": the fields of its ``PhotoOptions``.
 
     Returns:
@@ -58,11 +57,11 @@ def image_to_3d(
         InputError and its kinds: anything wrong with the arguments, the photo or the weights.
         MissingDependencyError: the model needs an extra.
     """
-    pipeline, job, chosen = _prepare("photo", model, options, seed, device, weights, progress, workspace)
+    pipeline, job, chosen = _prepare("photo", model, options, seed, device, weights, progress, mesh)
     rgba = cut_photo(photo, matting, crop, job)
     asset = pipeline.function("photo")(rgba, chosen, job)
     about = {"command": "image", "input": picture_name(photo), "model": model, "matting": matting}
-    return _finish(asset, about | vars(chosen), mesh, job)
+    return _finish(asset, about | vars(chosen), job)
 
 
 def text_to_3d(
@@ -79,6 +78,7 @@ def text_to_3d(
 ) -> Asset:
     """A description of an object -> a 3D object, y up, front facing +z. Arguments as :func:`image_to_3d`.
 
+    ``workspace`` is a folder for the previews of a long run (gaussian-dreamer's) and for the state from which it goes on.
     ``model`` is "lgm" (seconds), "shap-e" (seconds) or "gaussian-dreamer" (minutes).
     """
     if not isinstance(prompt, str) or not prompt.strip():
@@ -87,10 +87,10 @@ def text_to_3d(
         raise InputError(
             f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken (the models read 77 tokens)"
         )
-    pipeline, job, chosen = _prepare("text", model, options, seed, device, weights, progress, workspace)
+    pipeline, job, chosen = _prepare("text", model, options, seed, device, weights, progress, mesh, workspace)
     asset = pipeline.function("text")(prompt.strip(), chosen, job)
     about = {"command": "text", "prompt": prompt.strip(), "model": model}
-    return _finish(asset, about | vars(chosen), mesh, job)
+    return _finish(asset, about | vars(chosen), job)
 
 
 def video_to_4d(
@@ -105,14 +105,13 @@ def video_to_4d(
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
-    workspace: str | PathLike[str] | None = None,
     **options: Any,
 ) -> Asset4D:
     """A video of one object from a still camera -> a sequence of Gaussians, y up, the video's side facing +z.
 
     Args:
         video: any file that FFmpeg reads, a GIF, or a folder of numbered pictures.
-        fps: frames a second to reconstruct; None: about 15, a whole fraction of the video's own rate.
+        fps: frames a second to reconstruct; None: the video's own rate, or the whole fraction of it nearest above 15.
         start, seconds: which part of the video, in seconds; None is all of it.
 
     The other arguments are :func:`image_to_3d`'s.
@@ -120,10 +119,10 @@ def video_to_4d(
     from .files.video import read_video
     from .matting.video import matte_clip
 
-    pipeline, job, chosen = _prepare("video", model, options, seed, device, weights, progress, workspace)
+    pipeline, job, chosen = _prepare("video", model, options, seed, device, weights, progress)
     with job.stage("read"):
         job.tell("reading the video", 0.0)
-        clip = read_video(video, fps=fps, start=start, max_seconds=seconds)
+        clip = read_video(video, fps=fps, least_fps=L4GM_FPS, start=start, max_seconds=seconds)
     if matting:
         with job.stage("matting"):
             clip = matte_clip(clip, progress=job.tell)
@@ -135,6 +134,7 @@ def video_to_4d(
         "matting": matting,
         "notes": list(clip.notes),
     }
+    asset.pictures |= job.pictures
     asset.report = _report(about | vars(chosen), job) | asset.report
     return asset
 
@@ -160,7 +160,7 @@ def views_to_3d(
     from .systems.lgm.posed import from_views
     from .zoo import ENTRIES, check_name, load
 
-    job = Job(pick_device(device), seed, progress or silent)
+    job = Job(pick_device(device), seed, progress or silent, mesh)
     name = PIPELINES[model].weights["views"][0] if model in PIPELINES and "views" in PIPELINES[model].inputs else model
     fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
     if (name in PIPELINES and name not in ENTRIES) or (name in ENTRIES and name not in fitting):
@@ -175,7 +175,7 @@ def views_to_3d(
         )
     asset = from_views(images, cameras, network, matting, job)
     about = {"command": "views", "inputs": len(images), "model": model, "matting": matting}
-    return _finish(asset, about, mesh, job)
+    return _finish(asset, about, job)
 
 
 def _prepare(
@@ -186,7 +186,8 @@ def _prepare(
     device: str,
     weights: Mapping[str, str | PathLike[str]] | None,
     progress: Progress | None,
-    workspace: str | PathLike[str] | None,
+    mesh: bool = True,
+    workspace: str | PathLike[str] | None = None,
 ) -> tuple[Pipeline, Job, Any]:
     """The pipeline, the job and the checked options: everything that can be refused before any file is read."""
     from .zoo import find_entry
@@ -200,7 +201,7 @@ def _prepare(
         if not Path(path).exists():
             raise InputError(f"--weights {name}={path}: there is no such file or folder")
     space = Path(workspace) if workspace is not None else None
-    return pipeline, Job(pick_device(device), seed, progress or silent, replaced, space), chosen
+    return pipeline, Job(pick_device(device), seed, progress or silent, mesh, replaced, space), chosen
 
 
 def _report(about: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -208,14 +209,15 @@ def _report(about: dict[str, Any], job: Job) -> dict[str, Any]:
     return about | job.report
 
 
-def _finish(asset: Asset, about: dict[str, Any], mesh: bool, job: Job) -> Asset:
+def _finish(asset: Asset, about: dict[str, Any], job: Job) -> Asset:
     """Add the mesh of Gaussians and the report."""
-    if mesh and asset.mesh is None and asset.gaussians is not None:
+    if job.mesh and asset.mesh is None and asset.gaussians is not None:
         from .surface import gaussians_to_mesh
 
         with job.stage("mesh"):
             asset.mesh = gaussians_to_mesh(
                 asset.gaussians, progress=lambda stage, share: job.tell(f"making the mesh: {stage}", share)
             )
+    asset.pictures |= job.pictures
     asset.report = _report(about, job) | asset.report
     return asset

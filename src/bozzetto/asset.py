@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .framing import FILM_FPS, RadianceField, preview, turntable
 from .gaussians import Gaussians
@@ -30,6 +31,7 @@ class Asset:
         up: the world direction that is up, for films and the viewer page: +y, or what the given cameras hold as up.
         report: model, versions, seed, timings (seconds) and sizes; plain values, goes to ``report.json``.
         field: what film and preview show where there are no splats.
+        pictures: file name -> [H, W, 3] in 0..1, intermediate results such as the views that a model imagined.
         mesh_format: "glb", or "obj" (with .mtl and .png beside it).
     """
 
@@ -39,6 +41,7 @@ class Asset:
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     field: RadianceField | None = None
     mesh_format: str = "glb"
+    pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def save(self, folder: str | PathLike[str], progress: Progress | None = None) -> list[Path]:
         """Write ``splats.ply`` (if there are splats), ``mesh.glb`` (if there is a mesh), ``turntable.mp4``, ``preview.png``,
@@ -64,6 +67,8 @@ class Asset:
                     tell("writing mesh", 0.0)
                     self.mesh.save(work / f"mesh.{self.mesh_format}")
                 self.report["mesh"] = {"vertices": len(self.mesh.vertices), "faces": len(self.mesh.faces)}
+            for name, picture in self.pictures.items():
+                write_image(work / name, picture)
             if shown is not None:
                 with timed(timings, "preview"):
                     write_image(work / "preview.png", preview(shown, up=self.up))
@@ -83,7 +88,7 @@ class Asset:
         return sorted(folder / name for name in (*self.report["files"], "report.json"))
 
 
-_POSSIBLE = {"splats.ply", "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "viewer.html"}
+_POSSIBLE = {"splats.ply", "views.png", "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "viewer.html"}
 
 
 def versions() -> dict[str, str]:

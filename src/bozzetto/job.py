@@ -41,16 +41,20 @@ class Job:
         device: where networks run.
         seed: of everything random.
         tell: progress, called with (stage, share done).
+        mesh: whether a mesh is wanted; systems that make it from their own field look at this.
         weights: zoo entry name -> local file or folder to use instead of the published one.
         workspace: folder for live previews and for state to resume from, or None to write neither.
+        pictures: file name -> [H, W, 3], intermediate results that are written beside the asset.
         timings: seconds by stage. report: plain values that go to ``report.json``.
     """
 
     device: torch.device
     seed: int = 0
     tell: Progress = silent
+    mesh: bool = True
     weights: dict[str, str] = field(default_factory=dict)
     workspace: Path | None = None
+    pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
 

@@ -103,15 +103,12 @@ def test_level_views_give_what_the_network_gives(weights):
     assert 0 < error < 1
 
 
-def test_the_candidate_that_agrees_best_is_kept(diffusion, job, tmp_path):
-    job.workspace = tmp_path / "work"
+def test_the_candidate_that_agrees_best_is_kept(diffusion, job):
     pipeline.from_photo(photo(), PhotoOptions(candidates=3), job)
     errors = job.report["view_errors"]
     assert len(errors) == 3 and len(set(errors)) == 3
     assert errors[job.report["chosen_candidate"]] == min(errors)
-    from bozzetto.files.images import read_image
-
-    shown = read_image(tmp_path / "work" / "views.png").rgba
+    shown = job.pictures["views.png"]
     assert shown.shape[:2] == (256, 1024)
     first = round(10 * float(shown[0, 0, 0]))  # view 1 of the chosen candidate
     assert first == job.report["chosen_candidate"] + 1

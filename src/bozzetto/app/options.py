@@ -31,7 +31,7 @@ def add_output(parser: argparse.ArgumentParser, default_model: str, kind: str) -
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
     """The --no-mesh option."""
-    parser.add_argument("--no-mesh", dest="mesh", action="store_false", help="do not turn splats into mesh.glb")
+    parser.add_argument("--no-mesh", dest="mesh", action="store_false", help="make no mesh")
 
 
 def add_matting(parser: argparse.ArgumentParser) -> None:
@@ -64,11 +64,7 @@ def add_system_options(parser: argparse.ArgumentParser, kind: str) -> None:
     """An argument for every option of every model that takes this kind of input; one that is not given stays None."""
     seen: dict[str, list[tuple[str, dataclasses.Field]]] = {}
     for pipeline in for_kind(kind):
-        try:
-            fields = dataclasses.fields(pipeline.options_class(kind))
-        except ImportError:  # TEMPORARY: until every system has its options file
-            continue
-        for f in fields:
+        for f in dataclasses.fields(pipeline.options_class(kind)):
             seen.setdefault(f.name, []).append((pipeline.name, f))
     if not seen:
         return

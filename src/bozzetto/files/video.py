@@ -74,6 +74,7 @@ def read_video(
     path: str | PathLike[str],
     *,
     fps: float | None = None,
+    least_fps: float | None = None,
     start: float = 0.0,
     max_seconds: float | None = None,
     max_frames: int = MAX_FRAMES,
@@ -85,6 +86,8 @@ def read_video(
         path: file or folder.
         fps: frames per second of the result, each the latest frame of the clip at its time; by default the clip's own
             (mean) rate. Pictures of a folder are taken to be ``fps`` (24 by default) a second and are all used.
+        least_fps: without ``fps``, a faster clip is thinned to the smallest whole fraction of its rate that is no lower
+            (15: 30 becomes 15, 24 stays).
         start: seconds of the clip to leave out at its beginning.
         max_seconds: of the clip to read, or None for all.
         max_frames: after so many frames the rest is left out, and ``notes`` says so.
@@ -98,7 +101,7 @@ def read_video(
         ImageError: missing, empty, not a video, without pictures, or nothing of it can be decoded.
         InputError: an argument out of range, a folder without pictures, or a start after the end.
     """
-    for name, value in (("fps", fps), ("max_seconds", max_seconds)):
+    for name, value in (("fps", fps), ("least_fps", least_fps), ("max_seconds", max_seconds)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{name} must be positive, got {value}")
     if not (math.isfinite(start) and start >= 0):
@@ -113,6 +116,8 @@ def read_video(
         animation = is_animation(path)
         source = open_animation(path, size_limit) if animation else open_film(path, start, size_limit)
     rate = fps or source.fps
+    if fps is None and least_fps is not None:
+        rate = source.fps / max(1, math.floor(1.01 * source.fps / least_fps))  # 29.97 counts as 30
     if fps is not None and fps > 1.01 * source.fps and not path.is_dir():
         source.notes.append(f"the clip has {source.fps:.3g} frames a second; at {fps:.3g} some are repeated")
     end = math.inf if max_seconds is None else max_seconds

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from ..many import folders, run_each
-from ..options import add_matting, add_mesh, add_output, add_system_options, add_weights, box, system_options, workspace
+from ..options import add_matting, add_mesh, add_output, add_system_options, add_weights, box, system_options
 from ..progress import Progress
 
 EXAMPLES = (
@@ -52,7 +52,6 @@ def run(options: argparse.Namespace, progress: Progress) -> int:
             device=options.device,
             weights=dict(options.weights),
             progress=progress,
-            workspace=workspace(folder),
             **system_options(options),
         )
         progress.summary(asset.save(folder, progress))

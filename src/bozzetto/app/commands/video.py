@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..options import add_matting, add_output, add_system_options, add_weights, system_options, workspace
+from ..options import add_matting, add_output, add_system_options, add_weights, system_options
 from ..progress import Progress
 
 EXAMPLES = (
@@ -23,7 +23,9 @@ EXAMPLES = (
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("video", metavar="VIDEO", help="video file, GIF, or folder of pictures")
-    parser.add_argument("--fps", type=float, metavar="X", help="frames a second to reconstruct (about 15)")
+    parser.add_argument(
+        "--fps", type=float, metavar="X", help="frames a second to reconstruct (at least 15 of the video's own)"
+    )
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin (0)")
     parser.add_argument("--seconds", type=float, metavar="SECONDS", help="how much to take (all)")
     add_output(parser, "l4gm", "video")
@@ -48,7 +50,6 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         device=options.device,
         weights=dict(options.weights),
         progress=progress,
-        workspace=workspace(folder),
         **system_options(options),
     )
     progress.summary(asset.save(folder, progress))

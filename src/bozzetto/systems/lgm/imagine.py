@@ -77,10 +77,5 @@ def free(device: torch.device) -> None:
 
 
 def show(job: Job, views: Tensor, name: str) -> None:
-    """Write views [V, H, W, 3] side by side into the job's workspace, if it has one."""
-    if job.workspace is None:
-        return
-    from ...files.images import write_image
-
-    job.workspace.mkdir(parents=True, exist_ok=True)
-    write_image(job.workspace / name, torch.cat(list(views), dim=1))
+    """Keep views [V, H, W, 3], side by side, to be written beside the result."""
+    job.pictures[name] = torch.cat(list(views), dim=1).cpu()

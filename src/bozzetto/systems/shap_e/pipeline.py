@@ -83,8 +83,10 @@ def decode(latent: Tensor, options: PhotoOptions | TextOptions, job: Job) -> Ass
     with job.stage("decode"):
         fields = transmitter.fields(latent)
     del transmitter  # a gigabyte of projections; the fields keep the MLP alone
-    with job.stage("mesh"):
-        mesh = fields_mesh(fields, options, job)
+    mesh = None
+    if job.mesh:
+        with job.stage("mesh"):
+            mesh = fields_mesh(fields, options, job)
     return Asset(mesh=mesh, field=ShapEField(fields), mesh_format=options.mesh_format)
 
 

@@ -71,7 +71,9 @@ def from_photo(rgba: Tensor, options: PhotoOptions, job: Job) -> Asset:
         job.tell("reconstructing", 0.0)
         field = photos_to_fields(network, [rgba], options.foreground_ratio, options.chunk_size)[0]
     del network  # the field keeps the decoder alone
-    with job.stage("mesh"):
-        mesh = field_mesh(field, options, job)
+    mesh = None
+    if job.mesh:
+        with job.stage("mesh"):
+            mesh = field_mesh(field, options, job)
     job.report["triposr"] = {"radius": field.config.radius, "samples_per_ray": field.config.num_samples_per_ray}
     return Asset(mesh=mesh, field=field, mesh_format=options.mesh_format)
