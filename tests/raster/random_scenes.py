@@ -61,7 +61,7 @@ def evaluate(
 
 
 def steady(inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
-    """[S, V, H, W]: pixels where no decision (the 1/255 cut, the transmittance stop) is within reach of rounding."""
+    """[S, V, H, W]: pixels where no decision (1/255 cut, transmittance stop, order in depth) is within reach of rounding."""
     height, width = size
     columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 1, 2).double()
@@ -78,7 +78,12 @@ def steady(inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
             near_cut = ((alpha / MIN_ALPHA - 1).abs() < 2e-4).any(-1)
             light = torch.cumprod(1 - torch.where(alpha < MIN_ALPHA, 0.0, alpha), dim=-1)
             near_stop = ((light / MIN_TRANSMITTANCE - 1).abs() < 2e-3).any(-1)
-            out.append(~(near_cut | near_stop))
+            drawn, depth = alpha > 0.99 * MIN_ALPHA, z[order]
+            near_tie = torch.zeros_like(near_cut)
+            for gap in (1, 2):  # float32 cannot tell these depths apart, and both Gaussians show in the pixel
+                tied = (depth[gap:] - depth[:-gap]) < 5e-7 * depth[gap:]
+                near_tie |= (drawn[:, gap:] & drawn[:, :-gap] & tied).any(-1)
+            out.append(~(near_cut | near_stop | near_tie))
     return torch.stack(out).reshape(*inputs["view"].shape[:2], height, width)
 
 
