@@ -29,11 +29,20 @@ def red(picture):
 
 
 def test_saved_files(tmp_path):
-    asset = Asset4D(walking(), 6.0, report={"model": "test"})
+    asset = Asset4D(walking(), 6.0, report={"model": "test"}, pictures={"views.png": torch.zeros(4, 4, 3)})
     told = []
     paths = asset.save(tmp_path / "out", progress=lambda stage, share: told.append((stage, share)))
     names = {p.name for p in paths}
-    assert names == {"splats.4dgs", "player.html", "fixed.mp4", "turntable.mp4", "preview.png", "report.json", "frames"}
+    assert names == {
+        "splats.4dgs",
+        "player.html",
+        "fixed.mp4",
+        "turntable.mp4",
+        "preview.png",
+        "report.json",
+        "frames",
+        "views.png",
+    }
     assert all(p.exists() for p in paths)
     assert sorted(p.name for p in (tmp_path / "out" / "frames").iterdir()) == [f"{k:04d}.ply" for k in range(4)]
     loaded = Gaussians.load(tmp_path / "out" / "frames" / "0002.ply")

@@ -36,12 +36,14 @@ class Asset4D:
         fps: frames per second.
         up: the world direction that is up.
         report: model, versions, seed, timings (seconds) and sizes; plain values, goes to ``report.json``.
+        pictures: file name -> [H, W, 3] in 0..1, intermediate results such as the views that a model imagined.
     """
 
     gaussians: Gaussians
     fps: float
     up: tuple[float, float, float] = (0.0, 1.0, 0.0)
     report: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.gaussians.batch_shape) != 1 or not self.gaussians.batch_shape[0]:
@@ -71,7 +73,7 @@ class Asset4D:
 
         ``frames/0000.ply``, ... (one per frame), ``splats.4dgs`` (all of them, compact), ``player.html`` (opens from disk),
         ``fixed.mp4`` (four still cameras side by side), ``turntable.mp4`` (the camera goes round while time runs),
-        ``preview.png`` (four moments from four sides) and ``report.json``. Returns their paths.
+        ``preview.png`` (four moments from four sides), ``pictures`` and ``report.json``. Returns their paths.
         """
         from .files.atomic import output_folder
         from .files.film import write_film
@@ -90,6 +92,8 @@ class Asset4D:
                     tell("writing frames", k / len(self))
                     self.frame(k).save(work / "frames" / f"{k:04d}.ply")
                 write_sequence(work / "splats.4dgs", self.gaussians, self.fps, self.up, title)
+            for name, picture in self.pictures.items():
+                write_image(work / name, picture)
             with timed(timings, "viewer"):
                 tell("writing player", 0.0)
                 left_out = write_player(work / "player.html", self.gaussians, self.fps, title, self.up)
