@@ -189,7 +189,7 @@ def _prepare(
     mesh: bool = True,
     workspace: str | PathLike[str] | None = None,
 ) -> tuple[Pipeline, Job, Any]:
-    """The pipeline, the job and the checked options: everything that can be refused before any file is read."""
+    """The pipeline, the job and the checked options, with all weights on this machine: whatever fails, fails before any work."""
     from .zoo import find_entry
 
     pipeline, replaced = find_pipeline(model, kind)
@@ -201,7 +201,10 @@ def _prepare(
         if not Path(path).exists():
             raise InputError(f"--weights {name}={path}: there is no such file or folder")
     space = Path(workspace) if workspace is not None else None
-    return pipeline, Job(pick_device(device), seed, progress or silent, mesh, replaced, space), chosen
+    job = Job(pick_device(device), seed, progress or silent, mesh, replaced, space)
+    for entry in pipeline.entries(kind, chosen):
+        job.locate(entry)
+    return pipeline, job, chosen
 
 
 def _report(about: dict[str, Any], job: Job) -> dict[str, Any]:

@@ -42,6 +42,16 @@ class Pipeline:
         """Kinds of input: "photo", "text", "video", "views"."""
         return tuple(self.weights)
 
+    @property
+    def system(self) -> str:
+        """The folder of ``systems/`` that it lives in."""
+        return self.module.split(".")[2]
+
+    def entries(self, kind: str, options: object) -> tuple[str, ...]:
+        """The zoo entries that a run with these options loads."""
+        chosen = getattr(options, "entries", None)
+        return chosen() if chosen else self.weights[kind]
+
     def options_class(self, kind: str) -> type:
         """The dataclass of this pipeline's options for one kind of input."""
         module, name = self.options[kind].split(":")
@@ -148,6 +158,7 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
     # Such as "triposr", or "lgm-big" for any LGM file. A zoo entry is fetched later, with progress, if it is not here.
     entry, path = (model, None) if model in ENTRIES else identify_file(model)
     for pipeline in for_kind(kind):
-        if entry in pipeline.weights[kind]:
+        if entry in pipeline.weights[kind] and ENTRIES[entry].system == pipeline.system:
             return pipeline, {} if path is None else {entry: str(path)}
-    raise InputError(f"{model} ({entry}) does not take {_ONE[kind]} alone; models that do: {fitting}")
+    what = model if entry == model else f"{model} ({entry})"
+    raise InputError(f"{what} alone cannot turn {_ONE[kind]} into 3D; models that can: {fitting}")

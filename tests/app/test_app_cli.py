@@ -226,7 +226,9 @@ def test_bad_transforms_leave_nothing(scene, tmp_path, capsys):
 def test_unknown_and_unfit_models(photo, tmp_path, capsys):
     assert main(["image", str(photo), "-o", str(tmp_path / "o"), "--model", "nonsense"]) == 2
     assert "lgm-mini" in capsys.readouterr().err
-    assert main(["image", str(photo), "-o", str(tmp_path / "o"), "--model", "lgm-big"]) == 2
+    assert main(["image", str(photo), "-o", str(tmp_path / "o"), "--model", "u2netp"]) == 2
+    assert "lgm-mini" in capsys.readouterr().err
+    assert main(["image", str(photo), "-o", str(tmp_path / "o"), "--model", "l4gm"]) == 2
     assert "lgm-mini" in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 

@@ -16,7 +16,7 @@ from bozzetto import Gaussians
 from bozzetto.app import cli
 from bozzetto.app.cli import main
 from bozzetto.app.commands import image
-from bozzetto.app.commands.image import folders
+from bozzetto.app.many import folders
 
 
 @pytest.fixture
@@ -39,11 +39,11 @@ def splats(tmp_path) -> Path:
     ],
 )
 def test_no_two_photos_share_a_folder(photos, names):
-    assert folders(photos, "out") == [Path("out") / n for n in names]
+    assert folders([Path(p).stem for p in photos], "out") == [Path("out") / n for n in names]
 
 
 def test_one_photo_takes_the_folder_itself():
-    assert folders(["x/a.png"], "out") == [Path("out")]
+    assert folders(["a"], "out") == [Path("out")]
 
 
 def test_ctrl_c_claims_only_what_is_true(monkeypatch, capsys):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from bozzetto import Asset, Cameras, Gaussians, image_to_3d, views_to_3d
 from bozzetto.app.cli import main
-from bozzetto.framing import _turn_to, framing_cameras, near_plane, preview, turntable
 from bozzetto.camera.transforms_json import write_transforms
 from bozzetto.errors import ForegroundError, InputError
+from bozzetto.framing import _turn_to, framing_cameras, near_plane, preview, turntable
 from bozzetto.raster import rasterize
 
 

@@ -49,7 +49,7 @@ def test_video(weights, tmp_path):
         arguments += ["--weights", f"{name}={path}"]
     assert not main(arguments)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["frames"], report["sets"]) == (3, 7) and report["sets_per_second"] == 30.0
+    assert (report["video_frames"], report["sets"]) == (3, 7) and report["sets_per_second"] == 30.0
     assert report["frames_without_object"] == [1] and report["steps"] == 1 and report["chunk"] == 2
     assert {"load_diffusion", "diffusion", "load_model", "first_frame", "network"} <= report["timings"].keys()
     written = {p.name for p in (tmp_path / "out").rglob("*") if p.is_file()}

@@ -73,3 +73,8 @@ class TextOptions:
                 raise InputError("--perp-neg works with --prior sd only; MVDream is told the views by their cameras")
         if self.method == "sjc" and self.weighting != "sds":
             raise InputError("--weighting belongs to --method sds; leave it out with --method sjc")
+
+    def entries(self) -> tuple[str, ...]:
+        """The zoo entries that a run loads."""
+        start = ("clip-vit-l14", "shap-e-text-cap3d", "shap-e-transmitter") if self.start == "shap-e" else ()
+        return (*start, "sd21-base" if self.prior == "sd" else "mvdream")

@@ -26,3 +26,7 @@ class VideoOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    def entries(self) -> tuple[str, ...]:
+        """The zoo entries that a run loads."""
+        return ("imagedream", "l4gm-recon", "l4gm-interp") if self.interpolate else ("imagedream", "l4gm-recon")

@@ -68,7 +68,7 @@ def from_video(clip: VideoClip, options: VideoOptions, job: Job) -> Asset4D:
     del recon, interp
     free(job.device)
     job.report |= {
-        "frames": len(frames.rgba),
+        "video_frames": len(frames.rgba),
         "frames_per_second": round(float(clip.fps), 4),
         "sets": len(sequence.times),
         "sets_per_second": round(sequence.fps, 4),

@@ -41,3 +41,8 @@ class TextOptions(_Common):
     weights_variant: str = option(
         "openai", "who trained the text model; cap3d: on captions of 330,000 objects", choices=("openai", "cap3d")
     )
+
+    def entries(self) -> tuple[str, ...]:
+        """The zoo entries that a run loads."""
+        text = "shap-e-text-cap3d" if self.weights_variant == "cap3d" else "shap-e-text"
+        return "clip-vit-l14", text, "shap-e-transmitter"
