@@ -1,0 +1,463 @@
+"""Full-size checkpoints with made-up weights, in the published file layout, for measurements without the published weights.
+
+``python benchmarks/full_size.py FOLDER NAME [NAME ...] [--device cuda]`` writes zoo entries into ``FOLDER/NAME``. Names,
+shapes and dtypes of the tensors are those of the published files; numbers are drawn with a seed made from the tensor's name,
+with scales that keep activations normal. Where random weights would give an empty shape, a few tensors are set such that the
+result is an object of about the usual size (the ``shape_*`` functions). Time and memory do not depend on the numbers, apart
+from how many Gaussians or triangles come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Spec = dict[str, tuple[tuple[int, ...], torch.dtype]]  # tensor name -> shape, dtype
+State = dict[str, Tensor]
+HALF, FULL = torch.float16, torch.float32
+
+VOCABULARY, POSITIONS = 49408, 77
+UNET = {
+    "_class_name": "MultiViewUNetModel",
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "attention_resolutions": [4, 2, 1],
+    "num_res_blocks": 2,
+    "channel_mult": [1, 2, 4, 4],
+    "num_head_channels": 64,
+    "transformer_depth": 1,
+    "context_dim": 1024,
+    "use_checkpoint": False,
+    "camera_dim": 16,
+}
+SD_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "sample_size": 256,
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "scaling_factor": 0.18215,
+}
+ENDS = {"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "bos_token_id": 49406, "eos_token_id": 49407}
+TEXT_ENCODER = {
+    "architectures": ["CLIPTextModel"],
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+    "projection_dim": 512,
+    "pad_token_id": 0,
+} | ENDS
+IMAGE_ENCODER = {
+    "architectures": ["CLIPVisionModel"],
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "projection_dim": 1024,
+}
+CLIP = {
+    "model_type": "clip",
+    "projection_dim": 768,
+    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    | {"hidden_act": "quick_gelu", "pad_token_id": 1}
+    | ENDS,
+    "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    | {"hidden_act": "quick_gelu", "image_size": 224, "patch_size": 14},
+}
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "prediction_type": "epsilon",
+}
+FEATURE_EXTRACTOR = {
+    "size": {"shortest_edge": 224},
+    "resample": 3,
+    "crop_size": {"height": 224, "width": 224},
+    "rescale_factor": 1 / 255,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+TRIPOSR = {
+    "cond_image_size": 512,
+    "image_tokenizer_cls": "tsr.models.tokenizers.image.DINOSingleImageTokenizer",
+    "image_tokenizer": {"pretrained_model_name_or_path": "facebook/dino-vitb16"},
+    "tokenizer_cls": "tsr.models.tokenizers.triplane.Triplane1DTokenizer",
+    "tokenizer": {"plane_size": 32, "num_channels": 1024},
+    "backbone_cls": "tsr.models.transformer.transformer_1d.Transformer1D",
+    "backbone": {"in_channels": 1024, "num_attention_heads": 16, "attention_head_dim": 64}
+    | {"num_layers": 16, "cross_attention_dim": 768},
+    "post_processor_cls": "tsr.models.network_utils.TriplaneUpsampleNetwork",
+    "post_processor": {"in_channels": 1024, "out_channels": 40},
+    "decoder_cls": "tsr.models.network_utils.NeRFMLP",
+    "decoder": {"in_channels": 120, "n_neurons": 64, "n_hidden_layers": 9, "activation": "silu"},
+    "renderer_cls": "tsr.models.nerf_renderer.TriplaneNeRFRenderer",
+    "renderer": {"radius": 0.87, "feature_reduction": "concat", "density_activation": "exp"}
+    | {"density_bias": -1.0, "num_samples_per_ray": 128},
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One weights file.
+
+    Attributes:
+        path: inside the entry's folder.
+        spec: its tensors.
+        shape: changes the drawn tensors in place, or None.
+        note: metadata of a safetensors file.
+        trained: the tensors lie under "model_state_dict", with Adam's moments beside them.
+    """
+
+    path: str
+    spec: Spec
+    shape: Callable[[State], None] | None = None
+    note: dict[str, str] | None = None
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All files of a zoo entry. ``single``: the entry is used by the path of its one file, not by its folder."""
+
+    weights: list[Weights]
+    texts: dict[str, str] = field(default_factory=dict)  # path -> content
+    single: bool = False
+
+
+def spec_of(module: nn.Module, dtype: torch.dtype, prefix: str = "") -> Spec:
+    """The tensors of a module under published names: ``prefix`` is put back where the installed library dropped it."""
+    state = module.state_dict()
+    return {k if k.startswith(prefix) else prefix + k: (tuple(v.shape), dtype) for k, v in state.items()}
+
+
+def layout(name: str) -> Layout:
+    """The files of a zoo entry, without their numbers; networks are only made on the meta device."""
+    with torch.device("meta"):
+        if name == "lgm-big":
+            from bozzetto.systems.lgm.network import LGM
+            from bozzetto.systems.lgm.presets import BIG
+
+            return Layout([Weights("model_fp16_fixrot.safetensors", spec_of(LGM(BIG), HALF), shape_lgm)], single=True)
+        if name in ("l4gm-recon", "l4gm-interp"):
+            from bozzetto.systems.l4gm.network import L4GM
+            from bozzetto.systems.lgm.presets import BIG
+
+            file = name.removeprefix("l4gm-") + ".safetensors"
+            return Layout([Weights(file, spec_of(L4GM(BIG), FULL), shape_lgm)], single=True)
+        if name == "triposr":
+            from bozzetto.systems.triposr.config import TripoSRConfig
+            from bozzetto.systems.triposr.network import TripoSR
+
+            weights = Weights("model.ckpt", spec_of(TripoSR(TripoSRConfig()), FULL), shape_triposr)
+            return Layout([weights], {"config.yaml": json.dumps(TRIPOSR, indent=1)})  # JSON is YAML
+        if name in ("mvdream", "imagedream", "sd21-base"):
+            return _diffusion(name)
+        if name == "clip-vit-l14":
+            return _clip()
+        if name.startswith("shap-e-"):
+            return _shap_e(name)
+    raise ValueError(f"no full-size checkpoint called {name!r}; known: {', '.join(NAMES)}")
+
+
+def _diffusion(name: str) -> Layout:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+    from bozzetto.systems.mvdream.checkpoint import unet_config
+    from bozzetto.systems.mvdream.network import MultiViewUNet
+
+    published, variant = {"format": "pt"}, ".fp16" if name == "sd21-base" else ""
+    if name == "sd21-base":
+        config, unet = SD_UNET, UNet2DConditionModel.from_config(SD_UNET)
+    else:
+        config = {**UNET, "ip_dim": 16, "ip_weight": 1.0} if name == "imagedream" else UNET
+        unet = MultiViewUNet(unet_config(config))
+    text = spec_of(CLIPTextModel(CLIPTextConfig.from_dict(TEXT_ENCODER)), HALF, "text_model.")
+    if name == "sd21-base":
+        text["text_model.embeddings.position_ids"] = ((1, POSITIONS), torch.int64)
+    parts = {
+        f"unet/diffusion_pytorch_model{variant}": spec_of(unet, HALF),
+        f"vae/diffusion_pytorch_model{variant}": spec_of(AutoencoderKL.from_config(VAE), HALF),
+        f"text_encoder/model{variant}": text,
+    }
+    texts = {"unet/config.json": config, "vae/config.json": VAE, "text_encoder/config.json": TEXT_ENCODER}
+    texts |= {"scheduler/scheduler_config.json": SCHEDULER, "model_index.json": {"_class_name": name}}
+    if name == "imagedream":
+        vision = CLIPVisionModel(CLIPVisionConfig.from_dict(IMAGE_ENCODER))
+        parts["image_encoder/model"] = spec_of(vision, HALF, "vision_model.")
+        texts |= {"image_encoder/config.json": IMAGE_ENCODER}
+        texts |= {"feature_extractor/preprocessor_config.json": FEATURE_EXTRACTOR}
+    weights = [Weights(f"{path}.safetensors", spec, note=published) for path, spec in parts.items()]
+    return Layout(weights, {k: json.dumps(v) for k, v in texts.items()} | tokenizer_files("tokenizer/"))
+
+
+def _clip() -> Layout:
+    from transformers import CLIPConfig, CLIPModel
+
+    spec = spec_of(CLIPModel(CLIPConfig.from_dict(CLIP)), FULL)
+    spec["text_model.embeddings.position_ids"] = ((1, POSITIONS), torch.int64)
+    spec["vision_model.embeddings.position_ids"] = ((1, 257), torch.int64)
+    weights = [Weights("model.safetensors", spec, note={"format": "pt"})]
+    return Layout(weights, {"config.json": json.dumps(CLIP)} | tokenizer_files())
+
+
+def _shap_e(name: str) -> Layout:
+    from bozzetto.systems.shap_e.network import IMAGE300M, TEXT300M, LatentDiffusion
+    from bozzetto.systems.shap_e.transmitter import Transmitter, TransmitterConfig
+
+    if name == "shap-e-transmitter":
+        config = TransmitterConfig()
+        own = spec_of(Transmitter(config), FULL)
+        spec = {("encoder." + k if k.startswith("params_proj.") else k): v for k, v in own.items()}
+        for i in range(config.projected):  # stored, and replaced by the latent's weights
+            spec[f"renderer.nerstf.mlp.{i}.weight"] = (config.layer_shape(i), FULL)
+        spec |= {f"encoder.{k}": (shape, FULL) for k, shape in encoder_tensors(config.width)}
+        return Layout([Weights("transmitter.pt", spec, shape_transmitter)], single=True)
+    config = IMAGE300M if name == "shap-e-image" else TEXT300M
+    spec = spec_of(LatentDiffusion(config), FULL)
+    file = {"shap-e-text": "text_cond.pt", "shap-e-image": "image_cond.pt"}.get(name)
+    return Layout([Weights(file or "shapE_finetuned_with_330kdata.pth", spec, trained=file is None)], single=True)
+
+
+def encoder_tensors(width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of Shap-E's encoder (point clouds and views -> latent), which only lies in the file."""
+
+    def linear(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((f"{name}.weight", (outputs, inputs)), (f"{name}.bias", (outputs,)))
+
+    def norms(*names: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((f"{name}.{end}", (width,)) for name in names for end in ("weight", "bias"))
+
+    def block(name: str, projections: dict[str, int], number: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for projection, factor in projections.items():
+            yield from linear(f"{name}.attn.{projection}", width, factor * width)
+        yield from linear(f"{name}.mlp.c_fc", width, 4 * width)
+        yield from linear(f"{name}.mlp.c_proj", 4 * width, width)
+        yield from norms(*(f"{name}.ln_{i + 1}" for i in range(number)))
+
+    yield "output_tokens", (width, width)
+    for i in range(2):
+        yield from block(f"encoder.{i}.resblocks.0", {"c_q": 1, "c_kv": 2, "c_proj": 1}, 3)
+    for i in range(11):
+        yield from block(f"processor.resblocks.{i}", {"c_qkv": 3, "c_proj": 1}, 2)
+    yield from norms("ln_pre", "ln_post")
+    yield from linear("output_proj", width, width)
+    yield from linear("input_proj", 186, width)
+    for i, inputs in enumerate((width + 3, width)):
+        yield f"point_conv.mlp_convs.{i}.weight", (width, inputs, 8, 1)
+        yield f"point_conv.mlp_convs.{i}.bias", (width,)
+    yield "mv_pcl_embed.weight", (width // 2, 279, 3, 3)
+    yield "mv_pcl_embed.bias", (width // 2,)
+    yield "mv_pcl_embed.unk_token", (279,)
+    yield "patch_emb.weight", (width, width // 2, 8, 8)
+    yield "patch_emb.bias", (width,)
+
+
+def tokenizer_files(prefix: str = "") -> dict[str, str]:
+    """CLIP's byte-level tokenizer with few merges, filled up to the published number of tokens."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(b) for b in plain] + [chr(256 + i) for i in range(256 - len(plain))]
+    merges = [("c", "h"), ("a", "i"), ("ai", "r</w>"), ("ch", "air</w>"), ("r", "e"), ("re", "d</w>")]
+    tokens = [*letters, *(c + "</w>" for c in letters), *("".join(m) for m in merges)]
+    tokens += [f"unused-{i}" for i in range(VOCABULARY - 2 - len(tokens))]
+    vocabulary = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    special["pad_token"] = "!" if prefix else "<|endoftext|>"
+    config = {**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": POSITIONS, "do_lower_case": True}
+    return {
+        f"{prefix}vocab.json": json.dumps(vocabulary),
+        f"{prefix}merges.txt": "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges),
+        f"{prefix}special_tokens_map.json": json.dumps(special),
+        f"{prefix}tokenizer_config.json": json.dumps(config),
+    }
+
+
+def shape_lgm(state: State) -> None:
+    """Small, mostly opaque Gaussians."""
+    weight, bias = state["conv.weight"], state["conv.bias"]
+    weight *= 0.3
+    bias[3] += 2.0  # opacity
+    bias[4:7] -= 3.0  # scale
+    bias[7] += 2.0  # w of the quaternion
+
+
+def shape_triposr(state: State, radius2: float = 0.3) -> None:
+    """A slightly rough ball: channel 0 of the planes is the squared distance from their middle (the cube's side is 2), and
+    neuron 0 of the decoder falls with it. ``radius2``: the ball's squared radius at the usual threshold of 25.
+    """
+    tokens = state["tokenizer.embeddings"]  # [3, C, P, P]
+    tokens *= tokens.shape[-1]  # the rule for matrices made them faint
+    axis = (torch.arange(tokens.shape[-1]) + 0.5) / tokens.shape[-1] * 2 - 1
+    tokens[:, 0] = axis[:, None] ** 2 + axis**2
+    for key in ("backbone.proj_out.weight", "backbone.proj_out.bias"):
+        state[key][0] = 0.0
+    up = state["post_processor.upsample.weight"]  # [C, C', 2, 2]
+    up *= (4 * up.shape[1] / up.shape[0]) ** 0.5
+    up[:, 0] = 0.0
+    up[0, 0] = 1.0
+    state["post_processor.upsample.bias"][0] = 0.0
+    numbers = sorted(int(k.split(".")[2]) for k in state if k.startswith("decoder.layers.") and k.endswith("weight"))
+    first, *middle, last = (f"decoder.layers.{i}" for i in numbers)
+    start, slope = 10.0, 4.0
+    state[f"{first}.weight"][0] = 0.0
+    state[f"{first}.weight"][0, :: up.shape[1]] = -slope  # channel 0 of each plane; their sum is twice the square
+    state[f"{first}.bias"][0] = start
+    at_surface = F.silu(torch.tensor(start - 2 * slope * radius2))
+    for layer in middle:
+        _hand_on(state, layer)
+        at_surface = F.silu(at_surface)
+    state[f"{last}.weight"][0] *= 0.1
+    state[f"{last}.weight"][1:] *= 4.0  # colours
+    state[f"{last}.weight"][0, 0] = 6.0
+    state[f"{last}.bias"][0] = math.log(25.0) + 1.0 - 6.0 * at_surface  # the density is exp(output - 1)
+
+
+def shape_transmitter(state: State, radius: float = 0.6) -> None:
+    """Nearly balls: channel 0 of the function is cos x + cos y + cos z, handed on from layer to layer; the latent, which
+    enters through the normalised projections, bends it a little. ``radius``: where signed distance and density begin.
+    """
+    for i in range(4):
+        prefix = f"encoder.params_proj.projections.nerstf__mlp__{i}__weight"
+        gain = state[f"{prefix}.norm.weight"]  # [columns]
+        rows = state[f"{prefix}.proj.bias"].reshape(-1, len(gain))  # [rows, columns], shared memory
+        used = torch.ones(len(gain))
+        if i == 0:  # of the positional code only the coordinates and the lowest waves: no fine detail
+            used[6:48] = used[51:] = 0.0
+        gain.copy_(0.05 * used / used.sum().sqrt())
+        state[f"{prefix}.norm.bias"].zero_()
+        rows *= 20 * used / used.sum().sqrt()  # vectors are drawn with 0.05
+        rows[0] = 0.0
+        rows[0, 48:51 if i == 0 else 48] = 1.0
+        if i:
+            rows[0, 0] = 1.0
+        state[f"renderer.nerstf.mlp.{i}.bias"][0] = 0.0
+    for i in (4, 5):
+        _hand_on(state, f"renderer.nerstf.mlp.{i}")
+    surface = torch.tensor(2 + math.cos(radius))
+    for _ in range(6):
+        surface = F.silu(surface)
+    weight, bias = state["renderer.nerstf.mlp.6.weight"], state["renderer.nerstf.mlp.6.bias"]
+    weight[:3], weight[3:, 0] = 0.0, 0.0
+    for row, slope in enumerate((4.0, 200.0, 200.0)):  # signed distance, coarse and fine density
+        weight[row, 0], bias[row] = slope, -slope * surface
+    state["renderer.void.background"].zero_()
+
+
+def _hand_on(state: State, layer: str) -> None:
+    """Neuron 0 of a layer passes on neuron 0 of the layer before."""
+    state[f"{layer}.weight"][0] = 0.0
+    state[f"{layer}.weight"][0, 0] = 1.0
+    state[f"{layer}.bias"][0] = 0.0
+
+
+NAMES = (
+    "lgm-big",
+    "imagedream",
+    "mvdream",
+    "triposr",
+    "l4gm-recon",
+    "l4gm-interp",
+    "shap-e-transmitter",
+    "shap-e-text",
+    "shap-e-text-cap3d",
+    "shap-e-image",
+    "clip-vit-l14",
+    "sd21-base",
+)
+
+
+def draw(key: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor on the CPU, drawn on ``device``: the same numbers every time for one name, shape and kind of device."""
+    if not dtype.is_floating_point:
+        return torch.arange(math.prod(shape)).reshape(shape)  # positions
+    generator = torch.Generator(device).manual_seed(zlib.crc32(key.encode()))
+    values = torch.randn(shape, generator=generator, device=device)
+    if len(shape) >= 2:
+        values /= math.prod(shape[1:]) ** 0.5
+    elif key.endswith("weight"):  # gains of normalisations
+        values = 1 + 0.1 * values
+    else:
+        values *= 0.05
+    return values.to(dtype).cpu()
+
+
+def write_full_size(name: str, folder: str | Path, device: torch.device | str = "cpu") -> Path:
+    """Write the zoo entry ``name`` into ``folder``, one file in memory at a time; returns what ``--weights NAME=`` takes.
+
+    Raises :class:`ValueError` for an unknown name.
+    """
+    from safetensors.torch import save_file
+
+    plan, folder = layout(name), Path(folder)
+    for path, content in plan.texts.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content, encoding="utf-8")
+    for file in plan.weights:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state: Any = {k: draw(k, shape, dtype, torch.device(device)) for k, (shape, dtype) in file.spec.items()}
+        if file.shape is not None:
+            file.shape(state)
+        if path.suffix == ".safetensors":
+            save_file(state, path, metadata=file.note)
+            continue
+        if file.trained:
+            moments = [{"exp_avg": torch.zeros_like(v), "exp_avg_sq": torch.zeros_like(v)} for v in state.values()]
+            optimiser = {"state": dict(enumerate(moments)), "param_groups": [{"params": list(range(len(moments)))}]}
+            state = {"model_state_dict": state, "optimizer_state_dict": optimiser, "epoch": 0}
+        torch.save(state, path)
+    return folder / plan.weights[0].path if plan.single else folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    for name in options.names:
+        begin = time.perf_counter()
+        path = write_full_size(name, options.folder / name, options.device)
+        size = sum(f.stat().st_size for f in (options.folder / name).rglob("*") if f.is_file())
+        print(json.dumps({"name": name, "path": str(path), "bytes": size, "seconds": time.perf_counter() - begin}))
+
+
+if __name__ == "__main__":
+    main()
