@@ -92,25 +92,26 @@ def test_steady_network_is_not_made_worse():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("photo", ["dahlia_flower.jpg", "kitten.jpg"])
-def test_network_over_photo_backgrounds(shared, photo):
+@pytest.mark.parametrize(("photo", "share"), [("orange.png", 0.3), ("roast_turkey.png", 0.6)])
+def test_network_over_photo_backgrounds(shared, photo, share):
+    """A ball before a photo of something else: frame by frame, the network wavers between the two."""
     from bozzetto.files.images import read_image, resize_image
 
-    backdrop = read_image(shared / "photos" / photo).rgba[..., :3]
-    backdrop = resize_image(resize_image(backdrop, (24, 24)), (SIZE * 2, SIZE * 2), "bilinear")  # out of focus
+    size = 2 * SIZE
+    backdrop = resize_image(read_image(shared / "photos" / photo).rgba[..., :3], (size, size))
     generator = torch.Generator().manual_seed(0)
     frames, true = [], []
-    for t in range(8):
-        alpha = disc(110 + 6 * t, 128 + 4 * np.sin(t), 56, 2 * SIZE)
-        frame = torch.lerp(backdrop, pattern(2 * SIZE, 6 * t), alpha[..., None])
-        frames.append((frame + 0.08 * torch.randn(frame.shape, generator=generator)).clamp(0, 1))
+    for t in range(10):
+        alpha = disc(100 + 4 * t, 128 + 6 * np.sin(0.5 * t), 52, size)
+        frame = torch.lerp(backdrop, pattern(size, 4 * t), alpha[..., None])
+        frames.append((frame + 0.02 * torch.randn(frame.shape, generator=generator)).clamp(0, 1))
         true.append(alpha)
     frames, true = torch.stack(frames), torch.stack(true)
     single = torch.stack([cutout(f)[..., 3] for f in frames])
     clip, missing = matte_frames(frames)
+    print(f"{photo}: flicker {flicker(single, true):.4f} frame by frame, {flicker(clip[..., 3], true):.4f} as a clip")
     assert missing == []
-    assert flicker(clip[..., 3], true) < flicker(single, true)
-    assert iou(clip[..., 3], true) > 0.95
+    assert flicker(clip[..., 3], true) < share * flicker(single, true)
 
 
 def test_one_object_is_followed_past_a_larger_one():

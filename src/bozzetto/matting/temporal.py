@@ -18,6 +18,7 @@ from .refine import box_mean
 WORKING_SIDE = 640
 REACH = 2  # frames before and after that take part in smoothing
 NOISE = 0.06  # colours that differ by less (root mean square, 0..1) may be the same thing seen again
+GRAIN = 0.02  # largest mean squared difference of colours that can be put down to the camera's noise
 TAKEN = 0.3  # a piece belongs to the object when this share of it lies where the object was
 
 
@@ -109,7 +110,10 @@ def smoothed(
                 best, seen = None, None
                 for move in {(0, 0), (shifts[t][0] - shifts[other][0], shifts[t][1] - shifts[other][1])}:
                     difference = (shifted(there, move) - here).square().mean(0, keepdim=True)
-                    agreement = torch.exp(-box_mean(difference, 2)[0] / (2 * NOISE**2))
+                    difference = box_mean(difference, 2)[0]
+                    # What differs in the calmest parts, too, is the camera's noise.
+                    floor = float(difference[::4, ::4].quantile(0.2).clamp(max=GRAIN))
+                    agreement = torch.exp(-(difference - floor).clamp_min(0) / (2 * NOISE**2))
                     moved = shifted(matte, move)
                     seen = moved if best is None else torch.where(agreement > best, moved, seen)
                     best = agreement if best is None else torch.maximum(best, agreement)
