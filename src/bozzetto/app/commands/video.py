@@ -52,4 +52,6 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         progress=progress,
         **system_options(options),
     )
+    for note in asset.report["notes"]:
+        progress.say(f"note: {note}")
     progress.summary(asset.save(folder, progress))
