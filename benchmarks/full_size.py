@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import published_configs as published
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,111 +27,6 @@ from torch import Tensor, nn
 Spec = dict[str, tuple[tuple[int, ...], torch.dtype]]  # tensor name -> shape, dtype
 State = dict[str, Tensor]
 HALF, FULL = torch.float16, torch.float32
-
-VOCABULARY, POSITIONS = 49408, 77
-UNET = {
-    "_class_name": "MultiViewUNetModel",
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "attention_resolutions": [4, 2, 1],
-    "num_res_blocks": 2,
-    "channel_mult": [1, 2, 4, 4],
-    "num_head_channels": 64,
-    "transformer_depth": 1,
-    "context_dim": 1024,
-    "use_checkpoint": False,
-    "camera_dim": 16,
-}
-SD_UNET = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-VAE = {
-    "_class_name": "AutoencoderKL",
-    "sample_size": 256,
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "scaling_factor": 0.18215,
-}
-ENDS = {"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "bos_token_id": 49406, "eos_token_id": 49407}
-TEXT_ENCODER = {
-    "architectures": ["CLIPTextModel"],
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 23,
-    "num_attention_heads": 16,
-    "hidden_act": "gelu",
-    "projection_dim": 512,
-    "pad_token_id": 0,
-} | ENDS
-IMAGE_ENCODER = {
-    "architectures": ["CLIPVisionModel"],
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-    "image_size": 224,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-    "projection_dim": 1024,
-}
-CLIP = {
-    "model_type": "clip",
-    "projection_dim": 768,
-    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    | {"hidden_act": "quick_gelu", "pad_token_id": 1}
-    | ENDS,
-    "vision_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    | {"hidden_act": "quick_gelu", "image_size": 224, "patch_size": 14},
-}
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "steps_offset": 1,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "prediction_type": "epsilon",
-}
-FEATURE_EXTRACTOR = {
-    "size": {"shortest_edge": 224},
-    "resample": 3,
-    "crop_size": {"height": 224, "width": 224},
-    "rescale_factor": 1 / 255,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-TRIPOSR = {
-    "cond_image_size": 512,
-    "image_tokenizer_cls": "tsr.models.tokenizers.image.DINOSingleImageTokenizer",
-    "image_tokenizer": {"pretrained_model_name_or_path": "facebook/dino-vitb16"},
-    "tokenizer_cls": "tsr.models.tokenizers.triplane.Triplane1DTokenizer",
-    "tokenizer": {"plane_size": 32, "num_channels": 1024},
-    "backbone_cls": "tsr.models.transformer.transformer_1d.Transformer1D",
-    "backbone": {"in_channels": 1024, "num_attention_heads": 16, "attention_head_dim": 64}
-    | {"num_layers": 16, "cross_attention_dim": 768},
-    "post_processor_cls": "tsr.models.network_utils.TriplaneUpsampleNetwork",
-    "post_processor": {"in_channels": 1024, "out_channels": 40},
-    "decoder_cls": "tsr.models.network_utils.NeRFMLP",
-    "decoder": {"in_channels": 120, "n_neurons": 64, "n_hidden_layers": 9, "activation": "silu"},
-    "renderer_cls": "tsr.models.nerf_renderer.TriplaneNeRFRenderer",
-    "renderer": {"radius": 0.87, "feature_reduction": "concat", "density_activation": "exp"}
-    | {"density_bias": -1.0, "num_samples_per_ray": 128},
-}
 
 
 @dataclass(frozen=True)
@@ -186,7 +82,7 @@ def layout(name: str) -> Layout:
             from bozzetto.systems.triposr.network import TripoSR
 
             weights = Weights("model.ckpt", spec_of(TripoSR(TripoSRConfig()), FULL), shape_triposr)
-            return Layout([weights], {"config.yaml": json.dumps(TRIPOSR, indent=1)})  # JSON is YAML
+            return Layout([weights], {"config.yaml": json.dumps(published.TRIPOSR, indent=1)})  # JSON is YAML
         if name in ("mvdream", "imagedream", "sd21-base"):
             return _diffusion(name)
         if name == "clip-vit-l14":
@@ -203,39 +99,45 @@ def _diffusion(name: str) -> Layout:
     from bozzetto.systems.mvdream.checkpoint import unet_config
     from bozzetto.systems.mvdream.network import MultiViewUNet
 
-    published, variant = {"format": "pt"}, ".fp16" if name == "sd21-base" else ""
+    variant = ".fp16" if name == "sd21-base" else ""
     if name == "sd21-base":
-        config, unet = SD_UNET, UNet2DConditionModel.from_config(SD_UNET)
+        config, unet = published.SD_UNET, UNet2DConditionModel.from_config(published.SD_UNET)
     else:
-        config = {**UNET, "ip_dim": 16, "ip_weight": 1.0} if name == "imagedream" else UNET
+        config = {**published.UNET, "ip_dim": 16, "ip_weight": 1.0} if name == "imagedream" else published.UNET
         unet = MultiViewUNet(unet_config(config))
-    text = spec_of(CLIPTextModel(CLIPTextConfig.from_dict(TEXT_ENCODER)), HALF, "text_model.")
+    text = spec_of(CLIPTextModel(CLIPTextConfig.from_dict(published.TEXT_ENCODER)), HALF, "text_model.")
     if name == "sd21-base":
-        text["text_model.embeddings.position_ids"] = ((1, POSITIONS), torch.int64)
+        text["text_model.embeddings.position_ids"] = ((1, published.POSITIONS), torch.int64)
     parts = {
         f"unet/diffusion_pytorch_model{variant}": spec_of(unet, HALF),
-        f"vae/diffusion_pytorch_model{variant}": spec_of(AutoencoderKL.from_config(VAE), HALF),
+        f"vae/diffusion_pytorch_model{variant}": spec_of(AutoencoderKL.from_config(published.VAE), HALF),
         f"text_encoder/model{variant}": text,
     }
-    texts = {"unet/config.json": config, "vae/config.json": VAE, "text_encoder/config.json": TEXT_ENCODER}
-    texts |= {"scheduler/scheduler_config.json": SCHEDULER, "model_index.json": {"_class_name": name}}
+    texts = {
+        "unet/config.json": config,
+        "vae/config.json": published.VAE,
+        "text_encoder/config.json": published.TEXT_ENCODER,
+    }
+    texts |= {"scheduler/scheduler_config.json": published.SCHEDULER, "model_index.json": {"_class_name": name}}
     if name == "imagedream":
-        vision = CLIPVisionModel(CLIPVisionConfig.from_dict(IMAGE_ENCODER))
+        vision = CLIPVisionModel(CLIPVisionConfig.from_dict(published.IMAGE_ENCODER))
         parts["image_encoder/model"] = spec_of(vision, HALF, "vision_model.")
-        texts |= {"image_encoder/config.json": IMAGE_ENCODER}
-        texts |= {"feature_extractor/preprocessor_config.json": FEATURE_EXTRACTOR}
-    weights = [Weights(f"{path}.safetensors", spec, note=published) for path, spec in parts.items()]
+        texts |= {"image_encoder/config.json": published.IMAGE_ENCODER}
+        texts |= {"feature_extractor/preprocessor_config.json": published.FEATURE_EXTRACTOR}
+    weights = [Weights(f"{path}.safetensors", spec, note={"format": "pt"}) for path, spec in parts.items()]
     return Layout(weights, {k: json.dumps(v) for k, v in texts.items()} | tokenizer_files("tokenizer/"))
 
 
 def _clip() -> Layout:
     from transformers import CLIPConfig, CLIPModel
 
-    spec = spec_of(CLIPModel(CLIPConfig.from_dict(CLIP)), FULL)
-    spec["text_model.embeddings.position_ids"] = ((1, POSITIONS), torch.int64)
-    spec["vision_model.embeddings.position_ids"] = ((1, 257), torch.int64)
+    spec = spec_of(CLIPModel(CLIPConfig.from_dict(published.CLIP)), FULL)
+    spec["text_model.embeddings.position_ids"] = ((1, published.POSITIONS), torch.int64)
+    vision = published.CLIP["vision_config"]
+    places = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
+    spec["vision_model.embeddings.position_ids"] = ((1, places), torch.int64)
     weights = [Weights("model.safetensors", spec, note={"format": "pt"})]
-    return Layout(weights, {"config.json": json.dumps(CLIP)} | tokenizer_files())
+    return Layout(weights, {"config.json": json.dumps(published.CLIP)} | tokenizer_files())
 
 
 def _shap_e(name: str) -> Layout:
@@ -296,11 +198,16 @@ def tokenizer_files(prefix: str = "") -> dict[str, str]:
     letters = [chr(b) for b in plain] + [chr(256 + i) for i in range(256 - len(plain))]
     merges = [("c", "h"), ("a", "i"), ("ai", "r</w>"), ("ch", "air</w>"), ("r", "e"), ("re", "d</w>")]
     tokens = [*letters, *(c + "</w>" for c in letters), *("".join(m) for m in merges)]
-    tokens += [f"unused-{i}" for i in range(VOCABULARY - 2 - len(tokens))]
+    tokens += [f"unused-{i}" for i in range(published.VOCABULARY - 2 - len(tokens))]
     vocabulary = {token: i for i, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     special["pad_token"] = "!" if prefix else "<|endoftext|>"
-    config = {**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": POSITIONS, "do_lower_case": True}
+    config = {
+        **special,
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": published.POSITIONS,
+        "do_lower_case": True,
+    }
     return {
         f"{prefix}vocab.json": json.dumps(vocabulary),
         f"{prefix}merges.txt": "#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges),
@@ -364,7 +271,7 @@ def shape_transmitter(state: State, radius: float = 0.6) -> None:
         state[f"{prefix}.norm.bias"].zero_()
         rows *= 20 * used / used.sum().sqrt()  # vectors are drawn with 0.05
         rows[0] = 0.0
-        rows[0, 48:51 if i == 0 else 48] = 1.0
+        rows[0, 48 : 51 if i == 0 else 48] = 1.0
         if i:
             rows[0, 0] = 1.0
         state[f"renderer.nerstf.mlp.{i}.bias"][0] = 0.0
