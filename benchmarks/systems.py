@@ -5,10 +5,10 @@
 time and memory are those of the true networks. Every result is checked: shapes, finite numbers, files.
 
 Each run is a process of its own, in which the public function is called ``--runs`` times; every call loads its weights. The
-first call includes what a new process pays once (imports beyond torch, compilation of kernels); the
-files are in the system's cache, for they were just written. The device is synchronised at the ends of each stage. "with files"
-adds splat files, film, pictures and viewer page. "allocated" and "reserved" are torch's peaks of device memory, "host" is the
-process's peak of main memory. ``--micro`` runs toy checkpoints, to try this script (add ``--device cpu`` where there is no GPU).
+first call includes what a new process pays once (imports beyond torch, compilation of kernels); the files are in the system's
+cache, for they were just written. The device is synchronised at both ends of each stage. "with files" adds splat files, film,
+pictures and viewer page. "allocated" and "reserved" are torch's peaks of device memory, "host" is the process's peak of main
+memory. ``--micro`` runs toy checkpoints, to try this script (add ``--device cpu`` where there is no GPU).
 """
 
 from __future__ import annotations
@@ -49,19 +49,18 @@ def write_micro(entries: Iterable[str], folder: Path) -> dict[str, str]:
 
 def write_full(entries: Iterable[str], folder: Path, device: str | None) -> dict[str, str]:
     """Full-size checkpoints of the entries, in a process of its own; those that are there are kept."""
-    out = {}
-    for name in entries:
-        done = folder / f"{name}.json"  # written last
-        if not done.is_file():
-            shutil.rmtree(folder / name, ignore_errors=True)
-            command = [sys.executable, str(HERE.with_name("full_size.py")), str(folder), name]
-            command += ["--device", device] if device else []
-            text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            done.write_text(text.splitlines()[-1])
-            about = json.loads(done.read_text())
-            say(f"wrote {name}: {about['bytes'] / 1e9:.2f} GB in {about['seconds']:.1f} s")
-        out[name] = json.loads(done.read_text())["path"]
-    return out
+    done = {name: folder / f"{name}.json" for name in entries}  # written after the checkpoint
+    missing = [name for name, path in done.items() if not path.is_file()]
+    for name in missing:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    if missing:
+        command = [sys.executable, str(HERE.with_name("full_size.py")), str(folder), *missing]
+        command += ["--device", device] if device else []
+        for line in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines():
+            about = json.loads(line)
+            done[about["name"]].write_text(line)
+            say(f"wrote {about['name']}: {about['bytes'] / 1e9:.2f} GB in {about['seconds']:.1f} s")
+    return {name: json.loads(path.read_text())["path"] for name, path in done.items()}
 
 
 def say(text: str) -> None:
@@ -157,6 +156,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--keep needs --folder")
     if min(options.runs, options.steps) < 1:
         parser.error("--runs and --steps must be at least 1")
+    if not options.micro and options.device is None:
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("there is no CUDA device; --device cpu runs the full-size networks nevertheless (hours)")
     names = chosen_cases(options.only)
     folder = Path(tempfile.mkdtemp()) if options.folder is None else options.folder
     folder.mkdir(parents=True, exist_ok=True)

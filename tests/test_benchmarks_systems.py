@@ -311,6 +311,41 @@ def test_a_run_that_fails_leaves_its_error(tmp_path, capfd, monkeypatch):
     assert "Traceback" in capfd.readouterr().err
 
 
+def test_without_a_gpu_nothing_is_written(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        systems.main(["--only", "triposr"])
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_full_size_checkpoints_are_written_once(tmp_path, monkeypatch):
+    """In one process for all that are missing; stands in for the writer, which would write gigabytes."""
+    calls = []
+
+    def run(command, **options):
+        calls.append(command[2:])
+        lines = [json.dumps({"name": n, "path": f"/{n}", "bytes": 1, "seconds": 1.0}) for n in command[3:]]
+        return subprocess.CompletedProcess(command, 0, "\n".join(lines))
+
+    monkeypatch.setattr(systems.subprocess, "run", run)
+    assert systems.write_full(["triposr"], tmp_path, None) == {"triposr": "/triposr"}
+    assert systems.write_full(["triposr", "lgm-big"], tmp_path, None) == {"triposr": "/triposr", "lgm-big": "/lgm-big"}
+    assert calls == [[str(tmp_path), "triposr"], [str(tmp_path), "lgm-big"]]
+
+
+def test_command_that_writes(tmp_path, monkeypatch, capsys):
+    spec = {"a.weight": ((4, 2), torch.float16)}
+    plan = full_size.Layout([full_size.Weights("model.pth", spec, trained=True)], single=True)
+    monkeypatch.setattr(full_size, "layout", lambda name: plan)
+    monkeypatch.setattr(sys, "argv", ["full_size.py", str(tmp_path), "lgm-big", "--device", "cpu"])
+    full_size.main()
+    about = json.loads(capsys.readouterr().out)
+    assert about["name"] == "lgm-big" and about["bytes"] == Path(about["path"]).stat().st_size
+    saved = torch.load(about["path"], weights_only=True)
+    assert saved["model_state_dict"]["a.weight"].shape == (4, 2)
+    assert saved["optimizer_state_dict"]["state"][0]["exp_avg"].shape == (4, 2)
+
+
 def test_too_slow_runs_are_stopped(tmp_path, capsys):
     assert systems.main(["--micro", "--device", "cpu", "--only", "triposr", "--limit-seconds", "0.2"]) == 1
     assert "took longer than --limit-seconds 0.2" in capsys.readouterr().out
