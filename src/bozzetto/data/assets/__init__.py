@@ -1,0 +1,1 @@
+"""Objects that others made: readers, one compact format on disk, filters, splits."""
