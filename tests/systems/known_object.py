@@ -1,4 +1,4 @@
-"""A moving object that is known from all sides, and what draws it in the networks' place: for tests of all that surrounds them."""
+"""A moving object known from all sides, and what draws it in the networks' place: for tests of what surrounds them."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def stand_ins(monkeypatch, tmp_path):
     monkeypatch.setattr("bozzetto.systems.mvdream.checkpoint.load_mvdream", lambda *_: KnownDiffusion(OFF))
     monkeypatch.setattr(sequence, "predict", predict)
     monkeypatch.setattr(pipeline, "load_l4gm", lambda *_: Known())
-    weights = {name: tmp_path for name in ("imagedream", "l4gm-recon", "l4gm-interp")}
+    weights = dict.fromkeys(("imagedream", "l4gm-recon", "l4gm-interp"), tmp_path)
     return asked, weights
 
 
@@ -111,6 +111,6 @@ def test_sides_times_and_angles(stand_ins, monkeypatch, tmp_path, elevation):
     sheet = read_image(folder / "preview.png").rgba[..., :3]
     assert column(sheet[:256, :256], MAGENTA) < column(sheet[:256, :256], "red") < column(sheet[-256:, :256], MAGENTA)
     with av.open(str(folder / "turntable.mp4")) as film:
-        quarter = [f for i, f in enumerate(film.decode(video=0)) if i == 15][0]
+        quarter = next(f for i, f in enumerate(film.decode(video=0)) if i == 15)
     quarter = torch.from_numpy(quarter.to_ndarray(format="rgb24")) / 255
     assert column(quarter, "red") < column(quarter, "green") < column(quarter, "blue")

@@ -17,6 +17,9 @@ from .presets import PRESETS, preset
 
 # Saved by the authors' training script beside the model, and not part of it.
 IGNORED_PREFIXES = ("lpips_loss.",)
+# The published file from before the rotation activation was mended. Nothing in its tensors tells it from the file that
+# replaced it (``model_fp16_fixrot.safetensors``); its name does.
+LEGACY_FILE = "model_fp16.safetensors"
 
 
 def guess_preset(shapes: dict[str, tuple[int, ...]]) -> str:
@@ -76,7 +79,8 @@ def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | N
     Args:
         preset_name: which preset's network to build; None recognises it by the tensors, or else reads an LGM of any size
             off their shapes (:func:`config_from_shapes`).
-        rotation: "fixed" or "legacy" (published files from before April 2024); None keeps the preset's.
+        rotation: "fixed" or "legacy" (published files from before April 2024); None is "legacy" for a file that is called as the
+            published one was (``LEGACY_FILE``), else the preset's.
 
     Raises:
         CheckpointError: unreadable file, or missing, unexpected or misshapen tensors (listed).
@@ -93,6 +97,8 @@ def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | N
             config = preset(guess_preset(shapes))
         except CheckpointError:
             config = config_from_shapes(shapes, str(path))
+    if rotation is None and Path(path).name == LEGACY_FILE and config.head == "lgm":
+        rotation = "legacy"
     if rotation is not None:
         if rotation not in ("fixed", "legacy"):
             raise ValueError(f"rotation must be 'fixed' or 'legacy', got {rotation!r}")

@@ -18,7 +18,7 @@ from ...matting.cutout import cutout
 from ...matting.recenter import recenter
 from ...raster import rasterize
 from .checkpoint import load_lgm
-from .imagine import BORDER, free, imagine_views, show, square_photo
+from .imagine import BORDER, free, imagine_views, on_white, show, square_photo
 from .network import LGM
 from .options import PhotoOptions, TextOptions
 from .reconstruct import published_dtype, reconstruct
@@ -40,8 +40,7 @@ def from_photo(rgba: Tensor, options: PhotoOptions, job: Job) -> Asset:
         solver=options.solver,
         candidates=options.candidates,
     )
-    opaque = torch.cat([views, torch.ones_like(views[..., :1])], dim=-1)
-    return Asset(_best(opaque, options.elevation, job))
+    return Asset(_best(_opaque(views), list(range(len(views))), options.elevation, job))
 
 
 def from_text(prompt: str, options: TextOptions, job: Job) -> Asset:
@@ -59,33 +58,45 @@ def from_text(prompt: str, options: TextOptions, job: Job) -> Asset:
     if options.cut_views:
         with job.stage("matting"):
             job.tell("cutting out the views", 0.0)
-            views = _cut_candidates(views, job)
+            views, numbers = _cut_candidates(views, job)
     else:
-        views = torch.cat([views, torch.ones_like(views[..., :1])], dim=-1)
-    return Asset(_best(views, options.elevation, job))
+        views, numbers = _opaque(views), list(range(len(views)))
+    return Asset(_best(views, numbers, options.elevation, job))
 
 
-def _cut_candidates(views: Tensor, job: Job) -> Tensor:
-    """Views [C, 4, S, S, 3] -> cut out and recentred one by one, [C', 4, S, S, 4]; candidates without an object are dropped."""
-    cut, reason = [], None
-    for candidate in views:
+def _opaque(views: Tensor) -> Tensor:
+    """[..., 3] -> [..., 4]."""
+    return torch.cat([views, torch.ones_like(views[..., :1])], dim=-1)
+
+
+def _cut_candidates(views: Tensor, job: Job) -> tuple[Tensor, list[int]]:
+    """Views [C, 4, S, S, 3] -> cut out and recentred one by one, [C', 4, S, S, 4], and the numbers of these candidates.
+
+    Candidates of which a view shows no object are dropped.
+    """
+    cut, numbers, reason = [], [], None
+    for number, candidate in enumerate(views):
         try:
             pictures = [recenter(cutout(view), border=BORDER, size=view.shape[0]) for view in candidate]
         except ForegroundError as error:
             reason = error
             continue
         cut.append(torch.stack(pictures))
+        numbers.append(number)
     if not cut:
         raise ForegroundError(
             f"the views made for this prompt do not all show an object ({reason}); "
             "try another --seed, more --candidates, a clearer prompt, or --no-cut-views"
         )
     job.report["candidates_without_object"] = len(views) - len(cut)
-    return torch.stack(cut)
+    return torch.stack(cut), numbers
 
 
-def _best(candidates: Tensor, elevation: float, job: Job) -> Gaussians:
-    """Views [C, 4, S, S, 4] -> the Gaussians (unbatched) of the set of views that they reproduce best."""
+def _best(candidates: Tensor, numbers: list[int], elevation: float, job: Job) -> Gaussians:
+    """Views [C, 4, S, S, 4] -> the Gaussians (unbatched) of the set of views that they reproduce best.
+
+    ``numbers``: what the candidates are called in the report; candidate c started from the seed plus c.
+    """
     with job.stage("load_model"):
         job.tell("loading LGM", 0.0)
         path = job.locate("lgm-big")
@@ -94,17 +105,20 @@ def _best(candidates: Tensor, elevation: float, job: Job) -> Gaussians:
             raise CheckpointError(
                 f"{path} holds lgm-mini, which makes no use of four imagined views; use --model lgm-mini"
             )
+        if network.config.rotation != "fixed":
+            job.report["rotation"] = network.config.rotation
         network = network.to(job.device, published_dtype(job.device))
     with job.stage("network"):
         results = []
         for number, views in enumerate(candidates):
             job.tell("reconstructing", number / len(candidates))
             results.append(reconstruct_views(network, views, elevation))
-        errors = [0.0] if len(results) == 1 else [error for _, error in results]
+        errors = [error for _, error in results]
         best = errors.index(min(errors))
-    if len(results) > 1:
-        job.report |= {"view_errors": [round(e, 6) for e in errors], "chosen_candidate": best}
-        show(job, candidates[best][..., :3], "views.png")
+    if job.report.get("candidates_without_object") or len(results) > 1:
+        named = {str(number): round(error, 6) for number, error in zip(numbers, errors)}
+        job.report |= {"view_errors": named, "chosen_candidate": numbers[best]}
+    show(job, on_white(candidates[best]), "views.png")
     del network
     free(job.device)
     return results[best][0].prune()
@@ -112,7 +126,10 @@ def _best(candidates: Tensor, elevation: float, job: Job) -> Gaussians:
 
 @torch.no_grad()
 def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> tuple[Gaussians, float]:
-    """Four views [4, S, S, 4] in LGM's order -> Gaussians on the network's device, and their mean squared error to the views.
+    """Four views [4, S, S, 4] in LGM's order -> Gaussians on the network's device, and what share of the views they miss.
+
+    The share is the squared difference of renders and views over that of views and a white page: a thin or pale object is
+    not taken for a well reproduced one because most of its pictures is white.
 
     Raises :class:`BozzettoError` where the result is not finite.
     """
@@ -127,4 +144,4 @@ def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> tu
         )
     shown = rasterize(gaussians, cameras, views.shape[1], WHITE, near=config.znear, far=config.zfar).rgb.clamp(0, 1)
     white = (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]).permute(0, 2, 3, 1)
-    return gaussians, float((shown - white).square().mean())
+    return gaussians, float((shown - white).square().mean() / (1 - white).square().mean().clamp_min(1e-4))
