@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from bozzetto.errors import MeshError
 from bozzetto.surface import field_mesh
 from bozzetto.surface.clean import signed_volumes, unique_edges
-from bozzetto.surface.field_mesh import field_surface, field_to_mesh
+from bozzetto.surface.field_mesh import coloured_mesh, field_surface, field_to_mesh
 
 R = 0.87
 BOX = ((-R, -R, -R), (R, R, R))
@@ -162,3 +162,15 @@ def test_arguments_are_checked():
     for bad in ({"texture": "paint"}, {"texture_size": 4}, {"max_faces": 2}, {"resolution": 1}, {"chunk": 0}):
         with pytest.raises(MeshError):
             field_to_mesh(ball(0.5), gradient, bounds=UNIT, **bad)
+
+
+def test_a_given_surface_gets_the_colours_of_a_field():
+    vertices, faces = field_surface(ball(0.5), UNIT, 24, 0.0)
+    seen = []
+    mesh = coloured_mesh(
+        vertices, faces, gradient, max_faces=500, texture="vertex", progress=lambda s, f: seen.append(f)
+    )
+    assert len(mesh.faces) <= 500 and torch.allclose(mesh.colors, gradient(mesh.vertices), atol=1e-6)
+    assert seen == sorted(seen) and seen[-1] == 1.0
+    with pytest.raises(MeshError, match="texture_size"):
+        coloured_mesh(vertices, faces, gradient, texture_size=4)

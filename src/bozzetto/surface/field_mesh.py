@@ -64,32 +64,69 @@ def field_to_mesh(
     Raises:
         MeshError: the density never crosses ``level``, or is NaN, or an argument is out of range.
     """
+    check_surface_options(texture, texture_size, max_faces)
+    report = progress or (lambda stage, fraction: None)
+    vertices, faces = field_surface(
+        density, bounds, resolution, level, chunk, closed, device, lambda f: report("surface", 0.5 * f)
+    )
+    return coloured_mesh(
+        vertices,
+        faces,
+        colour,
+        texture=texture,
+        texture_size=texture_size,
+        max_faces=max_faces,
+        chunk=chunk,
+        device=device,
+        progress=lambda stage, f: report(stage, 0.5 + 0.5 * f),
+    )
+
+
+@torch.no_grad()
+def coloured_mesh(
+    vertices: Tensor,
+    faces: Tensor,
+    colour: Field,
+    *,
+    texture: str = "uv",
+    texture_size: int = 1024,
+    max_faces: int = 0,
+    chunk: int = 1 << 18,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Mesh:
+    """A surface on the CPU, vertices [V, 3] and faces [F, 3] -> a mesh with a texture or vertex colours.
+
+    The other arguments, the frame and the errors are those of :func:`field_to_mesh`.
+    """
+    check_surface_options(texture, texture_size, max_faces)
+    report = progress or (lambda stage, fraction: None)
+    if max_faces and len(faces) > max_faces:
+        report("simplifying", 0.0)
+        vertices, faces = make_manifold(*decimate(vertices, faces, max_faces))
+    if texture == "vertex":
+        report("colours", 0.2)
+        colors = query_colour(colour, vertices, chunk, device, lambda f: report("colours", 0.2 + 0.8 * f))
+        mesh = Mesh(vertices, faces, colors=colors).with_normals()
+    else:
+        report("unwrapping", 0.1)
+        source, faces, uvs = unwrap(vertices, faces, texture_size)
+        mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
+        mesh.texture = field_texture(
+            mesh, colour, texture_size, chunk, device, lambda f: report("texture", 0.5 + 0.5 * f)
+        )
+    report("done", 1.0)
+    return mesh
+
+
+def check_surface_options(texture: str, texture_size: int, max_faces: int) -> None:
+    """Raise :class:`MeshError` for values that no mesh can have."""
     if texture not in ("uv", "vertex"):
         raise MeshError(f"texture must be 'uv' or 'vertex', got {texture!r}")
     if not 16 <= texture_size <= 8192:
         raise MeshError(f"texture_size must lie in 16..8192 texels, got {texture_size}")
     if max_faces and max_faces < 4:
         raise MeshError(f"max_faces must be 0 (keep all) or at least 4 (a tetrahedron), got {max_faces}")
-    report = progress or (lambda stage, fraction: None)
-    vertices, faces = field_surface(
-        density, bounds, resolution, level, chunk, closed, device, lambda f: report("surface", 0.5 * f)
-    )
-    if max_faces and len(faces) > max_faces:
-        report("simplifying", 0.5)
-        vertices, faces = make_manifold(*decimate(vertices, faces, max_faces))
-    if texture == "vertex":
-        report("colours", 0.6)
-        colors = query_colour(colour, vertices, chunk, device, lambda f: report("colours", 0.6 + 0.4 * f))
-        mesh = Mesh(vertices, faces, colors=colors).with_normals()
-    else:
-        report("unwrapping", 0.55)
-        source, faces, uvs = unwrap(vertices, faces, texture_size)
-        mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
-        mesh.texture = field_texture(
-            mesh, colour, texture_size, chunk, device, lambda f: report("texture", 0.75 + 0.25 * f)
-        )
-    report("done", 1.0)
-    return mesh
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ the faces of the cubes as the published one; only the diagonals inside a cube ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
@@ -115,8 +116,8 @@ def marching_cubes(field: Tensor) -> tuple[Tensor, Tensor]:
         a, b = low[crossed], high[crossed]
         points = where.float()
         points[:, axis] += a / (a - b)
-        number = torch.full(crossed.shape, -1, dtype=torch.long, device=field.device)
-        number[crossed] = torch.arange(count, count + len(where), device=field.device)
+        number = torch.full(crossed.shape, -1, dtype=torch.int32, device=field.device)
+        number[crossed] = torch.arange(count, count + len(where), dtype=torch.int32, device=field.device)
         count += len(where)
         vertices.append(points)
         numbers.append(number)
@@ -126,15 +127,15 @@ def marching_cubes(field: Tensor) -> tuple[Tensor, Tensor]:
 def _connect(inside: Tensor, numbers: list[Tensor]) -> Tensor:
     """Faces [F, 3] from the table; ``numbers[axis]`` holds the vertex number of each edge along that axis."""
     x, y, z = (n - 1 for n in inside.shape)
-    code = torch.zeros(x, y, z, dtype=torch.long, device=inside.device)
+    code = torch.zeros(x, y, z, dtype=torch.uint8, device=inside.device)
     for corner in range(8):
         i, j, k = corner & 1, corner >> 1 & 1, corner >> 2 & 1
-        code += inside[i : i + x, j : j + y, k : k + z].long() << corner
+        code |= inside[i : i + x, j : j + y, k : k + z].to(torch.uint8) << corner
     cells = ((code > 0) & (code < 255)).nonzero()  # [N, 3]
     table = triangle_table()
     most = max(map(len, table))
     rows = [list(t) + [(-1, -1, -1)] * (most - len(t)) for t in table]
-    triangles = torch.tensor(rows, device=inside.device)[code[tuple(cells.T)]]  # [N, most, 3] edges of the cube
+    triangles = torch.tensor(rows, device=inside.device)[code[tuple(cells.T)].long()]  # [N, most, 3] edges of the cube
     at_edge = torch.stack(
         [_lookup(numbers[axis], cells + torch.tensor(start, device=inside.device)) for axis, start in edge_table()],
         dim=1,
@@ -144,17 +145,22 @@ def _connect(inside: Tensor, numbers: list[Tensor]) -> Tensor:
 
 
 def _lookup(numbers: Tensor, at: Tensor) -> Tensor:
-    return numbers[at[:, 0], at[:, 1], at[:, 2]]
+    return numbers[at[:, 0], at[:, 1], at[:, 2]].long()
 
 
-def sdf_grid(fields: ImplicitFields, resolution: int = 128) -> Tensor:
-    """Signed distances [R + 2, R + 2, R + 2] on the grid i / (R - 1) * 2 - 1, x slowest, in a border of -1 (outside)."""
+def sdf_grid(fields: ImplicitFields, resolution: int = 128, progress: Callable[[float], None] | None = None) -> Tensor:
+    """Signed distances [R + 2, R + 2, R + 2] on the grid i / (R - 1) * 2 - 1, x slowest, in a border of -1 (outside).
+
+    ``progress`` is called with the share done.
+    """
     if resolution < 2:
         raise ValueError(f"the resolution must be at least 2, got {resolution}")
     axis = torch.arange(resolution, device=fields.device, dtype=torch.float32) / (resolution - 1) * 2 - 1
     grid = torch.full((resolution + 2,) * 3, -1.0, device=fields.device)
     slab = max(1, BATCH // resolution**2)
     for start in range(0, resolution, slab):
+        if progress is not None:
+            progress(start / resolution)
         x, y, z = torch.meshgrid(axis[start : start + slab], axis, axis, indexing="ij")
         grid[1 + start : 1 + start + len(x), 1:-1, 1:-1] = fields.sdf(torch.stack([x, y, z], dim=-1))
     return grid

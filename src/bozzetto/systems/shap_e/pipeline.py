@@ -9,9 +9,7 @@ from ...asset import Asset
 from ...job import Job
 from ...matting.recenter import recenter
 from ...mesh import Mesh
-from ...surface.field_mesh import field_texture, query_colour
-from ...surface.simplify import decimate, make_manifold
-from ...surface.unwrap import unwrap
+from ...surface.field_mesh import coloured_mesh
 from .checkpoint import load_diffusion, load_transmitter
 from .clip import clean_prompt, load_clip_grid, load_clip_text
 from .diffusion import draw_noise, sample
@@ -59,20 +57,18 @@ def fields_mesh(fields: ImplicitFields, options: PhotoOptions | TextOptions, job
     def colour(points: Tensor) -> Tensor:
         return fields.stf_rgb(from_world(points))
 
-    job.tell("surface", 0.0)
-    vertices, faces = extract(sdf_grid(fields, options.resolution))
-    vertices, faces = to_world(vertices).cpu(), faces.cpu()
-    if options.max_faces and len(faces) > options.max_faces:
-        job.tell("simplifying", 0.3)
-        vertices, faces = make_manifold(*decimate(vertices, faces, options.max_faces))
-    if options.texture == "vertex":
-        return Mesh(vertices, faces, colors=query_colour(colour, vertices, device=fields.device)).with_normals()
-    job.tell("unwrapping", 0.4)
-    source, faces, uvs = unwrap(vertices, faces, options.texture_size)
-    mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
-    job.tell("texture", 0.8)
-    mesh.texture = field_texture(mesh, colour, options.texture_size, device=fields.device)
-    return mesh
+    grid = sdf_grid(fields, options.resolution, lambda share: job.tell("surface", 0.5 * share))
+    vertices, faces = extract(grid)
+    return coloured_mesh(
+        to_world(vertices).cpu(),
+        faces.cpu(),
+        colour,
+        texture=options.texture,
+        texture_size=options.texture_size,
+        max_faces=options.max_faces,
+        device=fields.device,
+        progress=lambda stage, share: job.tell(stage, 0.5 + 0.5 * share),
+    )
 
 
 def decode(latent: Tensor, options: PhotoOptions | TextOptions, job: Job) -> Asset:

@@ -40,7 +40,7 @@ def pan_cameras(count: int = 20) -> Cameras:
 
 def pan_rays(cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
     """Origins and unit directions [V, size, size, 3] as published: the first and last pixel lie *on* the picture's edges."""
-    edge = torch.arange(size, dtype=torch.float32) / max(size - 1, 1) * 2 - 1
+    edge = torch.arange(size, dtype=torch.float32, device=cameras.device) / max(size - 1, 1) * 2 - 1
     pose = cameras.camera_to_world
     tan = 0.5 / cameras.intrinsics[:, :2]  # [V, 2] = (x, y)
     right, up, backward = pose[:, None, None, :3, 0], pose[:, None, None, :3, 1], pose[:, None, None, :3, 2]
