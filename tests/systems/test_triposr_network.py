@@ -169,6 +169,18 @@ def test_opaque_photos_are_not_reframed():
     assert prepare_photo(photo, 0.85).shape == (20, 30, 3)
 
 
+def test_stray_faint_pixels_do_not_shrink_the_object():
+    rgba = torch.zeros(64, 64, 4)
+    rgba[20:41, 20:41] = 1
+    clean = prepare_photo(rgba, 0.85)
+    rgba[2, 3] = torch.tensor([1.0, 1.0, 1.0, 3 / 255])
+    rgba[60, 50, 3] = 0.04
+    assert torch.equal(prepare_photo(rgba, 0.85), clean)
+    ghost = torch.zeros(64, 64, 4)
+    ghost[20:41, 20:41] = 0.04  # faint as a whole: still the object
+    assert prepare_photo(ghost, 0.85).shape == clean.shape
+
+
 @pytest.mark.parametrize("size", [0, 1])
 def test_no_foreground(size):
     rgba = torch.zeros(16, 16, 4)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ForegroundError
-from ...matting.recenter import bounding_box
+from ...matting.recenter import FAINT, bounding_box
 
 GREY = 0.5  # the background of the training pictures
 
@@ -66,9 +66,13 @@ def resize_photos(photos: Sequence[Tensor], size: int) -> Tensor:
 def prepare_photo(rgba: Tensor, ratio: float) -> Tensor:
     """A cut-out [H, W, 4] in 0..1, straight alpha -> [S, S, 3] uint8 on grey with the foreground at ``ratio`` of the side.
 
-    A picture without any transparency is taken as it is: its background is then the caller's affair.
+    What is fainter than 5 % does not count as foreground where something is stronger: a stray pixel of alpha 1/255 would
+    shrink the object. A picture without any transparency is taken as it is: its background is then the caller's affair.
     """
     picture = (rgba.clamp(0, 1) * 255).round().to(torch.uint8)
     if bool((picture[..., 3] == 255).all()):
         return picture[..., :3]
+    faint = picture[..., 3] <= FAINT * 255
+    if not bool(faint.all()):
+        picture[faint] = 0
     return composite_on_grey(resize_foreground(picture, ratio))
