@@ -125,6 +125,13 @@ def test_a_stopped_run_goes_on_and_gives_the_same(weights, cloud, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again.gaussians.tensors(), whole.tensors()))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_cuda_the_result_stays_there(weights, cloud):
+    """Film and mesh of a million splats are made where the splats are."""
+    given = {**QUICK, "model": "gaussian-dreamer", "weights": weights, "start": str(cloud), "mesh": False}
+    assert text_to_3d("a red cat", **given, device="cuda").gaussians.device.type == "cuda"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

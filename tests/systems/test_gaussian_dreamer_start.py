@@ -185,6 +185,8 @@ def test_a_mesh_is_told_from_points_and_splats(tmp_path):
         ({"prior": "mvdream", "perp_neg": "on"}, "--perp-neg"),
         ({"method": "sjc", "weighting": "uniform"}, "--weighting"),
         ({"start": " "}, "--start"),
+        ({"start": "nowhere/fox.glb"}, "does not exist"),  # before any weights are fetched
+        ({"start": "x" * 5000}, "does not exist"),
         ({"guidance": float("nan")}, "--guidance"),
         ({"prior": "flux"}, "--prior"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from ...errors import InputError
@@ -66,6 +67,8 @@ class TextOptions:
         check_options(self)
         if not self.start.strip():
             raise InputError("--start is empty; give shap-e or the path of a splat, mesh or point-cloud file")
+        if self.start != "shap-e" and not os.path.exists(self.start):  # asked before gigabytes of weights are fetched
+            raise InputError(f"--start {self.start} does not exist; give shap-e or a splat, mesh or point-cloud file")
         if self.prior == "mvdream":
             if self.batch % VIEWS_OF_MVDREAM:
                 raise InputError(f"--batch must be a multiple of 4 with --prior mvdream, got {self.batch}")

@@ -49,7 +49,7 @@ def from_text(prompt: str, options: TextOptions, job: Job) -> Asset:
     about: dict[str, Any] = {"start": source, "resumed_from_step": 0 if saved is None else state.step}
     if state.step < options.steps:
         optimise(prompt, options, job, state, back, source, identity, about)
-    gaussians = state.parameters.gaussians().detach().to("cpu").transformed(back)
+    gaussians = state.parameters.gaussians().detach().transformed(back)  # on the device: film and mesh are made there
     about |= {"steps": state.step, "non_finite_gradients": int(state.bad_entries)}
     job.report["gaussian_dreamer"] = about
     return Asset(gaussians)
