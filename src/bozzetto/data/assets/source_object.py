@@ -23,6 +23,7 @@ class Part:
         colour: rgb in 0..1 (sRGB), multiplied with the texture.
         alpha: what the texture's fourth channel means.
         joints, weights: [V, 4] int32 and float32 (rows sum to 1): which joints move a vertex; None for a rigid part.
+        colours: [V, 3] uint8 sRGB vertex colours, multiplied with ``colour``, or None; looked at only without a texture.
     """
 
     vertices: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Part:
     alpha: AlphaMode = "opaque"
     joints: NDArray[np.int32] | None = None
     weights: NDArray[np.float32] | None = None
+    colours: NDArray[np.uint8] | None = None
 
 
 @dataclass
@@ -64,6 +66,7 @@ class SourceObject:
         licence: SPDX-like identifier ("CC-BY-3.0"). author: for attribution; may be empty.
         parts, textures ([H, W, 4] uint8, sRGB and alpha), clips: see above.
         category: of the source's own kinds ("Kitchen"); tags: further words.
+        problems: what the reader could not find or read ("missing texture wood.jpg"); such objects are refused.
     """
 
     source: str
@@ -77,6 +80,7 @@ class SourceObject:
     tags: tuple[str, ...] = ()
     licence: str = ""
     author: str = ""
+    problems: tuple[str, ...] = ()
 
     @property
     def triangles(self) -> int:
