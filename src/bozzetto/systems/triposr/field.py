@@ -65,7 +65,7 @@ class TriposrField:
         Args:
             background: rgb 0..1, what is seen past and through the object.
             fast: leave out samples in empty space and behind opaque surfaces; False asks for every one. The pictures agree
-                to about 1 %.
+                to 2 %.
         """
 
         def query(points: Tensor) -> tuple[Tensor, Tensor]:
