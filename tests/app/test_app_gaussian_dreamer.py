@@ -38,8 +38,9 @@ QUICK = {
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
+    shap_e = write_micro_shap_e(folder / "shap_e")
     return {
-        **write_micro_shap_e(folder / "shap_e"),
+        **{name: shap_e[name] for name in ("clip-vit-l14", "shap-e-text-cap3d", "shap-e-transmitter")},
         **write_micro_gaussian_dreamer(folder),
         "mvdream": write_micro_mvdream(folder / "mvdream")["mvdream"],
     }
