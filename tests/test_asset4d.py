@@ -7,6 +7,7 @@ import av
 import pytest
 import torch
 
+from bozzetto import asset4d
 from bozzetto.asset4d import Asset4D, contact_sheet, fixed_views, moving_turntable, swept_space
 from bozzetto.errors import ForegroundError, SplatFileError
 from bozzetto.files.images import read_image
@@ -133,3 +134,20 @@ def test_refused(tmp_path):
             Asset4D(walking(), fps)
     with pytest.raises(SplatFileError):
         Asset4D.load(tmp_path / "no.4dgs")
+
+
+def test_pictures_are_drawn_where_the_asset_says(monkeypatch):
+    """On a machine with an accelerator hundreds of frames on the CPU would take longer than their reconstruction."""
+    seen = []
+
+    def draw(gaussians, cameras, size, background, near):
+        seen.append(gaussians.device.type)
+        return torch.zeros(len(cameras), size, size, 3)
+
+    monkeypatch.setattr(asset4d, "draw", draw)
+    asset = Asset4D(walking(), 6.0, device="meta")
+    space = swept_space(asset.gaussians)
+    contact_sheet(asset, space, size=4)
+    list(fixed_views(asset, space, size=4))
+    list(moving_turntable(asset, space, size=4, seconds=0.1))
+    assert set(seen) == {"meta"} and asset.gaussians.device.type == "cpu"

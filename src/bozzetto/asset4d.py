@@ -37,6 +37,7 @@ class Asset4D:
         up: the world direction that is up.
         report: model, versions, seed, timings (seconds) and sizes; plain values, goes to ``report.json``.
         pictures: file name -> [H, W, 3] in 0..1, intermediate results such as the views that a model imagined.
+        device: where films and previews are drawn, frame by frame; ``gaussians`` may stay on the CPU.
     """
 
     gaussians: Gaussians
@@ -44,6 +45,7 @@ class Asset4D:
     up: tuple[float, float, float] = (0.0, 1.0, 0.0)
     report: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    device: torch.device | str = "cpu"
 
     def __post_init__(self) -> None:
         if len(self.gaussians.batch_shape) != 1 or not self.gaussians.batch_shape[0]:
@@ -67,6 +69,10 @@ class Asset4D:
     def frame(self, index: int) -> Gaussians:
         """The Gaussians of one frame, unbatched, without those that cannot be seen (opacity below 0.5 %)."""
         return self.gaussians[index].prune()
+
+    def draw(self, index: int, cameras: Cameras, size: int, near: float) -> Tensor:
+        """Pictures [V, size, size, 3] of one frame on white, in 0..1, on the CPU."""
+        return draw(self.frame(index).to(self.device), cameras, size, WHITE, near)
 
     def save(self, folder: str | PathLike[str], progress: Progress | None = None) -> list[Path]:
         """Write into ``folder``, all or nothing:
@@ -98,7 +104,7 @@ class Asset4D:
                 tell("writing player", 0.0)
                 left_out = write_player(work / "player.html", self.gaussians, self.fps, title, self.up)
             with timed(timings, "framing"):
-                space = swept_space(self.gaussians, self.up)
+                space = swept_space(self.gaussians, self.up, self.device)
             with timed(timings, "preview"):
                 write_image(work / "preview.png", contact_sheet(self, space))
             with timed(timings, "film"):
@@ -138,8 +144,10 @@ class SweptSpace:
         return 0.01 * self.radius
 
 
-def swept_space(gaussians: Gaussians, up: Sequence[float] = (0.0, 1.0, 0.0)) -> SweptSpace:
-    """The space that an object [T, N] sweeps: of many frames ``FRAMED``, evenly spaced, are looked at.
+def swept_space(
+    gaussians: Gaussians, up: Sequence[float] = (0.0, 1.0, 0.0), device: torch.device | str = "cpu"
+) -> SweptSpace:
+    """The space that an object [T, N] sweeps: of many frames ``FRAMED``, evenly spaced, are looked at, on ``device``.
 
     Raises :class:`bozzetto.errors.ForegroundError` when nothing is visible.
     """
@@ -157,8 +165,8 @@ def swept_space(gaussians: Gaussians, up: Sequence[float] = (0.0, 1.0, 0.0)) -> 
     half = math.radians(FOV_Y / 2)
     used = 0.1
     for frame in frames:
-        alpha = rasterize(frame, cameras, 96, near=around.near).alpha
-        seen = (alpha > VISIBLE_ALPHA).any(dim=0)  # [96, 96]
+        alpha = rasterize(frame.to(device), cameras, 96, near=around.near).alpha
+        seen = (alpha > VISIBLE_ALPHA).any(dim=0).cpu()  # [96, 96]
         for dim in (0, 1):
             filled = torch.where(seen.any(dim))[0]
             if len(filled):
@@ -174,7 +182,7 @@ def contact_sheet(asset: Asset4D, space: SweptSpace, size: int = SHEET_SIZE, tim
     rows = []
     for i in range(count):
         moment = round(i * (len(asset) - 1) / max(1, count - 1))
-        rows.append(_side_by_side(draw(asset.frame(moment), cameras, size, WHITE, space.near)))
+        rows.append(_side_by_side(asset.draw(moment, cameras, size, space.near)))
     return torch.cat(rows)
 
 
@@ -190,7 +198,7 @@ def fixed_views(
     for k in range(len(asset)):
         if progress is not None:
             progress("rendering fixed views", k / len(asset))
-        yield _side_by_side(draw(asset.frame(k), cameras, size, WHITE, space.near))
+        yield _side_by_side(asset.draw(k, cameras, size, space.near))
 
 
 def moving_turntable(
@@ -211,7 +219,7 @@ def moving_turntable(
     for i in range(count):
         if progress is not None:
             progress("rendering turntable", i / count)
-        yield draw(asset.frame(i % len(asset)), cameras[i : i + 1], size, WHITE, space.near)[0]
+        yield asset.draw(i % len(asset), cameras[i : i + 1], size, space.near)[0]
 
 
 def _side_by_side(pictures: Tensor) -> Tensor:

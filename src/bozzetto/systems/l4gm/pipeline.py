@@ -74,7 +74,7 @@ def from_video(clip: VideoClip, options: VideoOptions, job: Job) -> Asset4D:
         "sets_per_second": round(sequence.fps, 4),
         "azimuth": start.azimuth,
     }
-    return Asset4D(sequence.gaussians, sequence.fps)
+    return Asset4D(sequence.gaussians, sequence.fps, device=job.device)
 
 
 def _load(entry: str, job: Job) -> L4GM:
