@@ -168,10 +168,31 @@ def test_nan_is_counted_and_ends_the_run():
     assert state.step < MAX_BAD_STEPS + 15
 
 
+class OneBadEntry(Target):
+    """A score of which one number is not finite."""
+
+    def epsilon(self, cameras: Cameras):
+        whole = super().epsilon(cameras)
+
+        def predict(x, t, context):
+            out = whole(x, t, context)
+            out[0, 0, 3, 3] = float("inf")
+            return out
+
+        return predict
+
+
+def test_a_few_bad_entries_do_not_end_the_run():
+    state = RunState.begin(ball(), "cpu")
+    Optimiser(OneBadEntry((1, 1, 1)), texts(), options(steps=MAX_BAD_STEPS + 5), seed=0).run(state)
+    assert state.step == MAX_BAD_STEPS + 5 and int(state.bad_entries) == state.step and int(state.worst_streak) == 0
+
+
 def test_no_splats_left_is_an_error():
-    run = dense_run(Target((0.0, 0.0, 0.0)))
+    run, state = dense_run(Target((0.0, 0.0, 0.0))), RunState.begin(ball(opacity=0.01), "cpu")
     with pytest.raises(BozzettoError, match="no splats are left"):
-        run.run(RunState.begin(ball(opacity=0.01), "cpu"))
+        run.run(state)
+    assert SCHEDULE.due(state.step - 1)  # told at once, before nothing is drawn
 
 
 @pytest.mark.parametrize(

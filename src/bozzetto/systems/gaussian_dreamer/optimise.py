@@ -36,7 +36,8 @@ from .options import TextOptions
 from .parameters import GaussianParameters
 from .prompts import ViewTexts
 
-MAX_BAD_STEPS = 20  # so many steps in a row without a finite gradient end the run
+MAX_BAD_STEPS = 20  # so many bad steps in a row end the run
+BAD_SHARE = 0.01  # a step is bad when more of the score, or of the parameters' gradients, is not finite
 CHECK_EVERY = 10
 
 # MVDream was trained on views from 0 to 30 degrees above that the object fills.
@@ -63,8 +64,8 @@ class RunState:
 
     Attributes:
         parameters, stats: the Gaussians with their Adam, and what densification has seen of them.
-        step: the next step. bad_steps: steps in a row with a gradient that was not finite; worst_streak: the most so far;
-            bad_entries: all such entries (0-d tensors on the device).
+        step: the next step. bad_steps: bad steps (:data:`BAD_SHARE`) in a row; worst_streak: the most so far; bad_entries:
+            all entries of gradients that were not finite, which count as 0 (0-d tensors on the device).
     """
 
     parameters: GaussianParameters
@@ -136,9 +137,11 @@ class Optimiser:
             loss = loss + self.options.lambda_opaque * opaque_loss(drawn.alpha)
         loss.backward()
 
-        bad = bad + parameters.clean_gradients()
-        state.bad_entries = state.bad_entries + bad
-        state.bad_steps = torch.where(bad > 0, state.bad_steps + 1, 0)
+        also_bad, entries = parameters.clean_gradients()
+        state.bad_entries = state.bad_entries + bad + also_bad
+        # One splat that went wrong must not end the run.
+        is_bad = (bad > BAD_SHARE * gradient_latents.numel()) | (also_bad > BAD_SHARE * entries)
+        state.bad_steps = torch.where(is_bad, state.bad_steps + 1, 0)
         state.worst_streak = torch.maximum(state.worst_streak, state.bad_steps)
         if state.step < self.densify_schedule.until:
             self._densify(state, gaussians.detach(), copies.means.grad, cameras, random)
@@ -225,7 +228,7 @@ class Optimiser:
                 progress(f"optimising{went_on}, {len(state.parameters):,} splats", step / o.steps)
             self.step(state)
             last = state.step == o.steps
-            if last or state.step % CHECK_EVERY == 0:
+            if last or state.step % CHECK_EVERY == 0 or len(state.parameters) == 0:
                 self._check(state)
             for call, every in ((preview, o.preview_every), (save, o.save_every)):
                 if call is not None and every and (last or state.step % every == 0):

@@ -63,14 +63,16 @@ class GaussianParameters:
         """Positions follow their schedule; call before every step."""
         self.optimizer.param_groups[0]["lr"] = xyz_learning_rate(step, self.extent)
 
-    def clean_gradients(self) -> Tensor:
-        """Set gradients that are not finite to zero; returns how many there were (0-d tensor, no synchronisation)."""
-        bad = torch.zeros((), dtype=torch.long, device=self.groups["xyz"].device)
+    def clean_gradients(self) -> tuple[Tensor, int]:
+        """Set gradients that are not finite to zero; returns how many there were (0-d tensor, no synchronisation), and of how
+        many entries.
+        """
+        bad, entries = torch.zeros((), dtype=torch.long, device=self.groups["xyz"].device), 0
         for p in self.groups.values():
             if p.grad is not None:
-                bad = bad + (~torch.isfinite(p.grad)).sum()
+                bad, entries = bad + (~torch.isfinite(p.grad)).sum(), entries + p.grad.numel()
                 torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        return bad
+        return bad, entries
 
     def step(self) -> None:
         """One Adam step. Parameters without a gradient (just replaced) stay as they are."""
