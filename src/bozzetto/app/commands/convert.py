@@ -1,6 +1,8 @@
 """Convert between file formats.
 
-Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh to mesh (.glb, .obj, .ply).
+Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh to mesh (.glb, .obj, .ply), a sequence of splats
+(.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames (`--frame`) to
+.ply or .splat.
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """
@@ -16,8 +18,9 @@ EXAMPLES = (
     "bozzetto convert splats.ply splats.splat",
     "bozzetto convert splats.splat viewer.html",
     "bozzetto convert mesh.glb mesh.obj",
+    "bozzetto convert splats.4dgs frames/",
 )
-SPLATS, MESHES = (".ply", ".splat"), (".glb", ".obj")
+SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="A", help="file to read")
     parser.add_argument("target", metavar="B", help="file to write")
     parser.add_argument("--layout", choices=("3dgs", "lgm"), help="of the splat .ply that is written (3dgs)")
+    parser.add_argument(
+        "--frame", type=int, metavar="N", help="of a sequence, counted from 0 (from the end if negative)"
+    )
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
@@ -34,9 +40,14 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     from ...mesh import Mesh
 
     source, target = Path(options.source).suffix.lower(), Path(options.target).suffix.lower()
-    if options.layout and not (source in SPLATS and target == ".ply"):
+    frames = source == SEQUENCE and (target == "" or options.frame is not None)
+    if options.frame is not None and source != SEQUENCE:
+        raise InputError("--frame is about a sequence of splats (.4dgs); leave it out")
+    if options.layout and not ((source in SPLATS and target == ".ply") or (frames and target in ("", ".ply"))):
         raise InputError("--layout is about a splat .ply that is written; leave it out, or give B the suffix .ply")
-    if source in MESHES and target in (*MESHES, ".ply"):
+    if source == SEQUENCE:
+        _convert_sequence(options, target, progress)
+    elif source in MESHES and target in (*MESHES, ".ply"):
         Mesh.load(options.source).save(options.target)
     elif source in SPLATS and target == ".ply":
         from ...files.ply import write_ply
@@ -55,9 +66,47 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     else:
         raise InputError(
             f"cannot convert {source or 'a file without suffix'} to {target or 'a file without suffix'}; "
-            f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply"
+            f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply; "
+            "sequences: .4dgs -> .html, a folder, or with --frame N .ply, .splat"
         )
     progress.summary([Path(options.target)])
+
+
+def _convert_sequence(options: argparse.Namespace, target: str, progress: Progress) -> None:
+    """A .4dgs file to a player page, a folder of frames, or one of its frames."""
+    from ...errors import InputError
+    from ...files.atomic import output_folder
+    from ...files.player import write_player
+    from ...files.ply import write_ply
+    from ...files.sequence import read_sequence
+
+    sequence = read_sequence(options.source)
+    layout = options.layout or "3dgs"
+    for note in sequence.notes:
+        progress.say(f"note: {note}")
+    if options.frame is not None:
+        if target not in SPLATS:
+            raise InputError("--frame picks one frame, which can become .ply or .splat; give B one of these suffixes")
+        if not -len(sequence) <= options.frame < len(sequence):
+            raise InputError(f"--frame {options.frame}: {options.source} has the frames 0 to {len(sequence) - 1}")
+        frame = sequence[options.frame]
+        if target == ".ply":
+            write_ply(frame, options.target, layout=layout)
+        else:
+            frame.save(options.target)
+    elif target == "":
+        with output_folder(options.target) as folder:
+            for k in range(len(sequence)):
+                write_ply(sequence[k], folder / f"{k:04d}.ply", layout=layout)
+    elif target == ".html":
+        frames = [sequence[k] for k in range(len(sequence))]
+        for note in write_player(options.target, frames, sequence.fps, Path(options.source).stem, sequence.up):
+            progress.say(f"note: the page shows {note}")
+    else:
+        raise InputError(
+            f"a sequence cannot become {target}; give B the suffix .html, none (a folder of .ply), or pick one frame with "
+            "--frame N"
+        )
 
 
 def _is_mesh(path: str) -> bool:
