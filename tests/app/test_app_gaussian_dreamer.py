@@ -126,11 +126,30 @@ def test_a_stopped_run_goes_on_and_gives_the_same(weights, cloud, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(again.gaussians.tensors(), whole.tensors()))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_cuda_the_result_stays_there(weights, cloud):
-    """Film and mesh of a million splats are made where the splats are."""
-    given = {**QUICK, "model": "gaussian-dreamer", "weights": weights, "start": str(cloud), "mesh": False}
-    assert text_to_3d("a red cat", **given, device="cuda").gaussians.device.type == "cuda"
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start": "shap-e"},
+        {"perp_neg": "on", "max_radius": 20, "lambda_sparsity": 1, "lambda_opaque": 1, "save_memory": True},
+        {"prior": "mvdream", "batch": 4, "method": "sjc"},
+    ],
+)
+def test_cuda_in_half_precision(weights, cloud, tmp_path, monkeypatch, changes):
+    """Previews, densification, stop and resume, film; the result stays on the device, where film and mesh are made."""
+    from bozzetto.systems.gaussian_dreamer import optimise
+
+    often = functools.partial(optimise.DensifySchedule, until=30, after=0, every=2, size_rule_after=0)
+    monkeypatch.setattr(optimise, "DensifySchedule", often)
+    given = {**QUICK, "model": "gaussian-dreamer", "weights": weights, "start": str(cloud), "device": "cuda"} | changes
+    first = text_to_3d("a red cat", **given, workspace=tmp_path)
+    about = first.report["gaussian_dreamer"]
+    assert first.gaussians.device.type == "cuda" and about["non_finite_gradients"] == 0
+    assert len(first.gaussians) > 300 and first.mesh is not None
+    longer = text_to_3d("a red cat", **given | {"steps": 6}, workspace=tmp_path)
+    assert longer.report["gaussian_dreamer"]["resumed_from_step"] == 4
+    assert all(bool(torch.isfinite(t).all()) for t in longer.gaussians.tensors())
+    longer.save(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -256,3 +256,28 @@ def test_photos_of_different_sizes_in_one_batch(tmp_path):
         alone = photos_to_fields(network, [photo])[0]
         assert torch.allclose(field.density(points), alone.density(points), rtol=1e-3)
     assert not torch.allclose(together[0].density(points), together[1].density(points), rtol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(tmp_path):
+    write_micro_triposr(tmp_path)
+    photo = torch.rand(40, 30, 4, generator=torch.Generator().manual_seed(0))
+    photo[..., 3] = 0
+    photo[6:-6, 6:-6, 3] = 1
+    fields = [photos_to_fields(load_triposr(tmp_path, d), [photo])[0] for d in ("cpu", "cuda")]
+    assert fields[1].device.type == "cuda"
+    # Convolutions take TensorFloat-32 on CUDA.
+    assert float((fields[1].triplane.cpu() - fields[0].triplane).norm() / fields[0].triplane.norm()) < 1e-2
+    moved = TriposrField(fields[0].triplane.cuda(), fields[1].decoder, fields[0].config)
+    points = torch.rand(1000, 3, generator=torch.Generator().manual_seed(1)) * 1.6 - 0.8
+    assert torch.allclose(moved.density(points.cuda()).cpu(), fields[0].density(points), rtol=1e-3)
+    cameras = Cameras.orbit([30.0], 10.0, 1.9, 40.0)
+    for fast in (True, False):
+        pictures = [f.render(cameras, 48, fast=fast).cpu() for f in (fields[0], moved)]
+        assert float((pictures[0] - pictures[1]).abs().mean()) < 1e-3
+    options = PhotoOptions(resolution=40, texture_size=64)
+    meshes = [field_mesh(f, options, Job(f.device)) for f in (fields[0], moved)]
+    assert len(meshes[0].faces) == pytest.approx(len(meshes[1].faces), rel=0.01)
+    assert meshes[1].texture.device.type == "cpu" and moved.framing()[1] == pytest.approx(fields[0].framing()[1], 0.05)
+    half = photos_to_fields(load_triposr(tmp_path, "cuda", torch.float16), [photo])[0]
+    assert float((half.triplane.cpu() - fields[0].triplane).norm() / fields[0].triplane.norm()) < 5e-2
