@@ -1,0 +1,64 @@
+"""The collections that can be read: which packages hold them, under which licences, and whether they may be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from ...errors import InputError
+from ..assets.source_object import SourceObject
+
+
+@dataclass(frozen=True)
+class Source:
+    """One collection.
+
+    Attributes:
+        name: as in :attr:`SourceObject.source`; also the reader's module.
+        title: for people.
+        packages: Debian packages that hold it; unpacked into one folder, or each into its own folder beside the others.
+        megabytes: size of the packages as downloaded.
+        licences: of its objects; the object's own :attr:`SourceObject.licence` is what counts.
+        held_out: never trained on, only measured with.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    megabytes: int
+    licences: tuple[str, ...]
+    held_out: bool = False
+
+    def read(self, folder: Path) -> Iterator[SourceObject]:
+        """Objects of the collection, one by one; what cannot be read is logged and left out.
+
+        Args:
+            folder: where the packages were unpacked (``dpkg-deb -x``), or the folder that holds those folders.
+
+        Raises:
+            InputError: the packages' files are not there.
+        """
+        reader: Callable[[Path], Iterator[SourceObject]] = import_module(f"{__package__}.{self.name}").read
+        return reader(Path(folder))
+
+
+_GPL = ("GPL-2+",)
+_ALL = (
+    Source("zeroad", "0 A.D.", ("0ad-data",), 1378, ("CC-BY-SA-3.0",)),
+    Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
+)
+
+SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
+
+
+def find_source(name: str) -> Source:
+    """The collection called ``name``.
+
+    Raises:
+        InputError: there is none; the message lists all.
+    """
+    if name not in SOURCES:
+        raise InputError(f"no asset source is called {name!r}; there are: {', '.join(SOURCES)}")
+    return SOURCES[name]
