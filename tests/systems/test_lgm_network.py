@@ -163,3 +163,17 @@ def test_wrong_input_shape_is_named():
     model = LGM(MICRO)
     with pytest.raises(ValueError, match="multiples of 8"):
         model(torch.zeros(1, 1, 9, 30, 30))
+
+
+def test_arithmetic_by_network(monkeypatch):
+    """Where the accelerator's default is bf16, LGM still computes as published: positions near 1 would lose a pixel."""
+    from bozzetto.systems.lgm import reconstruct as module
+
+    monkeypatch.setattr(module, "autocast_dtype", lambda device: torch.bfloat16)
+    seen = {}
+    for name, config in (("lgm", MICRO), ("mini", preset("debug"))):
+        model = LGM(config).eval()
+        model.conv.register_forward_hook(lambda *args, name=name: seen.__setitem__(name, args[-1].dtype))
+        cameras = Cameras.orbit([0.0, 90.0], 0.0, 1.5, 49.1)[None]
+        module.reconstruct(model, torch.rand(1, 2, 4, 32, 32), cameras)
+    assert seen == {"lgm": torch.float32, "mini": torch.bfloat16}

@@ -137,7 +137,7 @@ def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> tu
     device = next(network.parameters()).device
     cameras = Cameras.orbit(RING, elevation, config.radius, config.fov_y).to(device)
     rgba = views.permute(0, 3, 1, 2).to(device)  # [4, S, S, 4] -> [4, 4, S, S]
-    gaussians = reconstruct(network, rgba[None], cameras[None], published_dtype(device))[0]
+    gaussians = reconstruct(network, rgba[None], cameras[None])[0]
     if not all(bool(torch.isfinite(t).all()) for t in gaussians.tensors()):
         raise BozzettoError(
             "LGM's result holds NaN or infinity: the checkpoint is damaged, or the views are no pictures"

@@ -44,7 +44,8 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
         model: network in evaluation mode; its device is used.
         rgba: [B, K, 4, H, W] straight alpha, 1 <= K <= 8, any size (resized to the network's).
         cameras: (B, K), looking at the object.
-        dtype: arithmetic of the network; None picks (:func:`autocast_dtype`).
+        dtype: arithmetic of the network; None picks: for LGM :func:`published_dtype` (its channels are positions, which bf16
+            would round to a pixel), for lgm-mini :func:`autocast_dtype`.
 
     lgm-mini fills up to four slots with cameras of its own when fewer views are given, and imagines what they see.
     """
@@ -53,7 +54,7 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
     b, k = rgba.shape[:2]
     if not 1 <= k <= MAX_VIEWS:
         raise InputError(f"LGM takes 1 to {MAX_VIEWS} views, got {k}")
-    dtype = dtype or autocast_dtype(device)
+    dtype = dtype or (autocast_dtype(device) if config.head == "ray" else published_dtype(device))
     rgba = resize_rgba(rgba.to(device, torch.float32), config.input_size)
     frame = canonical_frame(cameras.to(device, torch.float32))
     slots = to_frame(cameras.to(device, torch.float32), frame)

@@ -228,7 +228,8 @@ class MultiViewDiffusion:
             raise BozzettoError(
                 f"the latents became NaN or infinite between steps {finite + 1} and {steps} (timesteps "
                 f"{method.timesteps[finite]} to {method.timesteps[-1]}) in {str(self.dtype).removeprefix('torch.')}; "
-                f"compute in float32, or use less guidance than {guidance:g}"
+                f"compute in float32 (dtype=torch.float32; --device cpu does), or use less guidance than {guidance:g} "
+                "or another seed"
             )
         return x
 
@@ -313,7 +314,10 @@ class MultiViewDiffusion:
             views.append(self.decode(latents[:, : len(AZIMUTHS)]))
         result = torch.cat(views)  # [P * candidates, 4, H, W, 3]
         if not bool(torch.isfinite(result).all()):
-            raise BozzettoError("the decoded pictures hold NaN or infinity; decode in float32, or use less guidance")
+            raise BozzettoError(
+                "the decoded pictures hold NaN or infinity; use less guidance or another seed, or compute in float32 "
+                "(dtype=torch.float32; --device cpu does)"
+            )
         return result.reshape(len(texts), candidates, *result.shape[1:])
 
     @torch.no_grad()
