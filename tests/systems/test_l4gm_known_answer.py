@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 import pytest
 import torch
-from known_object import CONFIG, MAGENTA, RING, KnownDiffusion, column, known_object, look
+from known_object import CONFIG, MAGENTA, RING, KnownDiffusion, column, known_object, look, white
 from torch import nn
 
 from bozzetto import Gaussians, video_to_4d
@@ -114,3 +114,16 @@ def test_sides_times_and_angles(stand_ins, monkeypatch, tmp_path, elevation):
         quarter = next(f for i, f in enumerate(film.decode(video=0)) if i == 15)
     quarter = torch.from_numpy(quarter.to_ndarray(format="rgb24")) / 255
     assert column(quarter, "red") < column(quarter, "green") < column(quarter, "blue")
+
+
+def test_an_object_on_white_needs_no_matting(stand_ins, monkeypatch, tmp_path):
+    """Without alpha and without matting the pictures reach the network as they are."""
+    asked, weights = stand_ins
+    monkeypatch.setattr(CONFIG, "elevation", 0.0, raising=False)
+    for number, moment in enumerate(MOMENTS[:2]):
+        write_image(tmp_path / "clip" / f"f{number}.png", white(look(known_object(moment))))
+    asset = video_to_4d(
+        tmp_path / "clip", device="cpu", matting=False, interpolate=False, weights=weights, compat=True, chunk=2
+    )
+    assert asset.report["azimuth"] == -OFF and asset.report["matting"] is False
+    assert [front for front, *_ in asked] == [(0.0, OFF), (0.0, 0.0), (0.25, 0.0)]
