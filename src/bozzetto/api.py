@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from .asset import Asset, versions
 from .camera import Cameras
 from .device import pick_device
-from .errors import InputError, UnknownModelError
+from .errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
 from .job import Job, Progress, silent
 from .options import build_options
-from .photo import Box, Picture, cut_photo, picture_name
+from .photo import Box, Picture, check_picture, cut_photo, picture_name
 from .pipelines import PIPELINES, Pipeline, find_pipeline
 
 if TYPE_CHECKING:
@@ -51,13 +51,14 @@ def image_to_3d(
         options: what the model can be told, e.g. ``steps=50`` for "lgm": the fields of its ``PhotoOptions``.
 
     Returns:
-        :class:`Asset`, y up, the photo's side facing +z.
+        :class:`Asset`, y up, the photo's side facing +z (with "shap-e" the object's own front).
 
     Raises:
         InputError and its kinds: anything wrong with the arguments, the photo or the weights.
         MissingDependencyError: the model needs an extra.
     """
-    pipeline, job, chosen = _prepare("photo", model, options, seed, device, weights, progress, mesh)
+    check_picture(photo)
+    pipeline, job, chosen = _ready("photo", model, options, seed, device, weights, progress, mesh)
     rgba = cut_photo(photo, matting, crop, job)
     asset = pipeline.function("photo")(rgba, chosen, job)
     about = {"command": "image", "input": picture_name(photo), "model": model, "matting": matting}
@@ -87,7 +88,7 @@ def text_to_3d(
         raise InputError(
             f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken (the models read 77 tokens)"
         )
-    pipeline, job, chosen = _prepare("text", model, options, seed, device, weights, progress, mesh, workspace)
+    pipeline, job, chosen = _ready("text", model, options, seed, device, weights, progress, mesh, workspace)
     asset = pipeline.function("text")(prompt.strip(), chosen, job)
     about = {"command": "text", "prompt": prompt.strip(), "model": model}
     return _finish(asset, about | vars(chosen), job)
@@ -116,16 +117,17 @@ def video_to_4d(
 
     The other arguments are :func:`image_to_3d`'s.
     """
-    from .files.video import read_video
+    from .files.video import check_reading, read_video
     from .matting.video import matte_clip
 
-    pipeline, job, chosen = _prepare("video", model, options, seed, device, weights, progress)
+    check_reading(video, fps, start, seconds)
+    pipeline, job, chosen = _ready("video", model, options, seed, device, weights, progress)
     with job.stage("read"):
         job.tell("reading the video", 0.0)
         clip = read_video(video, fps=fps, least_fps=L4GM_FPS, start=start, max_seconds=seconds)
     if matting:
         with job.stage("matting"):
-            clip = matte_clip(clip, progress=job.tell)
+            clip = matte_clip(clip, device=job.device, progress=job.tell)
     asset = pipeline.function("video")(clip, chosen, job)
     about = {
         "command": "video",
@@ -148,6 +150,7 @@ def views_to_3d(
     mesh: bool = True,
     matting: bool = True,
     device: str = "auto",
+    weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
 ) -> Asset:
     """Pictures of one object with known cameras -> a 3D object in the cameras' own world frame.
@@ -160,25 +163,48 @@ def views_to_3d(
     from .systems.lgm.posed import from_views
     from .zoo import ENTRIES, check_name, load
 
-    job = Job(pick_device(device), seed, progress or silent, mesh)
     name = PIPELINES[model].weights["views"][0] if model in PIPELINES and "views" in PIPELINES[model].inputs else model
     fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
     if (name in PIPELINES and name not in ENTRIES) or (name in ENTRIES and name not in fitting):
         raise InputError(f"{model} does not take posed views; models that do: {', '.join(fitting)}")
+    replaced = _replaced(weights, [name], model)
     check_name(name)
+    job = Job(pick_device(device), seed, progress or silent, mesh, replaced)
     with job.stage("load_model"):
         job.tell(f"loading {name}", 0.0)
-        network = load(name, str(job.device))
+        network = load(name, str(job.device), replaced.get(name))
     if not isinstance(network, LGM):
         raise UnknownModelError(
-            f"{model} is no network of the LGM family; models that take posed views: {', '.join(fitting)}"
+            f"{replaced.get(name, model)} is no network of the LGM family; models that take posed views: "
+            f"{', '.join(fitting)}"
         )
     asset = from_views(images, cameras, network, matting, job)
     about = {"command": "views", "inputs": len(images), "model": model, "matting": matting}
     return _finish(asset, about, job)
 
 
-def _prepare(
+def prepare(
+    kind: str,
+    *,
+    model: str,
+    seed: int = 0,
+    mesh: bool = True,
+    device: str = "auto",
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> None:
+    """Check the arguments of a run and fetch its weights, without running it; then only its input can be wrong.
+
+    Args:
+        kind: "photo", "text" or "video"; the others are those of :func:`image_to_3d` and the like.
+    """
+    if kind not in ("photo", "text", "video"):
+        raise InputError(f"kind must be photo, text or video, got {kind!r}")
+    _ready(kind, model, options, seed, device, weights, progress, mesh)
+
+
+def _ready(
     kind: str,
     model: str,
     options: Mapping[str, Any],
@@ -190,21 +216,62 @@ def _prepare(
     workspace: str | PathLike[str] | None = None,
 ) -> tuple[Pipeline, Job, Any]:
     """The pipeline, the job and the checked options, with all weights on this machine: whatever fails, fails before any work."""
-    from .zoo import find_entry
-
-    pipeline, replaced = find_pipeline(model, kind)
+    pipeline, own = find_pipeline(model, kind)
     chosen = build_options(pipeline.options_class(kind), options, model)
     pipeline.check_extra()
-    replaced = replaced | {name: str(path) for name, path in (weights or {}).items()}
-    for name, path in replaced.items():
-        find_entry(name)
-        if not Path(path).exists():
-            raise InputError(f"--weights {name}={path}: there is no such file or folder")
-    space = Path(workspace) if workspace is not None else None
-    job = Job(pick_device(device), seed, progress or silent, mesh, replaced, space)
-    for entry in pipeline.entries(kind, chosen):
-        job.locate(entry)
+    replaced = _replaced(weights, pipeline.all_weights, pipeline.name)
+    for name in own.keys() & replaced.keys():
+        raise InputError(
+            f"--model {model} and --weights {name}={replaced[name]} both stand for {name}; give one of them"
+        )
+    job = Job(
+        pick_device(device),
+        seed,
+        progress or silent,
+        mesh,
+        own | replaced,
+        None if workspace is None else Path(workspace),
+    )
+    _fetch(pipeline.entries(kind, chosen), job)
     return pipeline, job, chosen
+
+
+def _replaced(weights: Mapping[str, str | PathLike[str]] | None, known: Sequence[str], model: str) -> dict[str, str]:
+    """The local files that stand for zoo entries, checked: they exist, and the model has a use for the entries."""
+    from .zoo import find_entry
+    from .zoo.identify import refuse_other_weights
+
+    replaced = {}
+    for name, given in (weights or {}).items():
+        find_entry(name)
+        path = Path(given).expanduser()
+        if not path.exists():
+            raise InputError(f"--weights {name}={given}: there is no such file or folder")
+        if name not in known:
+            raise InputError(f"--weights {name}={given}: {model} does not use {name}; it uses {', '.join(known)}")
+        refuse_other_weights(name, path)
+        replaced[name] = str(path)
+    return replaced
+
+
+def _fetch(entries: Sequence[str], job: Job) -> None:
+    """Have all the weights on this machine; where that fails, the message also says what else is to be fetched."""
+    from .zoo import find_entry
+    from .zoo.local import local_path
+    from .zoo.offline import fetch_commands
+
+    for i, entry in enumerate(entries):
+        try:
+            job.locate(entry)
+        except CheckpointError:
+            raise
+        except (InputError, MissingDependencyError) as error:
+            later = [find_entry(name) for name in entries[i + 1 :] if name not in job.weights]
+            commands = [command for e in later if local_path(e) is None for command in fetch_commands(e)]
+            if not commands:
+                raise
+            listed = "\n".join(f"  {command}" for command in commands)
+            raise type(error)(f"{error}\nThe other weights of this run, which are missing too:\n{listed}") from error
 
 
 def _report(about: dict[str, Any], job: Job) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Asset:
         folder = Path(folder)
         timings = self.report.setdefault("timings", {})
         shown = self.gaussians if self.gaussians is not None else self.field
+        earlier = earlier_files(folder)
         with output_folder(folder) as work:
             if self.gaussians is not None:
                 with timed(timings, "splats"):
@@ -83,12 +84,20 @@ class Asset:
             self.report["files"] = {p.name: p.stat().st_size for p in sorted(work.iterdir())}
             timings["total"] = round(sum(v for k, v in timings.items() if k != "total"), 3)
             (work / "report.json").write_text(json.dumps(self.report, indent=2, sort_keys=True) + "\n")
-        for name in _POSSIBLE - self.report["files"].keys():
+        for name in earlier - self.report["files"].keys():
             (folder / name).unlink(missing_ok=True)  # an earlier result's files do not belong to this one
         return sorted(folder / name for name in (*self.report["files"], "report.json"))
 
 
 _POSSIBLE = {"splats.ply", "views.png", "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "viewer.html"}
+
+
+def earlier_files(folder: Path) -> set[str]:
+    """Which files of a result that is in ``folder`` already its ``report.json`` names; what else lies there is the user's."""
+    try:
+        return _POSSIBLE & set(json.loads((folder / "report.json").read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def versions() -> dict[str, str]:

@@ -59,8 +59,8 @@ class Job:
     report: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise InputError(f"the seed must be a whole number in 0..2^63 - 1, got {self.seed!r}")
         torch.manual_seed(self.seed)
         random.seed(self.seed)
 

@@ -66,7 +66,7 @@ def build_options(kind: type[T], given: Mapping[str, Any], model: str) -> T:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {flag(near[0])}?" if near else ""
+            hint = f"; did you mean {flag(near[0])}?" if near else "."
             listed = ", ".join(flag(k) for k in sorted(known)) or "none"
             raise InputError(f"{model} has no option {flag(name)}{hint} Its options: {listed}")
     return kind(**given)

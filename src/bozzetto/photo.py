@@ -17,15 +17,34 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 Picture = str | PathLike[str] | Tensor | np.ndarray  # a file, or [H, W, 3 or 4] float in 0..1 (or uint8)
 
 
+def check_picture(photo: Picture) -> None:
+    """Raise :class:`ImageError` for what cannot be a picture; reads no file, so it is fast."""
+    from .files.inputs import check_input
+
+    if isinstance(photo, (str, PathLike)):
+        check_input(photo, "a picture", ImageError)
+        return
+    if not isinstance(photo, (Tensor, np.ndarray)):
+        raise ImageError(
+            f"a photo must be a file or an array [H, W, 3 or 4], got {type(photo).__name__}; "
+            "of a PIL picture give numpy.asarray(picture)"
+        )
+    if photo.ndim != 3 or photo.shape[-1] not in (3, 4) or 0 in photo.shape:
+        raise ImageError(f"a picture array must be [H, W, 3] or [H, W, 4], got {tuple(photo.shape)}")
+    kind = str(photo.dtype).removeprefix("torch.")
+    if not (kind == "uint8" or "float" in kind):
+        raise ImageError(f"a picture array must be uint8 (0..255) or float (0..1), got {kind}")
+
+
 def load_picture(photo: Picture, exif_rotation: bool = True) -> Tensor:
     """[H, W, 3 or 4] float in 0..1; four channels where the alpha means something or the array has it."""
     from .files.images import read_image
 
+    check_picture(photo)
     if isinstance(photo, np.ndarray):
         photo = torch.from_numpy(np.ascontiguousarray(photo))
     if isinstance(photo, Tensor):
-        if photo.ndim != 3 or photo.shape[-1] not in (3, 4):
-            raise ImageError(f"a picture tensor must be [H, W, 3] or [H, W, 4], got {tuple(photo.shape)}")
+        photo = photo.detach().cpu()
         photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo.float()
         if not bool(torch.isfinite(photo).all()):
             raise ImageError("the picture holds NaN or infinity")

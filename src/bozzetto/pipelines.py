@@ -8,6 +8,7 @@ The module of a pipeline has one function per input it takes: ``from_photo(rgba,
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Pipeline:
         module: where its functions are.
         options: input kind -> "module:Class" of its options.
         weights: input kind -> the zoo entries it loads by default, in order of use.
+        alternatives: zoo entry that it loads instead -> the option that asks for it.
         extra: the optional packages it needs, as in ``pip install 'bozzetto[extra]'``.
     """
 
@@ -35,6 +37,7 @@ class Pipeline:
     module: str
     options: dict[str, str] = field(default_factory=dict)
     weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    alternatives: dict[str, str] = field(default_factory=dict)
     extra: str | None = None
 
     @property
@@ -46,6 +49,11 @@ class Pipeline:
     def system(self) -> str:
         """The folder of ``systems/`` that it lives in."""
         return self.module.split(".")[2]
+
+    @property
+    def all_weights(self) -> tuple[str, ...]:
+        """The zoo entries that any of its runs can load, alternatives last."""
+        return tuple(dict.fromkeys([n for names in self.weights.values() for n in names] + list(self.alternatives)))
 
     def entries(self, kind: str, options: object) -> tuple[str, ...]:
         """The zoo entries that a run with these options loads."""
@@ -107,6 +115,7 @@ _LIST = (
             "photo": ("clip-vit-l14", "shap-e-image", "shap-e-transmitter"),
             "text": ("clip-vit-l14", "shap-e-text", "shap-e-transmitter"),
         },
+        alternatives={"shap-e-text-cap3d": "--weights-variant cap3d"},
         extra="diffusion",
     ),
     Pipeline(
@@ -115,6 +124,7 @@ _LIST = (
         module="bozzetto.systems.gaussian_dreamer.pipeline",
         options=_systems("gaussian_dreamer", "text"),
         weights={"text": ("clip-vit-l14", "shap-e-text-cap3d", "shap-e-transmitter", "sd21-base")},
+        alternatives={"mvdream": "--prior mvdream"},
         extra="diffusion",
     ),
     Pipeline(
@@ -156,9 +166,11 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
     except UnknownModelError as error:
         raise UnknownModelError(f"{error}. Models that take {_ONE[kind]}: {fitting}") from error
     # Such as "triposr", or "lgm-big" for any LGM file. A zoo entry is fetched later, with progress, if it is not here.
-    entry, path = (model, None) if model in ENTRIES else identify_file(model)
+    what, path = (None, None) if model in ENTRIES else identify_file(model)
+    entry = model if what is None else what.entry
     for pipeline in for_kind(kind):
         if entry in pipeline.weights[kind] and ENTRIES[entry].system == pipeline.system:
             return pipeline, {} if path is None else {entry: str(path)}
-    what = model if entry == model else f"{model} ({entry})"
-    raise InputError(f"{what} alone cannot turn {_ONE[kind]} into 3D; models that can: {fitting}")
+    told = model if what is None else f"{model} is {what.title}, which"
+    advice = "" if what is None else f". {what.advice[0].upper()}{what.advice[1:]}"
+    raise InputError(f"{told} alone cannot turn {_ONE[kind]} into 3D; models that can: {fitting}{advice}")

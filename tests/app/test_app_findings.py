@@ -17,6 +17,8 @@ from bozzetto.app import cli
 from bozzetto.app.cli import main
 from bozzetto.app.commands import image
 from bozzetto.app.many import folders
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
 
 
 @pytest.fixture
@@ -90,7 +92,8 @@ def test_layout_of_a_mesh_ply_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("quiet", [[], ["-q"]])
 def test_quiet_evaluation_prints_nothing(quiet, tmp_path, monkeypatch, capsys):
     numbers = types.SimpleNamespace(numbers={"four_views_novel": 20.5}, sheet=torch.zeros(4, 4, 3))
-    model = types.SimpleNamespace(config=types.SimpleNamespace(in_channels=9))
+    with torch.device("meta"):
+        model = LGM(preset("debug"))
     monkeypatch.setattr("bozzetto.zoo.load", lambda *a: model)
     monkeypatch.setattr("bozzetto.systems.lgm.evaluation.evaluate_procedural", lambda *a, **k: numbers)
     out = tmp_path / "report"

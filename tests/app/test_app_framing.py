@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -97,10 +98,14 @@ def test_invisible_splats_are_an_error():
 
 
 def test_an_earlier_mesh_does_not_stay_beside_new_splats(tmp_path):
-    (tmp_path / "mesh.glb").write_bytes(b"old")
+    """Nor is a user's own file taken for one of an earlier result, whatever its name."""
+    for name in ("mesh.glb", "mesh.obj"):
+        (tmp_path / name).write_bytes(b"old")
+    (tmp_path / "report.json").write_text(json.dumps({"files": {"mesh.glb": 3, "notes.txt": 1, "../x": 1}}))
     (tmp_path / "notes.txt").write_text("mine")
     Asset(column()).save(tmp_path)
-    assert not (tmp_path / "mesh.glb").exists() and (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "mesh.glb").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "mesh.obj").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "one.png"])

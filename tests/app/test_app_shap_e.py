@@ -101,7 +101,7 @@ def test_long_and_foreign_prompts(weights, tmp_path):
 def test_wrong_checkpoint_is_named(files, weights, tmp_path, capsys):
     wrong = [*weights, "--weights", f"shap-e-text={files['shap-e-transmitter']}"]
     assert text(wrong, tmp_path / "out") == 2
-    assert "it is Shap-E's transmitter" in capsys.readouterr().err
+    assert "is a Shap-E transmitter, not Shap-E text300M" in capsys.readouterr().err
 
 
 def test_nan_weights_are_reported(files, weights, tmp_path, capsys):

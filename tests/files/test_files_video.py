@@ -284,5 +284,5 @@ def test_refused(tmp_path):
         {"max_frames": 0},
         {"size_limit": 4},
     ):
-        with pytest.raises(InputError, match=next(iter(arguments))):
+        with pytest.raises(InputError, match=next(iter(arguments)).removeprefix("max_")):
             read_video(tmp_path / "a.mp4", **arguments)

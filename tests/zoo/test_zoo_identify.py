@@ -98,7 +98,6 @@ def test_the_sizes_and_counts_of_the_list_agree_with_the_manifests(shared):
 
 
 def test_bundled_weights_and_own_files(tmp_path):
-    assert identify_file("lgm-mini") == ("lgm-mini", bundled_path("lgm-mini.safetensors"))
     for name in ("lgm-mini", "u2netp"):
         assert identify(read_shapes(bundled_path(f"{name}.safetensors")), "w").entry == name
     torch.manual_seed(0)
@@ -106,7 +105,8 @@ def test_bundled_weights_and_own_files(tmp_path):
     save_lgm(model, tmp_path / "own.safetensors")
     torch.save({"model": model.state_dict(), "step": 3}, tmp_path / "own.pt")
     for file in ("own.safetensors", "own.pt"):  # with folded input, like lgm-mini
-        assert identify_file(str(tmp_path / file)) == ("lgm-mini", tmp_path / file)
+        kind, path = identify_file(str(tmp_path / file))
+        assert (kind.entry, path) == ("lgm-mini", tmp_path / file)
 
 
 def test_the_name_tells_the_two_files_of_l4gm_apart(shared, tmp_path):
@@ -201,7 +201,7 @@ def test_micro_checkpoints_are_recognised_and_load_by_their_tensors(micro):
             continue
         path = Path(place) / inside.get(name, "") if Path(place).is_dir() else Path(place)
         path = next(p for p in sorted(path.iterdir()) if p.suffix == ".safetensors") if path.is_dir() else path
-        entry = identify_file(str(path))[0]
+        entry = identify_file(str(path))[0].entry
         assert entry == (name if name != "shap-e-text-cap3d" else "shap-e-text"), path
         if name in networks:
             assert type(load(str(path))).__name__ == networks[name]
@@ -245,6 +245,7 @@ def test_a_full_size_file_of_lgm(shared, fill, tmp_path, monkeypatch):
             file.write(fill.fill_array(key, tuple(what["shape"])).astype("float16").tobytes())
     monkeypatch.setenv("BOZZETTO_WEIGHTS", str(tmp_path))
     assert locate("lgm-big") == path  # its size was checked
-    assert identify_file(str(path)) == ("lgm-big", path)
+    kind, found = identify_file(str(path))
+    assert (kind.entry, found) == ("lgm-big", path)
     with pytest.raises(CheckpointError, match="sha256"):  # deterministic weights are not the published ones
         check_file(ENTRIES["lgm-big"], path)

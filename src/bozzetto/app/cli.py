@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
+import shutil
 import signal
 import sys
+import textwrap
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from .. import __version__
 from ..errors import BozzettoError
@@ -33,12 +39,33 @@ COMMANDS = {
 }
 
 
-def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser; with ``only`` just that sub-command is loaded, which keeps `--help` and start-up fast."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments; the usage is in --help."""
+
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: object = None) -> tuple:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _known(self, argument: str) -> bool:
+        return bool(self._get_option_tuples(argument)) or argument.partition("=")[0] in self._option_string_actions
+
+    def error(self, message: str) -> NoReturn:
+        if "required: P" in message and any(a.startswith("-") and not self._known(a) for a in self._given):
+            message += " (put -- before one that begins with a dash)"
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser(only: str | None = None, model: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with ``only`` just that sub-command is loaded, which keeps `--help` and start-up fast.
+
+    ``model``: whose options the help of a sub-command explains.
+    """
+    parser = Parser(
         prog="bozzetto",
         description="Photos, prompts, posed views or videos in; Gaussian splats, textured meshes, films and viewer pages out.",
-        epilog="example: bozzetto image photo.png -o out/        (each command has its own --help with examples)",
+        epilog="example: bozzetto image photo.png -o out/ (each command's own --help has more)",
     )
     parser.add_argument("--version", action="version", version=f"bozzetto {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -50,11 +77,14 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=summary,
-            description=module.__doc__,
+            description=_filled(module.__doc__ or ""),
             epilog="examples:\n" + "\n".join(f"  {line}" for line in module.EXAMPLES),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.configure(sub)
+        if "model" in inspect.signature(module.configure).parameters:
+            module.configure(sub, model)
+        else:
+            module.configure(sub)
         sub.add_argument(
             "-q",
             "--quiet",
@@ -69,9 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((a for a in arguments if not a.startswith("-")), None)
-    options = build_parser(named if named in COMMANDS else "").parse_args(arguments)
+    options = build_parser(named if named in COMMANDS else "", _named_model(arguments)).parse_args(arguments)
     progress = Progress(enabled=not options.quiet)
     interrupted = _watch_interrupt()
+    shown = warnings.showwarning
+    warnings.showwarning = _notes(progress, shown)
     try:
         return options.run(options, progress) or 0
     except BozzettoError as error:
@@ -86,10 +118,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, KeyboardInterrupt) and not interrupted:
             raise
         progress.clear()
-        print("bozzetto: stopped; no partial output was left", file=sys.stderr)
+        kept = f"; {options.resumes}" if getattr(options, "resumes", None) else ""
+        print(f"bozzetto: stopped; no partial output was left{kept}", file=sys.stderr)
         return 130
     finally:
         progress.clear()
+        warnings.showwarning = shown
+
+
+def _filled(text: str) -> str:
+    """The paragraphs of a docstring, as wide as the terminal but for long lines' sake at most 100 characters."""
+    width = min(shutil.get_terminal_size().columns, 102) - 2
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.strip().split("\n\n"))
+
+
+def _notes(progress: Progress, usual: Callable[..., None]) -> Callable[..., None]:
+    """A ``warnings.showwarning`` that shows what this package tells users as one plain line, and the rest as usual."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: object) -> None:
+        progress.clear()
+        if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+            print(f"bozzetto: note: {message}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, *more)
+
+    return show
+
+
+def _named_model(arguments: Sequence[str]) -> str | None:
+    """What follows ``--model``, before the arguments are parsed."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--model="):
+            return argument.partition("=")[2]
+        if argument == "--model" and i + 1 < len(arguments):
+            return arguments[i + 1]
+    return None
 
 
 def _watch_interrupt() -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -33,7 +32,9 @@ def folders(names: Sequence[str], output: str) -> list[Path]:
 
 def slug(text: str, length: int = 40) -> str:
     """A prompt as a folder's name: its words, in any script, joined by "_"."""
-    return "_".join(re.findall(r"\w+", text))[:length].strip("_") or "prompt"
+    # Vowel signs and accents (categories M*) belong to words, though not to \w.
+    letters = (c if c == "_" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
+    return "_".join("".join(letters).split())[:length].strip("_") or "prompt"
 
 
 def run_each(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,12 @@ from ..options import flag
 from ..pipelines import for_kind
 
 _PREFIX = "system_"  # of the destinations of options that belong to one model
+SHOWN_DEFAULT = 40  # characters of a default text in the help
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The --device option."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N (auto)")
 
 
 def add_output(parser: argparse.ArgumentParser, default_model: str, kind: str) -> None:
@@ -60,45 +64,88 @@ def _weights(text: str) -> tuple[str, str]:
     return name, path
 
 
-def add_system_options(parser: argparse.ArgumentParser, kind: str) -> None:
-    """An argument for every option of every model that takes this kind of input; one that is not given stays None."""
-    seen: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+def add_system_options(parser: argparse.ArgumentParser, kind: str, default_model: str, shown: str | None) -> None:
+    """An argument for every option of every model that takes this kind of input; one that is not given stays None.
+
+    Args:
+        shown: the model that the command line names, if it does; the help explains its options (else the default model's)
+            and only lists those of the others.
+    """
+    owners: dict[str, dict[str, dataclasses.Field]] = {}  # option -> model -> its field
     for pipeline in for_kind(kind):
         for f in dataclasses.fields(pipeline.options_class(kind)):
-            seen.setdefault(f.name, []).append((pipeline.name, f))
-    if not seen:
-        return
-    group = parser.add_argument_group("options of single models (in brackets: the model and its default)")
-    for name, owners in sorted(seen.items()):
-        f = owners[0][1]
-        defaults: dict[str, list[str]] = {}
-        for owner, g in owners:
-            shown = (
-                ("yes" if g.default else "no")
-                if isinstance(g.default, bool)
-                else (g.default if g.default != "" else "-")
-            )
-            defaults.setdefault(str(shown), []).append(owner)
-        text = f.metadata["help"] + " (" + "; ".join(f"{', '.join(o)}: {d}" for d, o in defaults.items()) + ")"
-        text = text.replace("%", "%%")
-        dest = _PREFIX + name
+            owners.setdefault(f.name, {})[pipeline.name] = f
+    models = [p.name for p in for_kind(kind)]
+    told = shown if shown in models else default_model
+    group = parser.add_argument_group(f"options of {told} (in brackets: the default)")
+    for name, fields in owners.items():
+        own = fields.get(told)
+        f = own or next(iter(fields.values()))
+        settings: dict[str, Any] = {"dest": _PREFIX + name, "default": None}
+        settings["help"] = argparse.SUPPRESS if own is None else _help(own)
         if isinstance(f.default, bool):
-            group.add_argument(flag(name), dest=dest, action=argparse.BooleanOptionalAction, default=None, help=text)
+            group.add_argument(flag(name), action=argparse.BooleanOptionalAction, **settings)
             continue
-        choices = f.metadata.get("choices")
-        metavar = None if choices else f.metadata.get("metavar") or {int: "N", float: "X"}.get(type(f.default), "TEXT")
-        group.add_argument(
-            flag(name), dest=dest, type=type(f.default), choices=choices, default=None, metavar=metavar, help=text
+        if choices := list(dict.fromkeys(c for g in fields.values() for c in g.metadata.get("choices") or ())):
+            # A choice that the chosen model does not have is refused later, by its options.
+            settings["metavar"] = "{" + ",".join(f.metadata.get("choices") or choices) + "}"
+            settings["choices"] = choices
+        else:
+            settings["metavar"] = f.metadata.get("metavar") or {int: "N", float: "X"}.get(type(f.default), "TEXT")
+        group.add_argument(flag(name), type=type(f.default), **settings)
+    others = {m: [flag(n) for n, fields in owners.items() if m in fields] for m in models if m != told}
+    if others:
+        width = max(len(m) for m in others) + 4
+        lines = [
+            textwrap.fill(
+                " ".join(flags),
+                min(shutil.get_terminal_size().columns, 100) - 4,
+                initial_indent=f"  {m:{width - 2}s}",
+                subsequent_indent=" " * width,
+                break_on_hyphens=False,
+            )
+            for m, flags in others.items()
+        ]
+        parser.add_argument_group(
+            "options of other models", f"explained by: {parser.prog} --model NAME --help\n" + "\n".join(lines)
         )
 
 
-def system_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The model's own options that were given."""
-    return {k[len(_PREFIX) :]: v for k, v in vars(options).items() if k.startswith(_PREFIX) and v is not None}
+def _help(f: dataclasses.Field) -> str:
+    """The field's help with its default in brackets, for argparse."""
+    default = f.default
+    if isinstance(default, bool):
+        shown = "yes" if default else "no"
+    elif isinstance(default, str):
+        shown = textwrap.shorten(default, SHOWN_DEFAULT, placeholder=" ...") or "empty"
+    else:
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"{f.metadata['help']} ({shown})".replace("%", "%%")
+
+
+def asset_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What the public functions take of the shared options, and the model's own options that were given."""
+    shared = {k: getattr(options, k) for k in ("model", "seed", "mesh", "device") if hasattr(options, k)}
+    own = {k[len(_PREFIX) :]: v for k, v in vars(options).items() if k.startswith(_PREFIX) and v is not None}
+    return shared | {"weights": dict(options.weights)} | own
+
+
+def check_output(folder: str | Path) -> None:
+    """Raise :class:`OutputError` where no result folder could be written, before a long run finds that out at its end."""
+    from ..errors import OutputError
+
+    folder = place = Path(os.path.abspath(folder))
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"cannot write into {folder}: {place} is a file; give the name of a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write into {folder}: no permission to write in {place}")
 
 
 def workspace(folder: Path) -> Path:
     """Where a long run that writes to ``folder`` keeps its previews and the state it resumes from."""
+    folder = Path(os.path.abspath(folder))  # "." and ".." have no name
     return folder.with_name(folder.name + ".progress")
 
 

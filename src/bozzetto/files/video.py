@@ -70,6 +70,19 @@ class VideoClip:
         }
 
 
+def check_reading(
+    path: str | PathLike[str], fps: float | None = None, start: float = 0.0, seconds: float | None = None
+) -> None:
+    """Refuse what :func:`read_video` refuses without looking into the file: so before any long preparation."""
+    for name, value in (("fps", fps), ("seconds", seconds)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be positive, got {value}")
+    if not (math.isfinite(start) and start >= 0):
+        raise InputError(f"start must be at least 0 seconds, got {start}")
+    if not Path(path).is_dir():
+        check_input(path, "a video", ImageError)
+
+
 def read_video(
     path: str | PathLike[str],
     *,
@@ -101,11 +114,9 @@ def read_video(
         ImageError: missing, empty, not a video, without pictures, or nothing of it can be decoded.
         InputError: an argument out of range, a folder without pictures, or a start after the end.
     """
-    for name, value in (("fps", fps), ("least_fps", least_fps), ("max_seconds", max_seconds)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"{name} must be positive, got {value}")
-    if not (math.isfinite(start) and start >= 0):
-        raise InputError(f"start must be at least 0 seconds, got {start}")
+    check_reading(path, fps, start, max_seconds)
+    if least_fps is not None and not (math.isfinite(least_fps) and least_fps > 0):
+        raise InputError(f"least_fps must be positive, got {least_fps}")
     if max_frames < 1 or size_limit < 16:
         raise InputError(f"max_frames must be at least 1 and size_limit at least 16, got {max_frames} and {size_limit}")
     path = Path(path)

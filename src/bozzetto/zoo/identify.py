@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,6 +192,57 @@ _TITLES = {
     "gaussian_dreamer": "Stable Diffusion",
     "matting": "u2netp",
 }
+
+
+def refuse_other_weights(name: str, path: str | Path) -> None:
+    """Raise :class:`CheckpointError` where a file or folder given for the zoo entry ``name`` is recognised as another's.
+
+    Only names and shapes are read, so it is fast. What is not recognised is left to the loader.
+    """
+    path = Path(path)
+    kind = _folder_kind(path) if path.is_dir() else recognise(read_shapes(path), str(path))
+    if kind is not None and _ALIKE.get(kind.entry, kind.entry) != _ALIKE.get(name, name):
+        wanted = next((k.name for k in _USABLE if k.entry == _ALIKE.get(name, name)), name)
+        raise CheckpointError(f"{path} is {kind.title}, not {wanted}; {kind.advice}")
+
+
+# Entries whose files have the same tensors as another's.
+_ALIKE = {"shap-e-text-cap3d": "shap-e-text", "lgm-big-legacy": "lgm-big", "l4gm-interp": "l4gm-recon"}
+_IMAGEDREAM_FOLDER = Kind("ImageDream", "a folder of ImageDream", "mvdream", "imagedream", "give it as imagedream")
+_MVDREAM_FOLDER = Kind(
+    "MVDream", "a folder of MVDream", "mvdream", "mvdream", "give it as mvdream (gaussian-dreamer: --prior mvdream)"
+)
+_SD_FOLDER = Kind(
+    "Stable Diffusion", "a folder of Stable Diffusion", "gaussian_dreamer", "sd21-base", "give it as sd21-base"
+)
+
+_USABLE = (
+    LGM,
+    LGM_MINI,
+    L4GM,
+    TRIPOSR,
+    IMAGEDREAM,
+    MVDREAM,
+    TRANSMITTER,
+    SHAP_E_TEXT,
+    SHAP_E_IMAGE,
+    CLIP,
+    _SD_FOLDER,
+    U2NETP,
+)
+
+
+def _folder_kind(folder: Path) -> Kind | None:
+    """Which diffusion model a folder in the diffusers layout holds, by its ``unet/config.json``; None for anything else."""
+    try:
+        config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, Mapping):
+        return None
+    if "model_channels" in config:
+        return _IMAGEDREAM_FOLDER if config.get("ip_dim") else _MVDREAM_FOLDER
+    return _SD_FOLDER
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import CheckpointError, UnknownModelError
 from .download import download
 from .entries import ENTRIES, WeightsEntry, WeightsFile, find_entry
-from .identify import describe, identify, read_shapes, system_of
+from .identify import Kind, describe, identify, read_shapes, system_of
 from .local import bundled_path, check_file, local_path
 
 __all__ = ["bundled_path", "check_file", "check_name", "identify_file", "load", "local_path", "locate", "weights_file"]
@@ -93,6 +93,10 @@ def check_name(name: str) -> None:
     Raises :class:`UnknownModelError`, or :class:`CheckpointError` for a file that does not exist.
     """
     path = None if name in ENTRIES else _local_file(name)
+    if path is not None and os.path.isdir(path):
+        raise CheckpointError(
+            f"{path} is a folder; give a weights file in it, or the folder with --weights NAME={path}"
+        )
     if path is not None and not os.path.isfile(path):
         raise CheckpointError(f"no such file: {path}; give a weights file or one of {', '.join(ENTRIES)}")
     if path is None and name not in ENTRIES and name.count("/") != 2:
@@ -102,10 +106,19 @@ def check_name(name: str) -> None:
         )
 
 
-def load(name: str, device: str = "cpu") -> Any:
+def load(name: str, device: str = "cpu", override: str | os.PathLike[str] | None = None) -> Any:
     """A network in evaluation mode: a zoo name, a local weights file, or "owner/repo/file" on the Hub.
 
     What a local or foreign file is, its tensors tell. The ``config`` of an LGM says which preset it is.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+        override: a file or folder to use instead of the entry ``name``'s own, of any size.
+
+    Returns:
+        lgm-*: :class:`bozzetto.systems.lgm.network.LGM`; triposr: ``systems.triposr.network.TripoSR``;
+        l4gm-*: ``systems.l4gm.network.L4GM``; mvdream, imagedream: ``systems.mvdream.diffusion.MultiViewDiffusion``;
+        u2netp: ``matting.u2netp.U2NetP``. The parts of Shap-E and of GaussianDreamer are no networks on their own.
 
     Raises:
         UnknownModelError: neither in the zoo nor a file nor a possible name on the Hub, or a part of a larger model.
@@ -120,7 +133,8 @@ def load(name: str, device: str = "cpu") -> Any:
             raise UnknownModelError(
                 f"{name} is one part of a model and is no network on its own; known networks: {', '.join(loadable)}"
             )
-        return _load_with(LOADERS[entry.system], locate(name), device, entry.options)
+        options = {k: v for k, v in entry.options.items() if override is None or k != "preset_name"}
+        return _load_with(LOADERS[entry.system], locate(name, override), device, options)
     path = _own_file(name)
     system = system_of(path)
     if system is None:
@@ -142,23 +156,18 @@ def _own_file(name: str) -> Path:
     return local_path(entry) or download(entry)
 
 
-def identify_file(name: str) -> tuple[str, Path]:
-    """The zoo entry in whose place a weights file can stand, and the file.
+def identify_file(name: str) -> tuple[Kind, Path]:
+    """What a weights file is, and where: its kind names the zoo entry in whose place it can stand (``kind.entry``).
 
     Args:
-        name: a local file, "owner/repo/file" on the Hub, or an entry (which stands for itself).
-
-    Returns:
-        For example ("triposr", path), or ("lgm-big", path) for any LGM but lgm-mini.
+        name: a local file, or "owner/repo/file" on the Hub.
 
     Raises:
         CheckpointError: no such file, or its tensors are those of no known network.
     """
     check_name(name)
-    if name in ENTRIES:
-        return name, locate(name)
     path = _own_file(name)
-    return identify(read_shapes(path), str(path)).entry, path
+    return identify(read_shapes(path), str(path)), path
 
 
 def _load_with(loader: str, path: Path, device: str, options: dict[str, str]) -> Any:

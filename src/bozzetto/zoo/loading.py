@@ -37,6 +37,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            begins = file.read(4)
+        if not begins.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
+            raise CheckpointError(f"{path} is no checkpoint; give a .safetensors or torch file") from error
         raise CheckpointError(
             f"{path} holds more than tensors, so loading it could run code; refused. "
             f"Ask its author for a .safetensors file. ({(str(error).splitlines() or ['damaged'])[0]})"

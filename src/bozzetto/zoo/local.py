@@ -166,6 +166,7 @@ def check_one(
     size = path.stat().st_size
     name = entry.name if entry.single else f"{entry.name}'s {file.path}"
     if file.size is not None and size != file.size:
-        raise CheckpointError(f"{path} has {size:,} bytes, {name} has {file.size:,}; {cure}")
+        own = "" if entry.bundled else f" (weights of your own are given with --weights {entry.name}=PATH)"
+        raise CheckpointError(f"{path} has {size:,} bytes, {name} has {file.size:,}; {cure}{own}")
     if content and file.sha256 is not None and sha256_of(path, tell) != file.sha256:
         raise CheckpointError(f"{path} is damaged (its sha256 differs); {cure}")

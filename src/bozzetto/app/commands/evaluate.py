@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..options import add_device, positive
+from ..options import add_device, check_output, positive
 from ..progress import Progress
 
 EXAMPLES = ("bozzetto evaluate lgm-mini -o report/ --objects 32",)
@@ -17,9 +17,9 @@ EXAMPLES = ("bozzetto evaluate lgm-mini -o report/ --objects 32",)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", help="a name from `bozzetto models`, or a weights file")
+    parser.add_argument("model", metavar="MODEL", help="a name from `bozzetto models`, or a weights file")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for evaluation.json and sheet.png")
-    parser.add_argument("--objects", type=positive, default=32, help="held-out objects (32)")
+    parser.add_argument("--objects", type=positive, default=32, metavar="N", help="held-out objects (32)")
     add_device(parser)
 
 
@@ -29,13 +29,22 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     from ...errors import InputError
     from ...files.atomic import output_folder
     from ...files.images import write_image
+    from ...pipelines import PIPELINES
     from ...systems.lgm.evaluation import evaluate_procedural
-    from ...zoo import load
+    from ...systems.lgm.network import LGM
+    from ...zoo import ENTRIES, load
 
     device = pick_device(options.device)
-    model = load(options.model, str(device))
-    if getattr(getattr(model, "config", None), "in_channels", None) is None:
-        raise InputError(f"{options.model} makes no Gaussians; evaluate an LGM model")
+    named = options.model
+    if named in PIPELINES and "views" in PIPELINES[named].inputs:
+        named = PIPELINES[named].weights["views"][0]
+    fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
+    if named not in fitting and (named in PIPELINES or named in ENTRIES):
+        raise InputError(f"{options.model} makes no Gaussians of posed views; models that do: {', '.join(fitting)}")
+    check_output(options.output)
+    model = load(named, str(device))
+    if not isinstance(model, LGM):
+        raise InputError(f"{options.model} makes no Gaussians of posed views; evaluate a model of the LGM family")
     progress("evaluating", 0.0)
     result = evaluate_procedural(model, device, options.objects, sheet_rows=min(options.objects, 12))
     with output_folder(options.output) as work:

@@ -11,7 +11,16 @@ import argparse
 from pathlib import Path
 
 from ..many import folders, run_each
-from ..options import add_matting, add_mesh, add_output, add_system_options, add_weights, box, system_options
+from ..options import (
+    add_matting,
+    add_mesh,
+    add_output,
+    add_system_options,
+    add_weights,
+    asset_options,
+    box,
+    check_output,
+)
 from ..progress import Progress
 
 EXAMPLES = (
@@ -23,38 +32,29 @@ EXAMPLES = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+def configure(parser: argparse.ArgumentParser, model: str | None = None) -> None:
+    """Add the command's arguments; the help is about the options of ``model``."""
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="picture file(s)")
     parser.add_argument("--crop", type=box, metavar="X0,Y0,X1,Y1", help="look only inside this box, in pixels")
     add_output(parser, "lgm-mini", "photo")
     add_mesh(parser)
     add_matting(parser)
     add_weights(parser)
-    add_system_options(parser, "photo")
+    add_system_options(parser, "photo", "lgm-mini", model)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> int:
     """Reconstruct every photo; one that fails does not stop the others. Returns the exit code."""
-    from ...api import image_to_3d
-    from ...pipelines import find_pipeline
+    from ...api import image_to_3d, prepare
 
-    find_pipeline(options.model, "photo")  # once, and before any photo is read
+    given = asset_options(options)
+    targets = folders([Path(photo).stem or "photo" for photo in options.photos], options.output)
+    check_output(targets[0])
+    if len(targets) > 1:
+        prepare("photo", progress=progress, **given)  # once, and before any photo is read
 
     def work(photo: str, folder: Path) -> None:
-        asset = image_to_3d(
-            photo,
-            model=options.model,
-            seed=options.seed,
-            mesh=options.mesh,
-            matting=options.matting,
-            crop=options.crop,
-            device=options.device,
-            weights=dict(options.weights),
-            progress=progress,
-            **system_options(options),
-        )
+        asset = image_to_3d(photo, matting=options.matting, crop=options.crop, progress=progress, **given)
         progress.summary(asset.save(folder, progress))
 
-    stems = [Path(photo).stem or "photo" for photo in options.photos]
-    return run_each(options.photos, folders(stems, options.output), work, progress)
+    return run_each(options.photos, targets, work, progress)

@@ -184,6 +184,8 @@ def _model_details(pipeline: Pipeline) -> list[str]:
             lines.append(f"packages   {error}")
     for kind, names in pipeline.weights.items():
         lines.append(f"{kind:9s}  {', '.join(names)}")
+    for name, asked in pipeline.alternatives.items():
+        lines.append(f"instead    {name} with {asked}")
     lines.append("")
     entries = [ENTRIES[n] for n in _weights_of(pipeline)]
     rows = [("WEIGHTS", "STATE", "SIZE", "MEMORY", "LICENCE")]
@@ -309,6 +311,7 @@ def _as_json(names: Sequence[str]) -> dict[str, Any]:
                 "name": p.name,
                 "summary": p.summary,
                 "weights": {kind: list(w) for kind, w in p.weights.items()},
+                "alternatives": p.alternatives,
                 "extra": p.extra,
                 "bytes_missing": sum(_to_fetch(n) for n in _weights_of(p)),
             }

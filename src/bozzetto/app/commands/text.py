@@ -11,7 +11,15 @@ import argparse
 from pathlib import Path
 
 from ..many import folders, run_each, slug
-from ..options import add_mesh, add_output, add_system_options, add_weights, system_options, workspace
+from ..options import (
+    add_mesh,
+    add_output,
+    add_system_options,
+    add_weights,
+    asset_options,
+    check_output,
+    workspace,
+)
 from ..progress import Progress
 
 EXAMPLES = (
@@ -21,35 +29,32 @@ EXAMPLES = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+def configure(parser: argparse.ArgumentParser, model: str | None = None) -> None:
+    """Add the command's arguments; the help is about the options of ``model``."""
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="what to make, in quotes")
     add_output(parser, "lgm", "text")
     add_mesh(parser)
     add_weights(parser)
-    add_system_options(parser, "text")
+    add_system_options(parser, "text", "lgm", model)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> int:
     """Make an object for every prompt; one that fails does not stop the others. Returns the exit code."""
-    from ...api import text_to_3d
-    from ...pipelines import find_pipeline
+    from ...api import prepare, text_to_3d
 
-    find_pipeline(options.model, "text")
+    given = asset_options(options)
+    targets = folders([slug(prompt) for prompt in options.prompts], options.output)
+    check_output(targets[0])
+    if len(targets) > 1:
+        prepare("text", progress=progress, **given)  # once, and before anything is made
 
     def work(prompt: str, folder: Path) -> None:
-        asset = text_to_3d(
-            prompt,
-            model=options.model,
-            seed=options.seed,
-            mesh=options.mesh,
-            device=options.device,
-            weights=dict(options.weights),
-            progress=progress,
-            workspace=workspace(folder),
-            **system_options(options),
-        )
+        try:
+            asset = text_to_3d(prompt, progress=progress, workspace=workspace(folder), **given)
+        except BaseException:
+            if any(workspace(folder).glob("*.safetensors")):
+                options.resumes = f"the same command goes on from the state in {workspace(folder)}"
+            raise
         progress.summary(asset.save(folder, progress))
 
-    targets = folders([slug(prompt) for prompt in options.prompts], options.output)
     return run_each(options.prompts, targets, work, progress)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..options import add_matting, add_output, add_system_options, add_weights, system_options
+from ..options import add_matting, add_output, add_system_options, add_weights, asset_options, check_output
 from ..progress import Progress
 
 EXAMPLES = (
@@ -20,8 +20,8 @@ EXAMPLES = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+def configure(parser: argparse.ArgumentParser, model: str | None = None) -> None:
+    """Add the command's arguments; the help is about the options of ``model``."""
     parser.add_argument("video", metavar="VIDEO", help="video file, GIF, or folder of pictures")
     parser.add_argument(
         "--fps", type=float, metavar="X", help="frames a second to reconstruct (at least 15 of the video's own)"
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "l4gm", "video")
     add_matting(parser)
     add_weights(parser)
-    add_system_options(parser, "video")
+    add_system_options(parser, "video", "l4gm", model)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
@@ -39,18 +39,15 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     from ...api import video_to_4d
 
     folder = Path(options.output)
+    check_output(folder)
     asset = video_to_4d(
         options.video,
-        model=options.model,
-        seed=options.seed,
         matting=options.matting,
         fps=options.fps,
         start=options.start,
         seconds=options.seconds,
-        device=options.device,
-        weights=dict(options.weights),
         progress=progress,
-        **system_options(options),
+        **asset_options(options),
     )
     for note in asset.report["notes"]:
         progress.say(f"note: {note}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import add_matting, add_mesh, add_output
+from ..options import add_matting, add_mesh, add_output, add_weights, asset_options, check_output
 from ..progress import Progress
 
 EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --model lgm-big --device cuda")
@@ -19,21 +19,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "lgm-mini", "views")
     add_mesh(parser)
     add_matting(parser)
+    add_weights(parser)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
     from ...api import views_to_3d
     from ...camera.transforms_json import read_transforms
 
+    check_output(options.output)
     posed = read_transforms(options.folder)
     asset = views_to_3d(
         posed.paths,
         posed.cameras,
-        model=options.model,
-        seed=options.seed,
-        mesh=options.mesh,
         matting=options.matting,
-        device=options.device,
         progress=progress,
+        **asset_options(options),
     )
     progress.summary(asset.save(options.output, progress))

@@ -1,0 +1,327 @@
+"""What is given on the command line is checked before any work: weights, options, names; and the help is readable."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bozzetto import image_to_3d, load, text_to_3d, video_to_4d, views_to_3d
+from bozzetto.app.cli import build_parser, main
+from bozzetto.app.many import slug
+from bozzetto.app.options import workspace
+from bozzetto.camera import Cameras
+from bozzetto.device import pick_device
+from bozzetto.errors import CheckpointError, ImageError, InputError, MissingDependencyError
+from bozzetto.job import Job
+from bozzetto.pipelines import PIPELINES, for_kind
+from bozzetto.systems.lgm.checkpoint import save_lgm
+from bozzetto.systems.lgm.network import LGM, LGMConfig
+from bozzetto.systems.lgm.presets import preset
+from bozzetto.zoo import ENTRIES
+
+COMMANDS = {"image": "photo", "text": "text", "video": "video"}
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """Nothing to find and nobody to ask; whoever looks for weights fails."""
+    monkeypatch.setattr("bozzetto.zoo.locate", lambda name, *a: pytest.fail(f"{name} was looked for"))
+
+
+@pytest.fixture
+def triposr_file(tmp_path) -> Path:
+    """A file with the tensors by which TripoSR's checkpoint is known."""
+    tensors = {"image_tokenizer.model.norm.weight": torch.zeros(2), "tokenizer.embeddings": torch.zeros(3, 4, 2, 2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+# ---- help
+
+
+def help_of(capsys, monkeypatch, *arguments: str) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_is_short_and_lists_every_option(command, capsys, monkeypatch):
+    text = help_of(capsys, monkeypatch, command)
+    assert len(text.splitlines()) <= 72
+    assert max(map(len, text.splitlines())) <= 80
+    for pipeline in for_kind(COMMANDS[command]):
+        assert pipeline.name in text
+        for f in dataclasses.fields(pipeline.options_class(COMMANDS[command])):
+            assert "--" + f.name.replace("_", "-") in text, f.name
+
+
+@pytest.mark.parametrize("spelling", [["--model", "shap-e"], ["--model=shap-e"]])
+def test_help_of_a_model_is_about_that_model(spelling, capsys, monkeypatch):
+    lgm, shap_e = help_of(capsys, monkeypatch, "text"), help_of(capsys, monkeypatch, "text", *spelling)
+    assert "options of lgm" in lgm and "denoising steps" in lgm and "--weights-variant" in lgm.split("other models")[1]
+    assert "options of shap-e" in shap_e and "sampling steps" in shap_e and "denoising steps" not in shap_e
+    assert "openai" in shap_e and "(64)" in shap_e
+
+
+def test_long_default_texts_are_cut(capsys, monkeypatch):
+    text = " ".join(help_of(capsys, monkeypatch, "text", "--model", "gaussian-dreamer").split())
+    assert "(ugly, bad anatomy" in text and "bad proportions" not in text
+
+
+def test_usage_errors_are_one_line(capsys):
+    for arguments, part in ((["text", "-o", "out", "-chair"], "put -- before"), (["image", "-o", "out"], "PHOTO")):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and part in err and "--help" in err and err.count("\n") == 1
+
+
+def test_a_prompt_may_begin_with_a_dash():
+    given = build_parser("text").parse_args(["text", "-o", "out", "--", "-chair"])
+    assert given.prompts == ["-chair"]
+
+
+# ---- names of folders
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a wooden chair", "a_wooden_chair"),
+        ('a "red" cat, \'50s/style\\', "a_red_cat_50s_style"),
+        ("कुर्सी", "कुर्सी"),
+        ("เก้าอี้ไม้", "เก้าอี้ไม้"),
+        ("赤い猫", "赤い猫"),
+        ("../../etc", "etc"),
+        ("🦊", "prompt"),
+    ],
+)
+def test_prompts_as_folder_names(prompt, name):
+    assert slug(prompt) == name
+
+
+def test_the_workspace_of_a_folder_without_a_name(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    for folder in (".", "", "../out", "../out/"):
+        assert workspace(Path(folder)) == tmp_path / "out.progress"
+
+
+# ---- what fails, fails before weights are fetched
+
+
+def test_wrong_input_is_told_before_weights_are_fetched(no_weights, tmp_path, capsys):
+    out = ["-o", str(tmp_path / "out")]
+    assert main(["image", str(tmp_path / "none.png"), "--model", "lgm", *out]) == 2
+    assert "none.png does not exist" in capsys.readouterr().err
+    for given in (["--fps", "nan"], ["--seconds", "inf"], ["--start", "-1"], []):
+        assert main(["video", str(tmp_path / "none.mp4"), *given, *out]) == 2
+    with pytest.raises(InputError, match="fps must be positive"):
+        video_to_4d(tmp_path, fps=float("nan"))
+
+
+def test_an_unusable_output_is_told_before_anything_is_done(no_weights, tmp_path, capsys):
+    (tmp_path / "file").write_text("here")
+    for command in (["text", "a cat"], ["image", "a.png"], ["video", "a.mp4"], ["views", "scene"]):
+        assert main([*command, "-o", str(tmp_path / "file" / "out")]) == 4
+        assert "is a file" in capsys.readouterr().err
+    if os.name == "posix" and os.geteuid() != 0:
+        (tmp_path / "closed").mkdir(mode=0o500)
+        assert main(["text", "a cat", "-o", str(tmp_path / "closed" / "out")]) == 4
+
+
+def test_missing_weights_are_told_all_at_once(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("diffusers")
+    for name in ("HF_HOME", "BOZZETTO_CACHE", "BOZZETTO_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    asked = []
+
+    def unreachable(entry, progress=None):
+        asked.append(entry.name)
+        raise InputError(f"cannot download {entry.name}")
+
+    monkeypatch.setattr(sys.modules["bozzetto.zoo.load"], "download", unreachable)
+    monkeypatch.setattr("bozzetto.zoo.local.hub_file", lambda entry, path: None)
+    assert main(["text", "a", "b", "--model", "shap-e", "-o", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert asked == ["clip-vit-l14"]  # once for both prompts
+    assert "text_cond.pt" in err and "transmitter.pt" in err and "image_cond.pt" not in err
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("bozzetto.pipelines.importlib.util.find_spec", lambda name: None)
+    assert main(["text", "a cat", "-o", str(tmp_path / "out")]) == 3
+    assert "bozzetto[diffusion]" in capsys.readouterr().err
+    assert main(["models", "shap-e"]) == 0
+    assert "bozzetto[diffusion]" in capsys.readouterr().out
+    with pytest.raises(MissingDependencyError):
+        PIPELINES["l4gm"].check_extra()
+
+
+def test_details_of_every_model_in_a_fresh_process():
+    """Nothing that other modules import along the way is taken for granted."""
+    done = subprocess.run([sys.executable, "-m", "bozzetto", "models", *PIPELINES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mvdream with --prior mvdream" in done.stdout
+
+
+# ---- --weights and --model
+
+
+def test_weights_that_are_not_used_are_refused(no_weights, triposr_file, tmp_path):
+    with pytest.raises(InputError, match="lgm-mini does not use triposr; it uses lgm-mini"):
+        image_to_3d(torch.rand(8, 8, 4), weights={"triposr": triposr_file})
+    with pytest.raises(InputError, match="no such file"):
+        image_to_3d(torch.rand(8, 8, 4), weights={"lgm-mini": tmp_path / "none"})
+    with pytest.raises(InputError, match="both stand for triposr"):
+        image_to_3d(torch.rand(8, 8, 4), model=str(triposr_file), weights={"triposr": triposr_file})
+    with pytest.raises(InputError, match="does not use triposr"):
+        views_to_3d([], Cameras.orbit([0.0]), weights={"triposr": triposr_file})
+
+
+def test_weights_of_another_system_are_named_before_any_work(no_weights, triposr_file, tmp_path):
+    pytest.importorskip("diffusers")
+    with pytest.raises(CheckpointError, match="is a TripoSR checkpoint, not LGM; use --model triposr"):
+        text_to_3d("a cat", weights={"lgm-big": triposr_file})
+    with pytest.raises(CheckpointError, match="is a TripoSR checkpoint, not Shap-E text300M"):
+        text_to_3d("a cat", model="shap-e", weights={"shap-e-text": triposr_file})
+    folders = {"imagedream": '{"model_channels": 32, "ip_dim": 4}', "mvdream": '{"model_channels": 32}', "sd": "{}"}
+    for name, config in folders.items():
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match="is a folder of ImageDream, not MVDream"):
+        text_to_3d("a cat", weights={"mvdream": tmp_path / "imagedream"})
+    with pytest.raises(CheckpointError, match="is a folder of Stable Diffusion, not ImageDream"):
+        image_to_3d(torch.rand(8, 8, 4), model="lgm", weights={"imagedream": tmp_path / "sd"})
+    with pytest.raises(CheckpointError, match=r"is a folder of MVDream, not Stable Diffusion.*--prior mvdream"):
+        text_to_3d("a cat", model="gaussian-dreamer", weights={"sd21-base": tmp_path / "mvdream"})
+
+
+def test_a_model_file_of_another_kind_is_named(triposr_file, tmp_path, capsys):
+    for command in ("text", "video"):
+        assert main([command, "a", "--model", str(triposr_file), "-o", str(tmp_path / "out")]) == 2
+        err = capsys.readouterr().err
+        assert "does not exist" in err or "is a TripoSR checkpoint" in err
+    with pytest.raises(InputError, match=r"is a TripoSR checkpoint, which alone cannot.*Use --model triposr"):
+        text_to_3d("a cat", model=str(triposr_file))
+    with pytest.raises(CheckpointError, match="is a folder"):
+        text_to_3d("a cat", model=str(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
+    with pytest.raises(CheckpointError, match="is no checkpoint; give"):
+        text_to_3d("a cat", model=str(tmp_path / "a.png"))
+
+
+def test_evaluate_refuses_other_models_before_it_fetches_them(no_weights, triposr_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys.modules["bozzetto.zoo.load"], "locate", lambda name, *a: pytest.fail(f"{name} was looked for")
+    )
+    for name in ("triposr", "imagedream", "l4gm", "u2netp"):
+        assert main(["evaluate", name, "-o", str(tmp_path / "out")]) == 2
+        assert "lgm-big" in capsys.readouterr().err
+
+
+def test_views_take_weights_of_one_s_own(tmp_path):
+    torch.manual_seed(0)
+    small = LGMConfig(
+        down_channels=(32, 32), down_attention=(False, False), up_channels=(32,), up_attention=(False,),
+        mid_attention=False, layers_per_block=1,
+    )  # fmt: skip
+    save_lgm(LGM(small), tmp_path / "own.safetensors")
+    save_lgm(LGM(preset("debug")), tmp_path / "debug.safetensors")
+    own = load("lgm-big-legacy", override=tmp_path / "own.safetensors")
+    assert own.config.rotation == "legacy" and own.config.down_channels == (32, 32)
+    pictures = [np.pad(np.full((16, 16, 4), 200, np.uint8), ((8, 8), (8, 8), (0, 0)))] * 4
+    cameras = Cameras.orbit([0.0, 90.0, 180.0, 270.0])
+    asset = views_to_3d(
+        pictures, cameras, weights={"lgm-mini": tmp_path / "debug.safetensors"}, mesh=False, device="cpu"
+    )
+    assert len(asset.gaussians) <= 4 * 16 * 16
+    with pytest.raises(CheckpointError, match="not lgm-mini"):
+        views_to_3d(pictures, cameras, weights={"lgm-mini": tmp_path / "own.safetensors"}, device="cpu")
+
+
+def test_every_entry_can_be_loaded_or_says_that_it_is_a_part():
+    parts = {name for name, e in ENTRIES.items() if e.system not in sys.modules["bozzetto.zoo.load"].LOADERS}
+    assert parts == {n for n in ENTRIES if n.startswith(("shap-e", "clip", "sd21"))}
+    for name in parts:
+        with pytest.raises(InputError, match="one part of a model"):
+            load(name)
+    assert isinstance(load("lgm-mini"), LGM) and not load("u2netp").training
+
+
+# ---- values
+
+
+@pytest.mark.parametrize("name", list(PIPELINES))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30, True, None, "1"])
+def test_numbers_that_are_none_are_refused(name, value):
+    for kind in PIPELINES[name].options:
+        options = PIPELINES[name].options_class(kind)
+        for f in dataclasses.fields(options):
+            if type(f.default) in (int, float):
+                with pytest.raises(InputError, match="--" + f.name.replace("_", "-")):
+                    options(**{f.name: value})
+
+
+def test_devices_and_seeds():
+    for device in ("tpu", "cuda:x", "cuda:", "cuda:-1", "", 3, "cuda:99"):
+        with pytest.raises(InputError):
+            pick_device(device)
+    for seed in (-1, 2**63, 1.5, float("nan"), True, "1", None):
+        with pytest.raises(InputError, match="seed"):
+            Job(torch.device("cpu"), seed)
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        torch.zeros(0, 4, 3),
+        torch.zeros(4, 4, 3, dtype=torch.int64),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((4, 4)),
+        np.full((4, 4, 3), np.nan),
+        object(),
+        None,
+    ],
+)
+def test_arrays_that_are_no_pictures(photo):
+    with pytest.raises(ImageError):
+        image_to_3d(photo, matting=False)
+
+
+def test_what_the_package_warns_of_is_one_plain_line(monkeypatch, capsys, tmp_path):
+    from bozzetto.app.commands import mesh
+    from bozzetto.systems.shap_e.clip import ClipText
+
+    class Tokenizer:
+        def __call__(self, prompt, **settings):
+            return {"input_ids": list(range(len(prompt.split())))}
+
+        def decode(self, ids):
+            return "the last words"
+
+    class Tower:
+        config = type("config", (), {"max_position_embeddings": 77})
+
+    monkeypatch.setattr(mesh, "run", lambda options, progress: ClipText(Tower(), Tokenizer())(["cat " * 100]) and None)
+    monkeypatch.setattr(ClipText, "embed_tokens", lambda self, ids: None)
+    usual = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        usual = warnings.showwarning
+        assert main(["mesh", "a.ply", "-o", "b.glb"]) == 0
+        assert warnings.showwarning is usual
+    err = capsys.readouterr().err
+    assert err.startswith("bozzetto: note: the prompt") and "UserWarning" not in err and err.count("\n") == 1
