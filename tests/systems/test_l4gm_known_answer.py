@@ -127,3 +127,18 @@ def test_an_object_on_white_needs_no_matting(stand_ins, monkeypatch, tmp_path):
     )
     assert asset.report["azimuth"] == -OFF and asset.report["matting"] is False
     assert [front for front, *_ in asked] == [(0.0, OFF), (0.0, 0.0), (0.25, 0.0)]
+
+
+def test_matting_runs_where_the_networks_run(stand_ins, monkeypatch, tmp_path):
+    given = {}
+
+    def matte_clip(clip, **arguments):
+        given.update(arguments)
+        return clip
+
+    _, weights = stand_ins
+    monkeypatch.setattr(CONFIG, "elevation", 0.0, raising=False)
+    monkeypatch.setattr("bozzetto.matting.video.matte_clip", matte_clip)
+    write_image(tmp_path / "clip" / "0.png", white(look(known_object())))
+    video_to_4d(tmp_path / "clip", device="cpu", interpolate=False, weights=weights)
+    assert given["device"] == torch.device("cpu")
