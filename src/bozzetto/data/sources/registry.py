@@ -47,6 +47,13 @@ class Source:
 _GPL = ("GPL-2+",)
 _ALL = (
     Source("zeroad", "0 A.D.", ("0ad-data",), 1378, ("CC-BY-SA-3.0",)),
+    Source(
+        "supertuxkart",
+        "SuperTuxKart",
+        ("supertuxkart-data",),
+        628,
+        ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-3.0", "CC0-1.0", "GPL-3+"),
+    ),
     Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
 )
 

@@ -28,7 +28,18 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0])
 TEAM_COLOURS = ((0.08, 0.22, 0.58), (0.59, 0.08, 0.08), (0.2, 0.65, 0.02), (0.9, 0.85, 0.12), (0.9, 0.45, 0.05))
 TEAM_COLOURS += ((0.1, 0.6, 0.7), (0.6, 0.2, 0.55), (0.85, 0.85, 0.85), (0.25, 0.25, 0.25))
 # Ground plans, ruins and effects are no objects.
-SKIPPED_NAMES = ("fndn_", "foundation", "destruct", "rubble", "decal", "particle", "blood", "selection", "waypoint")
+SKIPPED_NAMES = (
+    "fndn_",
+    "foundation",
+    "destruct",
+    "rubble",
+    "decal",
+    "particle",
+    "blood",
+    "selection",
+    "waypoint",
+    "temp/",
+)
 
 
 def paints_with_colour(material: str) -> bool:

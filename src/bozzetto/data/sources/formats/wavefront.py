@@ -73,7 +73,7 @@ def _picture(material: Material, fetch: Fetch, textures: Textures) -> int | None
 
 
 def _corner(word: str, vertices: int, uvs: int) -> tuple[int, int]:
-    """Zero-based (vertex, uv) of "3/7/2"; uv is -1 where there is none (or it does not exist). Negative numbers count from the end."""
+    """Zero-based (vertex, uv) of "3/7/2"; uv is -1 where there is none. Negative numbers count from the end."""
     fields = word.split("/")
     vertex = int(fields[0])
     vertex = vertex - 1 if vertex > 0 else vertices + vertex
