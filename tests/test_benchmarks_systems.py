@@ -30,7 +30,6 @@ from bozzetto.errors import MeshError
 from bozzetto.systems.lgm.checkpoint import config_from_shapes, guess_preset, load_lgm
 from bozzetto.systems.lgm.presets import BIG
 from bozzetto.systems.mvdream.checkpoint import load_mvdream, unet_config
-from bozzetto.systems.mvdream.encoders import modern_keys, read_config
 from bozzetto.systems.mvdream.network import MultiViewUNet
 from bozzetto.systems.shap_e.checkpoint import diffusion_config, load_transmitter, split_transmitter, transmitter_config
 from bozzetto.systems.shap_e.network import IMAGE300M, TEXT300M
@@ -41,6 +40,7 @@ from bozzetto.systems.triposr.config import read_config as read_triposr_config
 from bozzetto.systems.triposr.network import TripoSR
 from bozzetto.zoo import ENTRIES
 from bozzetto.zoo.identify import recognise
+from bozzetto.zoo.libraries import modern_keys, read_config
 
 LETTERS = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}
 

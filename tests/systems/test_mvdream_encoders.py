@@ -18,8 +18,8 @@ from micro_mvdream import FEATURE_EXTRACTOR, published_state, write_tokenizer
 
 from bozzetto.errors import CheckpointError, InputError, MissingDependencyError
 from bozzetto.systems.mvdream.checks import check_prompts
-from bozzetto.systems.mvdream.encoders import load_tokenizer, materialize, modern_keys, tokenize
 from bozzetto.systems.mvdream.pictures import ClipPreprocess, decode_latents, latent_factor, latent_moments
+from bozzetto.zoo.libraries import load_tokenizer, materialize, modern_keys, tokenize
 from bozzetto.zoo.loading import load_state
 
 PREFIX = {"vae": "", "text_encoder": "text_model.", "image_encoder": "vision_model."}

@@ -17,10 +17,10 @@ from micro_mvdream import published_state, write_micro_mvdream
 from bozzetto.errors import BozzettoError, CheckpointError, InputError
 from bozzetto.systems.mvdream.checkpoint import load_mvdream, unet_config
 from bozzetto.systems.mvdream.diffusion import Condition, MultiViewDiffusion
-from bozzetto.systems.mvdream.encoders import materialize, modern_keys
 from bozzetto.systems.mvdream.network import MultiViewUNet
 from bozzetto.systems.mvdream.pictures import ClipPreprocess
 from bozzetto.systems.mvdream.schedule import NoiseSchedule
+from bozzetto.zoo.libraries import materialize, modern_keys
 from bozzetto.zoo.loading import load_state
 
 SIZE = 64

@@ -163,7 +163,7 @@ def test_tokens_of_a_prompt(text):
 
 def test_long_prompt_is_cut_with_a_warning(text):
     end = text.tokenizer.get_vocab()["<|endoftext|>"]
-    with pytest.warns(UserWarning, match="CLIP reads 77"):
+    with pytest.warns(UserWarning, match="the text encoder reads 77; ignored: 'b b b"):
         ids = text.tokenize(["b " * 5000])
     assert ids.shape == (1, 77) and int(ids[0, -1]) == end and 0 not in ids[0].tolist()
     with warnings.catch_warnings():
@@ -205,7 +205,7 @@ def test_damaged_folders_are_named(folder, tmp_path):
     with pytest.raises(CheckpointError, match="holds no CLIP"):
         load_clip_text(tmp_path)
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(CheckpointError, match=r"neither model\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no weights in .*model\.safetensors"):
         load_clip_grid(tmp_path)
     from safetensors.torch import load_file, save_file
 

@@ -15,21 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...camera import Cameras
-from ...errors import CheckpointError, InputError, MissingDependencyError
-from ...zoo.loading import load_state, read_tensors
+from ...errors import CheckpointError, InputError
+from ...zoo.libraries import load_component, load_tokenizer, read_config, tokenize
 from ..mvdream.cameras import camera_vectors
 from ..mvdream.checkpoint import load_mvdream
 from ..mvdream.diffusion import MultiViewDiffusion
-from ..mvdream.encoders import (
-    find_weights,
-    load_text_encoder,
-    load_tokenizer,
-    load_vae,
-    materialize,
-    modern_keys,
-    read_config,
-    tokenize,
-)
 from ..mvdream.pictures import latent_factor
 from ..mvdream.schedule import NoiseSchedule
 from .guidance import Epsilon
@@ -216,8 +206,8 @@ def load_stable_diffusion(
         )
     return StableDiffusion(
         load_unet(folder / "unet", device, dtype),
-        load_vae(folder / "vae", device, dtype),
-        load_text_encoder(folder / "text_encoder", device, dtype),
+        load_component("diffusers.AutoencoderKL", folder / "vae", device, dtype),
+        load_component("transformers.CLIPTextModel", folder / "text_encoder", device, dtype),
         load_tokenizer(folder / "tokenizer"),
         NoiseSchedule.from_config(read_config(folder / "scheduler", "scheduler_config.json")),
     )
@@ -231,18 +221,7 @@ def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> nn.Modu
             f"{folder.parent} is a multi-view diffusion model (MVDream, ImageDream), not Stable Diffusion; "
             "use it with --prior mvdream --weights mvdream=FOLDER"
         )
-    try:
-        from diffusers import UNet2DConditionModel
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Stable Diffusion needs the package diffusers ({error}); install it with: pip install 'bozzetto[diffusion]'"
-        ) from error
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
-    unet = materialize(unet, device, dtype)
-    path = find_weights(folder)
-    load_state(unet, modern_keys(read_tensors(path), unet), str(path))
-    return unet.eval().requires_grad_(False)
+    return load_component("diffusers.UNet2DConditionModel", folder, device, dtype, config=config)
 
 
 def load_mvdream_prior(folder: str | Path, device: torch.device | str = "cpu") -> MVDream:

@@ -11,9 +11,9 @@ import torch
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
+from ...zoo.libraries import find_weights, load_component, load_tokenizer, read_config
 from ...zoo.loading import load_state, read_tensors
 from .diffusion import MultiViewDiffusion
-from .encoders import find_weights, load_image_encoder, load_text_encoder, load_tokenizer, load_vae, read_config
 from .network import MultiViewUNet, UNetConfig
 from .pictures import ClipPreprocess
 from .schedule import NoiseSchedule
@@ -100,12 +100,12 @@ def load_mvdream(
         for part in ("image_encoder", "feature_extractor"):
             if not (folder / part).is_dir():
                 raise CheckpointError(f"{folder} lacks {part}/, which an image-conditioned model needs")
-        image_encoder = load_image_encoder(folder / "image_encoder", parked, dtype)
+        image_encoder = load_component("transformers.CLIPVisionModel", folder / "image_encoder", parked, dtype)
         preprocess = ClipPreprocess.from_config(read_config(folder / "feature_extractor", "preprocessor_config.json"))
     return MultiViewDiffusion(
         unet=load_unet(folder / "unet", device, dtype),
-        vae=load_vae(folder / "vae", parked, dtype),
-        text_encoder=load_text_encoder(folder / "text_encoder", parked, dtype),
+        vae=load_component("diffusers.AutoencoderKL", folder / "vae", parked, dtype),
+        text_encoder=load_component("transformers.CLIPTextModel", folder / "text_encoder", parked, dtype),
         tokenizer=load_tokenizer(folder / "tokenizer"),
         schedule=NoiseSchedule.from_config(read_config(folder / "scheduler", "scheduler_config.json")),
         image_encoder=image_encoder,

@@ -1,7 +1,7 @@
 """MVDream and ImageDream as one object: prompts (and pictures) -> four views of each object.
 
-The networks are those of ``network.py`` and ``encoders.py``; the loop here is DDIM or DPM-Solver++ (``schedule.py``) with
-classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+The UNet is that of ``network.py``, the encoders come from libraries; the loop here is DDIM or DPM-Solver++ (``schedule.py``)
+with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import BozzettoError, InputError
+from ...zoo.libraries import tokenize
 from .cameras import AZIMUTHS, diffusion_cameras
 from .checks import check_numbers, check_pictures, check_prompts, check_size
-from .encoders import tokenize
 from .network import MultiViewUNet
 from .pictures import ClipPreprocess, decode_latents, latent_factor, latent_moments
 from .schedule import NoiseSchedule, make_solver

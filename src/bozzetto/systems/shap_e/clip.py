@@ -6,8 +6,6 @@ Source: Radford et al. 2021 (arXiv 2103.00020). The folder holds the published f
 from __future__ import annotations
 
 import html
-import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, InputError, MissingDependencyError
-from ...zoo.loading import load_state, read_tensors
+from ...errors import CheckpointError, InputError
+from ...zoo.libraries import load_component, load_tokenizer, read_config, token_ids
 
 CONTEXT = 77  # tokens of a prompt, with start and end
 PADDING = 0  # OpenAI pads with id 0; transformers would repeat the end token
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-SHOWN = 60  # characters of a prompt in messages
 
 
 def clean_prompt(prompt: str) -> str:
@@ -54,20 +51,11 @@ class ClipText:
         self.tower, self.tokenizer = tower, tokenizer
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Ids [B, 77]. A prompt that does not fit is cut, with a warning that says where."""
+        """Ids [B, 77]. A prompt that does not fit is cut, with a warning that says what is not read."""
         context = self.tower.config.max_position_embeddings
         rows = []
         for prompt in map(clean_prompt, prompts):
-            ids = self.tokenizer(prompt, padding=False, truncation=False, verbose=False)["input_ids"]
-            if len(ids) > context:
-                read = self.tokenizer.decode(ids[1 : context - 1]).strip()
-                shown = prompt if len(prompt) <= SHOWN else prompt[:SHOWN] + "..."
-                warnings.warn(
-                    f"the prompt {shown!r} has {len(ids)} tokens and CLIP reads {context}; ignored is what follows "
-                    f"{read[-SHOWN:]!r}",
-                    stacklevel=2,
-                )
-            rows.append(ids)
+            rows.append(token_ids(self.tokenizer, prompt, context))
         return pad_tokens(rows, context)
 
     @torch.no_grad()
@@ -120,69 +108,27 @@ class ClipGrid:
         return self.embed_pixels(self.preprocess(pictures))
 
 
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Shap-E reads prompts and photos through CLIP, which needs an extra: pip install 'bozzetto[diffusion]' ({error})"
-        ) from error
-    return transformers
-
-
 def _config(folder: Path, part: str) -> dict[str, Any]:
     """The ``part`` ("text_config", "vision_config") of ``config.json``."""
-    file = folder / "config.json"
     try:
-        whole = json.loads(file.read_text(encoding="utf-8"))
+        whole = read_config(folder)
         return {**whole[part], "projection_dim": whole["projection_dim"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (CheckpointError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} holds no CLIP (config.json: {error!r}); it must hold the files of openai/clip-vit-large-patch14"
+            f"{folder} holds no CLIP (config.json: {error}); it must hold the files of openai/clip-vit-large-patch14"
         ) from error
-
-
-def _filled(module: nn.Module, folder: Path, prefixes: tuple[str, ...], device: str | torch.device) -> nn.Module:
-    """``module``, made on the meta device, with its weights; ``prefixes`` say which of the folder's tensors are its own."""
-    file = next((f for n in ("model.safetensors", "pytorch_model.bin") if (f := folder / n).is_file()), None)
-    if file is None:
-        raise CheckpointError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
-    module = module.to_empty(device="cpu")
-    saved = module.state_dict().keys()
-    for name, buffer in module.named_buffers():  # positions 0, 1, 2, ...; not saved
-        if name not in saved:
-            buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
-    state = {}
-    for key, tensor in read_tensors(file).items():
-        if key.startswith(prefixes) and not key.endswith(".position_ids"):
-            # Published files call the image tower vision_model.*; the library's class alone has no such prefix.
-            state[key if key in saved else key.removeprefix("vision_model.")] = tensor
-    load_state(module, state, str(file))
-    return module.to(device).eval().requires_grad_(False)
 
 
 def load_clip_text(folder: str | Path, device: str | torch.device = "cpu") -> ClipText:
     """The text half of a CLIP folder, float32; raises CheckpointError, MissingDependencyError."""
     folder = Path(folder)
-    config = _config(folder, "text_config")
-    transformers = _transformers()
-    with torch.device("meta"):
-        tower = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig.from_dict(config))
-    tower = _filled(tower, folder, ("text_model.", "text_projection."), device)
-    try:
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the library lets many kinds through
-        raise CheckpointError(
-            f"the tokenizer in {folder} cannot be read ({error}); download vocab.json and merges.txt"
-        ) from error
-    return ClipText(tower, tokenizer)
+    config, only = _config(folder, "text_config"), ("text_model.", "text_projection.")
+    tower = load_component("transformers.CLIPTextModelWithProjection", folder, device, config=config, only=only)
+    return ClipText(tower, load_tokenizer(folder))
 
 
 def load_clip_grid(folder: str | Path, device: str | torch.device = "cpu") -> ClipGrid:
     """The image half of a CLIP folder, float32; raises CheckpointError, MissingDependencyError."""
     folder = Path(folder)
-    config = _config(folder, "vision_config")
-    transformers = _transformers()
-    with torch.device("meta"):
-        tower = transformers.CLIPVisionModel(transformers.CLIPVisionConfig.from_dict(config))
-    return ClipGrid(_filled(tower, folder, ("vision_model.",), device))
+    config, only = _config(folder, "vision_config"), ("vision_model.",)
+    return ClipGrid(load_component("transformers.CLIPVisionModel", folder, device, config=config, only=only))

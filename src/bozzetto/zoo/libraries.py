@@ -1,36 +1,38 @@
-"""CLIP and the VAE around the diffusion network, from transformers and diffusers, built from the ``config.json`` in a folder.
+"""Components of transformers and diffusers (CLIP, VAE, UNet, tokenizer) from published folders: ``config.json`` and weights.
 
-Weights load strictly through the package's own loader. The libraries rename their modules now and then while published files
-keep the names of their day, so the names are brought up to date here (:func:`modern_keys`).
+A component is built without memory, and its weights load strictly through the package's own loader. The libraries rename
+their modules now and then while published files keep the names of their day, so the names are brought up to date here
+(:func:`modern_keys`). The libraries are imported when a component is loaded, and not before.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, MissingDependencyError
-from ...zoo.loading import load_state, read_tensors
+from ..errors import CheckpointError, MissingDependencyError
+from .loading import load_state, read_tensors
 
+SHOWN = 200  # characters of what a message says was cut
 # Names of the attention projections in VAE files written before diffusers 0.18, and since.
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-@contextmanager
-def _needs(package: str):
+def library(package: str) -> Any:
+    """The package "transformers" or "diffusers"; raises :class:`MissingDependencyError` where it is not installed."""
     try:
-        yield
+        return importlib.import_module(package)
     except ImportError as error:
         raise MissingDependencyError(
-            f"multi-view diffusion needs the package {package} ({error}); install it with: pip install 'bozzetto[diffusion]'"
+            f"this model needs the package {package} ({error}); install it with: pip install 'bozzetto[diffusion]'"
         ) from error
 
 
@@ -70,7 +72,8 @@ def modern_keys(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Ten
     for key, tensor in state.items():
         if key.endswith(".position_ids"):
             continue
-        key = wrapped + re.sub(r"^(text_model|vision_model)\.", "", key)
+        if key not in own:
+            key = wrapped + re.sub(r"^(text_model|vision_model)\.", "", key)
         if match := re.search(r"\.attentions\.\d+\.(query|key|value|proj_attn)\.", key):
             key = key.replace(f".{match[1]}.", f".{_OLD_VAE_ATTENTION[match[1]]}.")
         if key in own and tensor.dim() == 4 and own[key].dim() == 2:
@@ -92,72 +95,71 @@ def materialize(module: nn.Module, device: torch.device | str, dtype: torch.dtyp
     return module
 
 
-def _load(module: nn.Module, folder: Path, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
+def load_component(
+    name: str,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    config: Mapping[str, Any] | None = None,
+    only: tuple[str, ...] = ("",),
+) -> nn.Module:
+    """A network of transformers or diffusers with the weights in ``folder``, frozen, in evaluation mode.
+
+    Args:
+        name: "package.Class", such as "diffusers.AutoencoderKL".
+        config: None reads ``config.json``.
+        only: beginnings of the names of the tensors to take, where a file holds more than this network.
+
+    Raises:
+        CheckpointError: a missing file, or weights that do not fit. MissingDependencyError: the library is not installed.
+    """
+    config = read_config(folder) if config is None else config
+    package, kind = name.split(".")
+    home = library(package)
+    with torch.device("meta"):
+        if package == "transformers":
+            network_class = getattr(home, kind)
+            module = network_class(network_class.config_class.from_dict(config))
+        else:
+            module = getattr(home, kind).from_config(config)
     path = find_weights(folder)
     module = materialize(module, device, dtype)
-    load_state(module, modern_keys(read_tensors(path), module), str(path))
+    state = {key: tensor for key, tensor in read_tensors(path).items() if key.startswith(only)}
+    load_state(module, modern_keys(state, module), str(path))
     return module.eval().requires_grad_(False)
-
-
-def load_text_encoder(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> nn.Module:
-    """CLIP's text tower (``transformers.CLIPTextModel``) from ``config.json`` and weights in ``folder``."""
-    config = read_config(folder)
-    with _needs("transformers"):
-        from transformers import CLIPTextConfig, CLIPTextModel
-    with torch.device("meta"):
-        module = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    return _load(module, folder, device, dtype)
-
-
-def load_image_encoder(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> nn.Module:
-    """CLIP's image tower (``transformers.CLIPVisionModel``) from ``config.json`` and weights in ``folder``."""
-    config = read_config(folder)
-    with _needs("transformers"):
-        from transformers import CLIPVisionConfig, CLIPVisionModel
-    with torch.device("meta"):
-        module = CLIPVisionModel(CLIPVisionConfig.from_dict(config))
-    return _load(module, folder, device, dtype)
-
-
-def load_vae(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The image autoencoder (``diffusers.AutoencoderKL``) from ``config.json`` and weights in ``folder``."""
-    config = read_config(folder)
-    with _needs("diffusers"):
-        from diffusers import AutoencoderKL
-    with torch.device("meta"):
-        module = AutoencoderKL.from_config(config)
-    return _load(module, folder, device, dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:
     """CLIP's tokenizer (``transformers.CLIPTokenizer``) from the vocabulary files in ``folder``; never asks the network."""
     if not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
         raise CheckpointError(f"{folder} must hold the tokenizer's vocab.json and merges.txt")
-    with _needs("transformers"):
-        from transformers import CLIPTokenizer
+    transformers = library("transformers")
     try:
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged vocabulary can break the reader anywhere
         raise CheckpointError(f"the tokenizer in {folder} is not readable ({error}); download it again") from error
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
     """Token ids [B, length], padded and, with a warning that names what is cut, truncated. The empty prompt is fine."""
-    ids = tokenizer(list(prompts), padding=False, truncation=False, verbose=False)["input_ids"]
-    for text, row in zip(prompts, ids):
-        if len(row) > length:
-            cut = tokenizer.decode(row[length - 1 : -1]).strip()
-            shown = cut if len(cut) <= 200 else cut[:200] + " ..."
-            where = text if len(text) <= 60 else text[:60] + " ..."
-            warnings.warn(
-                f"the prompt {where!r} has {len(row)} tokens, the text encoder reads {length}; ignored: {shown!r}",
-                stacklevel=3,
-            )
+    for prompt in prompts:
+        token_ids(tokenizer, prompt, length)
     padded = tokenizer(
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt", verbose=False
     )
     return padded["input_ids"]
+
+
+def token_ids(tokenizer: Any, prompt: str, length: int) -> list[int]:
+    """All ids of a prompt, start and end included; if they are more than ``length``, a warning says what will not be read."""
+    ids = tokenizer(prompt, padding=False, truncation=False, verbose=False)["input_ids"]
+    if len(ids) > length:
+        cut = tokenizer.decode(ids[length - 1 : -1]).strip()
+        shown = cut if len(cut) <= SHOWN else cut[:SHOWN] + " ..."
+        where = prompt if len(prompt) <= 60 else prompt[:60] + " ..."
+        warnings.warn(
+            f"the prompt {where!r} has {len(ids)} tokens, the text encoder reads {length}; ignored: {shown!r}",
+            stacklevel=3,
+        )
+    return ids
