@@ -54,6 +54,7 @@ _ALL = (
         628,
         ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-3.0", "CC0-1.0", "GPL-3+"),
     ),
+    Source("megaglest", "MegaGlest", ("megaglest-data",), 242, ("CC-BY-SA-3.0",)),
     Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
 )
 
