@@ -24,6 +24,7 @@ from .source_object import Clip, Part, SourceObject
 
 SAMPLE_FPS = 30.0
 LONGEST = 20.0  # seconds of a clip that are kept
+LEAST_OPACITY = 0.15  # panes of glass that let more light through are left out
 _MOST_JOINTS = 4096
 
 
@@ -165,7 +166,10 @@ class _Scene(_Reader):
         old = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
         if old is not None and info is None:
             info, factor = old.get("diffuseTexture"), old.get("diffuseFactor", factor)
-        base = np.array((factor or [1.0] * 4)[:3], np.float32)
+        factor = factor or [1.0] * 4
+        if material.get("alphaMode") == "BLEND" and len(factor) > 3 and factor[3] < LEAST_OPACITY:
+            return None
+        base = np.array(factor[:3], np.float32)
         transform = (info or {}).get("extensions", {}).get("KHR_texture_transform", {})
         uvs = texture = None
         coordinates = f"TEXCOORD_{transform.get('texCoord', (info or {}).get('texCoord', 0))}"
