@@ -12,7 +12,7 @@ from .camera import Cameras
 from .device import pick_device
 from .errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
 from .job import Job, Progress, silent
-from .options import build_options
+from .options import build_options, check_text
 from .photo import Box, Picture, check_picture, cut_photo, picture_name
 from .pipelines import PIPELINES, Pipeline, find_pipeline
 
@@ -84,6 +84,7 @@ def text_to_3d(
     """
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError("the prompt is empty; describe an object, e.g. 'a wooden chair'")
+    check_text(prompt, "the prompt")
     if len(prompt) > MAX_PROMPT:
         raise InputError(
             f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken (the models read 77 tokens)"

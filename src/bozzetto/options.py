@@ -36,6 +36,14 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def check_text(text: str, what: str) -> None:
+    """Raise :class:`InputError` for a text that no file and no tokenizer takes (bytes that were no UTF-8 on a command line)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what} is not valid Unicode text at character {error.start + 1}; type it in UTF-8") from None
+
+
 def check_options(options: Any) -> None:
     """Raise :class:`InputError` where a value has the wrong type, is not finite, out of range, or not one of the choices."""
     for f in dataclasses.fields(options):
@@ -48,6 +56,8 @@ def check_options(options: Any) -> None:
             raise InputError(f"{flag(f.name)} must be of type {kind.__name__}, got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{flag(f.name)} must be a finite number, got {value}")
+        if isinstance(value, str):
+            check_text(value, flag(f.name))
         if m.get("choices") is not None and value not in m["choices"]:
             raise InputError(f"{flag(f.name)} must be one of {', '.join(m['choices'])}, got {value!r}")
         low, high = m.get("low"), m.get("high")

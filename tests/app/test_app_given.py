@@ -325,3 +325,38 @@ def test_what_the_package_warns_of_is_one_plain_line(monkeypatch, capsys, tmp_pa
         assert warnings.showwarning is usual
     err = capsys.readouterr().err
     assert err.startswith("bozzetto: note: the prompt") and "UserWarning" not in err and err.count("\n") == 1
+
+
+def test_the_time_that_is_left_is_told(monkeypatch):
+    from bozzetto.app import progress
+
+    clock, drawn = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress.sys, "stderr", type("err", (), {"write": drawn.append, "flush": lambda: None}))
+    told = progress.Progress(enabled=False)
+    told.live = True
+    for second, stage, share in (
+        (0, "optimising from step 40, 100 splats", 0.2),  # a run that was taken up
+        (2, "optimising from step 40, 100 splats", 0.21),
+        (10, "optimising from step 40, 200 splats", 0.3),
+        (20, "optimising from step 40, 300 splats", 0.4),
+        (21, "rendering turntable", 0.5),
+        (31, "rendering turntable", 0.75),
+        (41, "rendering turntable", 1.0),
+    ):
+        clock[0] = 100.0 + second
+        told(stage, share)
+    left = [line.partition("left")[0].rpartition(", ")[2] if "left" in line else "" for line in drawn]
+    assert left == ["", "", "1:10 min ", "1:00 min ", "", "0:10 min ", ""]
+    clock[0] += 10
+    told("downloading a: 1.0 of 4.0 GB", 0.001)
+    clock[0] += 10
+    told("downloading a: 2.0 of 4.0 GB", 0.002)
+    assert drawn[-1].endswith(", 2:46 h left")
+
+
+def test_text_that_is_no_unicode_is_refused(no_weights):
+    with pytest.raises(InputError, match="prompt is not valid Unicode text at character 4"):
+        text_to_3d("cat\udcff")
+    with pytest.raises(InputError, match="--negative-prompt is not valid"):
+        PIPELINES["lgm"].options_class("text")(negative_prompt="\udcff")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 BAR = 24  # characters
 REDRAW = 0.1  # seconds between redraws of one stage
+ESTIMATE_AFTER = 5.0  # seconds of a stage from which the time that is left is told
 
 
 class Progress:
@@ -19,6 +21,11 @@ class Progress:
         self.enabled = enabled
         self.live = enabled and sys.stderr.isatty()
         self._stage, self._drawn, self._shown = "", 0.0, False
+        self._kind, self._since, self._first = (
+            "",
+            0.0,
+            0.0,
+        )  # stage without its numbers, and when and where it was first told
 
     def __call__(self, stage: str, share: float) -> None:
         """Redraw the line: ``stage`` with a bar of ``share`` (0..1), or without a bar at 0."""
@@ -30,9 +37,22 @@ class Progress:
         self._stage, self._drawn, self._shown = stage, now, True
         filled = round(BAR * min(max(share, 0.0), 1.0))
         line = f"{'█' * filled}{'·' * (BAR - filled)} {stage}" if share > 0 else f"{' ' * BAR} {stage} …"
+        line += self._left(stage, share, now)
         width = shutil.get_terminal_size().columns - 1
         sys.stderr.write("\r\x1b[2K" + line[:width])
         sys.stderr.flush()
+
+    def _left(self, stage: str, share: float, now: float) -> str:
+        """ ", 2:30 left" once a stage has run for a while; how long it went on so far says how long it will."""
+        kind = re.split(r"[\d,:]", stage, maxsplit=1)[0]
+        if kind != self._kind or share < self._first:
+            self._kind, self._since, self._first = kind, now, share
+        seconds, done = now - self._since, share - self._first
+        if seconds < ESTIMATE_AFTER or done <= 0 or share >= 1:
+            return ""
+        left = round(seconds * (1 - share) / done)
+        hours, minutes = divmod(left // 60, 60)
+        return f", {hours}:{minutes:02d} h left" if hours else f", {minutes}:{left % 60:02d} min left"
 
     def clear(self) -> None:
         """Remove the progress line."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, MissingDependencyError
 from .loading import load_state, read_tensors
 
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")  # of a diffusion model in the diffusers layout
 SHOWN = 200  # characters of what a message says was cut
 # Names of the attention projections in VAE files written before diffusers 0.18, and since.
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -48,6 +49,20 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return config
+
+
+def check_parts(folder: Path, parts: Sequence[str], model: str) -> None:
+    """Raise :class:`CheckpointError` where ``folder`` is not the folder of a diffusion model with these sub-folders.
+
+    ``model``: what should be in it, for the message.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder; {model} is read from a folder (unet/, vae/, ...)")
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(m + '/' for m in missing)}; this is no {model} folder (diffusers layout)"
+        )
 
 
 def find_weights(folder: Path) -> Path:

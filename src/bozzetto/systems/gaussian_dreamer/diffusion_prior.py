@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...camera import Cameras
 from ...errors import CheckpointError, InputError
-from ...zoo.libraries import load_component, load_tokenizer, read_config, tokenize
+from ...zoo.libraries import PARTS, check_parts, load_component, load_tokenizer, read_config, tokenize
 from ..mvdream.cameras import camera_vectors
 from ..mvdream.checkpoint import load_mvdream
 from ..mvdream.diffusion import MultiViewDiffusion
@@ -197,13 +197,7 @@ def load_stable_diffusion(
     """
     folder, device = Path(folder), torch.device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; Stable Diffusion is read from a folder (unet/, vae/, ...)")
-    missing = [p for p in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") if not (folder / p).is_dir()]
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(m + '/' for m in missing)}; this is no Stable Diffusion folder (diffusers layout)"
-        )
+    check_parts(folder, PARTS, "Stable Diffusion")
     return StableDiffusion(
         load_unet(folder / "unet", device, dtype),
         load_component("diffusers.AutoencoderKL", folder / "vae", device, dtype),

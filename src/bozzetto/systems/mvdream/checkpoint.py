@@ -11,7 +11,7 @@ import torch
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
-from ...zoo.libraries import find_weights, load_component, load_tokenizer, read_config
+from ...zoo.libraries import PARTS, check_parts, find_weights, load_component, load_tokenizer, read_config
 from ...zoo.loading import load_state, read_tensors
 from .diffusion import MultiViewDiffusion
 from .network import MultiViewUNet, UNetConfig
@@ -83,23 +83,12 @@ def load_mvdream(
     """
     folder, device = Path(folder), torch.device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder} is no folder; MVDream and ImageDream are published as folders (unet/, vae/, ...)"
-        )
-    parts = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
-    missing = [part for part in parts if not (folder / part).is_dir()]
-    if missing:
-        raise CheckpointError(
-            f"{folder} lacks {', '.join(m + '/' for m in missing)}; this is no MVDream or ImageDream folder"
-        )
+    check_parts(folder, PARTS, "MVDream or ImageDream")
     config = unet_config(read_config(folder / "unet"))
     parked = torch.device("cpu") if offload else device
     image_encoder = preprocess = None
     if config.ip_dim:
-        for part in ("image_encoder", "feature_extractor"):
-            if not (folder / part).is_dir():
-                raise CheckpointError(f"{folder} lacks {part}/, which an image-conditioned model needs")
+        check_parts(folder, ("image_encoder", "feature_extractor"), "ImageDream")
         image_encoder = load_component("transformers.CLIPVisionModel", folder / "image_encoder", parked, dtype)
         preprocess = ClipPreprocess.from_config(read_config(folder / "feature_extractor", "preprocessor_config.json"))
     return MultiViewDiffusion(
