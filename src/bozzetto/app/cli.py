@@ -34,6 +34,7 @@ COMMANDS = {
     "convert": "one file format -> another",
     "view": "open splats in the browser",
     "models": "which models exist, and which are on this machine",
+    "data": "collections of 3D objects: fetch, pack, look at, check",
     "train": "train lgm-mini",
     "evaluate": "measure a model on held-out objects",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,11 @@ class Dataset:
             and not set(without) & set(r["flags"])
         ]
 
-    def statistics(self) -> dict[str, Any]:
-        """Counts, sizes and distributions of every source."""
+    def statistics(self, split: str | None = None) -> dict[str, Any]:
+        """Counts, sizes and distributions of every source (of one split; the bytes are always those of the whole)."""
         out: dict[str, Any] = {}
         for name in dict.fromkeys(r["source"] for r in self.records()):
-            rows = [r for r in self.records() if r["source"] == name]
+            rows = [r for r in self.records() if r["source"] == name and split in (None, effective_split(r))]
             triangles = np.array([r["triangles"] for r in rows])
             sizes = self._bytes(name)
             out[name] = {
@@ -139,12 +139,15 @@ class Dataset:
             out["files"] += shard.path.stat().st_size
         return out
 
-    def verify(self) -> list[str]:
+    def verify(self, tell: Callable[[str, float], None] | None = None) -> list[str]:
         """What is wrong: damaged blobs, objects that cannot be decoded, objects on the wrong side of a split. [] if nothing."""
-        out = []
+        out, done = [], 0
         for shard in self.shards:
             out += [f"{shard.path.name}: blob {b} is damaged" for b in shard.damaged()]
             for i, record in enumerate(shard.records):
+                done += 1
+                if tell is not None:
+                    tell("verifying", done / len(self))
                 try:
                     obj = read_object(shard, i)
                 except DatasetError as problem:

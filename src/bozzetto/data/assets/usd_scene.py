@@ -155,8 +155,8 @@ def _look(material, out: SourceObject, pictures: dict[str, int | None]) -> tuple
 
 
 def _picture(name: str, out: SourceObject, pictures: dict[str, int | None]) -> int | None:
-    from pxr import Ar
     from PIL import Image
+    from pxr import Ar
 
     if name not in pictures:
         pictures[name] = None
