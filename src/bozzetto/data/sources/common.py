@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import posixpath
 import re
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -129,3 +131,35 @@ def plain_words(name: str) -> str:
     """ "stklib_autumnTree_a" -> "stklib autumn tree a"; "bigBlueLight2" -> "big blue light 2"."""
     name = re.sub(r"([a-z])([A-Z0-9])|([0-9])([A-Za-z])", r"\1\3 \2\4", name)
     return " ".join(re.split(r"[\s_\-./]+", name)).strip().lower()
+
+
+class Archives:
+    """Files of several zip archives as one tree; later archives override earlier ones, and case does not matter."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._entries: dict[str, tuple[zipfile.ZipFile, str]] = {}
+        for path in paths:
+            archive = zipfile.ZipFile(path)
+            self._entries.update({name.lower(): (archive, name) for name in archive.namelist()})
+
+    def names(self, ending: str = "") -> list[str]:
+        """All paths that end so, in lower case and sorted."""
+        return sorted(name for name in self._entries if name.endswith(ending))
+
+    def fetch(self, path: str) -> bytes | None:
+        """A file's bytes, or None when it is not there."""
+        entry = self._entries.get(posixpath.normpath(path.replace("\\", "/")).lower())
+        return entry[0].read(entry[1]) if entry is not None else None
+
+    def original(self, path: str) -> str:
+        """The path as it is written in its archive."""
+        return self._entries[path.lower()][1]
+
+    def picture(self, path: str, endings: tuple[str, ...] = (".png", ".jpg", ".tga")) -> tuple[str, bytes] | None:
+        """A picture by its path with or without the ending, or with another one: (path found, bytes), or None."""
+        stem = posixpath.splitext(path)[0]
+        for candidate in (path, *(path + e for e in endings), *(stem + e for e in endings)):
+            data = self.fetch(candidate) if candidate.lower().endswith(endings) else None
+            if data is not None:
+                return candidate, data
+        return None

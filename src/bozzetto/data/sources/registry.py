@@ -44,7 +44,6 @@ class Source:
         return reader(Path(folder))
 
 
-_GPL = ("GPL-2+",)
 _ALL = (
     Source("zeroad", "0 A.D.", ("0ad-data",), 1378, ("CC-BY-SA-3.0",)),
     Source(
@@ -55,6 +54,23 @@ _ALL = (
         ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-3.0", "CC0-1.0", "GPL-3+"),
     ),
     Source("megaglest", "MegaGlest", ("megaglest-data",), 242, ("CC-BY-SA-3.0",)),
+    Source(
+        "ufoai",
+        "UFO: Alien Invasion",
+        ("ufoai-data",),
+        312,
+        ("GPL-2+", "GPL-2", "CC-BY-SA-3.0", "CC-BY-3.0", "public-domain"),
+        held_out=True,
+    ),
+    Source(
+        "openarena",
+        "OpenArena players",
+        ("openarena-081-players", "openarena-085-data", "openarena-088-data", "openarena-data"),
+        228,
+        ("GPL-2+", "GPL-2"),
+        held_out=True,
+    ),
+    Source("flightgear_ai", "FlightGear AI aircraft", ("flightgear-data-ai",), 287, ("GPL-2+",), held_out=True),
     Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
 )
 
