@@ -17,7 +17,7 @@ def decimate_object(obj: SourceObject, most: int) -> SourceObject:
 
     Edges are collapsed by quadric error (fast-simplification). Vertices with several texture coordinates (seams) move as
     one, so no gaps open; each remaining corner takes the coordinates, weights and motion of the nearest original vertex
-    of its own chart that was merged into it.
+    that was merged into it on its own side of the seam.
     """
     total = obj.triangles
     if total <= most:
@@ -69,14 +69,14 @@ def _decimate_part(part: Part, most: int) -> tuple[NDArray[np.float32], NDArray[
     if not alive.any():
         return same
     faces, corners = part.faces[kept[alive]], corners[alive]
-    # Original vertices of one chart that went to one place: the nearest of them lends its attributes.
-    chart = _charts(part.faces, len(part.vertices))
+    # Original vertices that went to one place along edges of their own side of a seam: the nearest lends its attributes.
     place = merged[position]  # [V], where each original vertex went
+    side = _joined(part.faces[kept], place)
     named = np.unique(part.faces)
     distance = np.linalg.norm(part.vertices[named] - moved[place[named]], axis=1)
-    order = named[np.lexsort((distance, place[named], chart[named]))]
+    order = named[np.lexsort((distance, side[named]))]
     fresh = np.ones(len(order), bool)
-    fresh[1:] = (place[order[1:]] != place[order[:-1]]) | (chart[order[1:]] != chart[order[:-1]])
+    fresh[1:] = side[order[1:]] != side[order[:-1]]
     group = np.zeros(len(part.vertices), np.int64)
     group[order] = np.cumsum(fresh) - 1
     lender = order[fresh]
@@ -85,12 +85,13 @@ def _decimate_part(part: Part, most: int) -> tuple[NDArray[np.float32], NDArray[
     return moved[place[sources]].astype(np.float32), new_faces.reshape(-1, 3).astype(np.int32), sources
 
 
-def _charts(faces: NDArray, count: int) -> NDArray[np.int32]:
-    """[V], which connected set of triangles (through shared vertices, so: of one chart of the texture) a vertex is in."""
+def _joined(faces: NDArray, place: NDArray) -> NDArray[np.int32]:
+    """[V], numbers of the sets of vertices that went to one place and hang together by edges between them."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    a = np.concatenate([faces[:, 0], faces[:, 1]])
-    b = np.concatenate([faces[:, 1], faces[:, 2]])
+    a, b = np.concatenate([faces, np.roll(faces, -1, axis=1)]).reshape(2, -1)
+    inside = place[a] == place[b]
+    a, b, count = a[inside], b[inside], len(place)
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
