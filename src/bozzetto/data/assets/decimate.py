@@ -60,7 +60,13 @@ def _decimate_part(part: Part, most: int) -> tuple[NDArray[np.float32], NDArray[
     unit = ((points - centre) / size).astype(np.float32)
     if len(welded) <= most:
         return same
-    *_, collapses = fast_simplification.simplify(unit, welded, target_count=most, agg=5, return_collapses=True)
+    # A low aggressiveness gives better triangles but may stop above the target; then the next one is tried.
+    for aggressiveness in (5, 7, 10):
+        _, left, collapses = fast_simplification.simplify(
+            unit, welded, target_count=most, agg=aggressiveness, return_collapses=True
+        )
+        if len(left) <= 1.2 * most:
+            break
     moved, _, merged = fast_simplification.replay_simplification(unit, welded, collapses)
     moved = np.asarray(moved, np.float64) * size + centre
     # Triangles that are left are original ones whose corners went elsewhere.

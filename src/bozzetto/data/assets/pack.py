@@ -20,7 +20,7 @@ from .geometry_blob import decode_geometry, encode_geometry, reorder
 from .normalise import move_clip, move_points, placement
 from .pictures import QUALITY, PictureCache, decode_picture
 from .shard import DatasetError, Shard, ShardWriter
-from .source_object import SourceObject
+from .source_object import Part, SourceObject
 from .splits import object_split
 
 
@@ -90,6 +90,7 @@ def encode_object(
     """
     digest = object_digest(obj)
     obj, flags = check(obj, options.limits)
+    obj = replace(obj, parts=[_plain(p, bool(obj.clips)) for p in obj.parts])
     full = obj.triangles
     if full > options.limits.most_triangles:
         obj = decimate_object(obj, options.limits.most_triangles)
@@ -137,6 +138,19 @@ def encode_object(
         "clips": [{"name": c.name, "blob": blob(encode_clip(c)), "seconds": _seconds(c)} for c in obj.clips],
     }
     return EncodedObject(record, blobs)
+
+
+def _plain(part: Part, moving: bool) -> Part:
+    """A part without a picture needs no coordinates, and (where it does not move) one vertex per place."""
+    if part.texture is not None or (part.uvs is None and part.colours is not None):
+        return part
+    part = replace(part, uvs=None)
+    if moving or part.colours is not None:
+        return part
+    vertices, index = np.unique(part.vertices, axis=0, return_inverse=True)
+    faces = index.reshape(-1)[part.faces].astype(np.int32)
+    a, b, c = faces.T
+    return replace(part, vertices=vertices, faces=faces[(a != b) & (b != c) & (c != a)], joints=None, weights=None)
 
 
 def _seconds(clip) -> float:

@@ -57,7 +57,7 @@ RULES = (
 
 def is_gpl(licence: str) -> bool:
     """Whether a licence is of the GPL family (GPL, LGPL, AGPL), or offers nothing but it ("GPL-2+ or CC0" does)."""
-    choices = re.split(r"\bor\b|/", licence, flags=re.IGNORECASE)
+    choices = re.split(r"(?<![-\w])or(?!\s+later)(?![-\w])", licence, flags=re.IGNORECASE)
     return bool(licence) and all(re.search(r"\b[LA]?GPL|GNU", c, re.IGNORECASE) for c in choices)
 
 
