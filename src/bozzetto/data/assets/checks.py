@@ -133,10 +133,29 @@ def _foliage_share(obj: SourceObject, parts: list[Part]) -> float:
     return sum(thin) / max(sum(area), 1e-30)
 
 
+def _leaf_share(parts: list[Part]) -> float:
+    """Share of the area in pieces of at most 8 triangles, where there are hundreds of them (modelled leaves and grass)."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first = np.cumsum([0] + [len(p.vertices) for p in parts])
+    faces = np.concatenate([p.faces + start for p, start in zip(parts, first)])
+    _, place = np.unique(np.concatenate([p.vertices for p in parts]), axis=0, return_inverse=True)
+    corner = place.reshape(-1)[faces]
+    a, b = corner[:, [0, 1]].T.reshape(-1), corner[:, [1, 2]].T.reshape(-1)
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(place.max() + 1,) * 2)
+    piece = connected_components(graph, directed=False)[1][corner[:, 0]]
+    small = np.bincount(piece)[piece] <= 8
+    if len(np.unique(piece[small])) < 300:
+        return 0.0
+    area = np.concatenate([areas(p.vertices, p.faces) for p in parts])
+    return float(area[small].sum() / max(area.sum(), 1e-30))
+
+
 def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, ...]]:
     """A sound version of ``obj`` (degenerate triangles and empty parts dropped) and its flags.
 
-    Flags: "foliage" (thin alpha-tested leaves over 30 % of the area), "untextured" (no picture), "one colour" (no picture
+    Flags: "foliage" (cut-out or modelled leaves over 30 % of the area), "untextured" (no picture), "one colour" (no picture
     and a single colour), "thin" (less than 6 % thick), "animated", "pieces" (not one clump, but above the limit).
 
     Raises:
@@ -168,7 +187,7 @@ def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, .
     plain = not any(p.texture is not None for p in parts)
     flags = {
         "animated": bool(clips),
-        "foliage": _foliage_share(obj, parts) > 0.3,
+        "foliage": _foliage_share(obj, parts) > 0.3 or _leaf_share(parts) > 0.3,
         "untextured": plain,
         "one colour": plain and len({p.colour for p in parts}) == 1 and all(p.colours is None for p in parts),
         "thin": thickness < 0.06,

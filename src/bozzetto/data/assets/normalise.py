@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def rest_points(obj: SourceObject) -> Points:
 
 
 def clip_points(obj: SourceObject, clip: Clip) -> Points:
-    """[N, 3], all used vertices in up to 24 frames spread over the clip."""
+    """[T, N, 3], all used vertices in T frames (at most 24) spread over the clip."""
     frames = len(clip.matrices if clip.matrices is not None else clip.positions[0])
     chosen = np.unique(np.linspace(0, frames - 1, min(frames, _FRAMES)).round().astype(int))
     out = []
@@ -41,14 +43,20 @@ def clip_points(obj: SourceObject, clip: Clip) -> Points:
         if not len(part.faces):
             continue
         if clip.positions is not None:
-            out.append(clip.positions[index][chosen][:, np.unique(part.faces)].reshape(-1, 3))
+            out.append(clip.positions[index][chosen][:, np.unique(part.faces)])
         elif part.joints is not None:
             kept = np.unique(part.faces)
-            moved = skin(part.vertices[kept], part.joints[kept], part.weights[kept], clip.matrices[chosen])
-            out.append(moved.reshape(-1, 3))
+            out.append(skin(part.vertices[kept], part.joints[kept], part.weights[kept], clip.matrices[chosen]))
         else:
-            out.append(used_vertices(part))
-    return np.concatenate(out) if out else np.zeros((0, 3), np.float32)
+            still = used_vertices(part)
+            out.append(np.broadcast_to(still, (len(chosen), *still.shape)))
+    return np.concatenate(out, axis=1) if out else np.zeros((len(chosen), 0, 3), np.float32)
+
+
+def motion(points: Points) -> float:
+    """How far vertices move: root mean square distance from their own mean place, over all of [T, N, 3]."""
+    away = points.astype(np.float64) - points.mean(0, dtype=np.float64)
+    return float(np.sqrt((away * away).sum(-1).mean())) if away.size else 0.0
 
 
 def bounding_sphere(points: NDArray) -> tuple[NDArray[np.float64], float]:
@@ -58,15 +66,30 @@ def bounding_sphere(points: NDArray) -> tuple[NDArray[np.float64], float]:
     return centre, float(np.linalg.norm(points - centre, axis=1).max())
 
 
-def placement(obj: SourceObject, turn: float = 0.0) -> tuple[NDArray[np.float64], tuple[float, float, float, float]]:
-    """Where ``obj`` goes: [4, 4] own units -> house frame, and the sphere (x, y, z, r) of the object at rest there.
+@dataclass
+class Placement:
+    """Where an object goes.
+
+    Attributes:
+        matrix: [4, 4], own units -> house frame.
+        rest: the sphere (x, y, z, r) of the object at rest, in the house frame.
+        motions: per clip how far vertices move (:func:`motion`), in units of the house frame.
+    """
+
+    matrix: NDArray[np.float64]
+    rest: tuple[float, float, float, float]
+    motions: list[float]
+
+
+def placement(obj: SourceObject, turn: float = 0.0) -> Placement:
+    """Where ``obj`` goes: all frames of all clips, and the object at rest, into the unit sphere.
 
     Args:
         turn: degrees about the y axis that bring its front to +z.
     """
     rest = rest_points(obj)
-    clouds = [rest] + [clip_points(obj, clip) for clip in obj.clips]
-    centre, radius = bounding_sphere(np.concatenate(clouds))
+    moving = [clip_points(obj, clip) for clip in obj.clips]
+    centre, radius = bounding_sphere(np.concatenate([rest, *(m.reshape(-1, 3) for m in moving)]))
     scale = 1 / max(radius, 1e-30)
     matrix = np.eye(4)
     matrix[:3, :3] *= scale
@@ -74,7 +97,8 @@ def placement(obj: SourceObject, turn: float = 0.0) -> tuple[NDArray[np.float64]
     matrix = turn_about_y(turn) @ matrix
     middle, reach = bounding_sphere(rest)
     middle = matrix[:3, :3] @ middle + matrix[:3, 3]
-    return matrix, (*(round(float(x), 5) for x in middle), round(reach * scale, 5))
+    sphere = (*(round(float(x), 5) for x in middle), round(reach * scale, 5))
+    return Placement(matrix, sphere, [round(motion(m) * scale, 5) for m in moving])
 
 
 def move_points(points: NDArray, matrix: NDArray) -> Points:

@@ -19,6 +19,7 @@ from .decimate import decimate_object
 from .geometry_blob import decode_geometry, encode_geometry, reorder
 from .normalise import move_clip, move_points, placement
 from .pictures import QUALITY, PictureCache, decode_picture
+from .pose import clip_seconds
 from .shard import DatasetError, Shard, ShardWriter
 from .source_object import Part, SourceObject
 from .splits import object_split
@@ -98,7 +99,7 @@ def encode_object(
     colours = main_colours(obj)
     obj = _reordered(obj)
     obj = replace(obj, clips=[resample(c, options.clip_fps) for c in obj.clips])
-    matrix, rest = placement(obj, turn)
+    place = placement(obj, turn)
     blobs: list[bytes] = []
 
     def blob(data: bytes) -> int:
@@ -123,8 +124,8 @@ def encode_object(
         "triangles": obj.triangles,
         "source_triangles": full,
         "digest": digest,
-        "placement": [float(f"{x:.9g}") for x in matrix[:3].reshape(-1)],
-        "rest": list(rest),
+        "placement": [float(f"{x:.9g}") for x in place.matrix[:3].reshape(-1)],
+        "rest": list(place.rest),
         "textures": [blob(cache.encode(obj.textures[t], t in alpha)) for t in used],
         "parts": [
             {
@@ -135,7 +136,10 @@ def encode_object(
             }
             for p in obj.parts
         ],
-        "clips": [{"name": c.name, "blob": blob(encode_clip(c)), "seconds": _seconds(c)} for c in obj.clips],
+        "clips": [
+            {"name": c.name, "blob": blob(encode_clip(c)), "seconds": round(clip_seconds(c), 4), "motion": m}
+            for c, m in zip(obj.clips, place.motions)
+        ],
     }
     return EncodedObject(record, blobs)
 
@@ -151,10 +155,6 @@ def _plain(part: Part, moving: bool) -> Part:
     faces = index.reshape(-1)[part.faces].astype(np.int32)
     a, b, c = faces.T
     return replace(part, vertices=vertices, faces=faces[(a != b) & (b != c) & (c != a)], joints=None, weights=None)
-
-
-def _seconds(clip) -> float:
-    return round((len(clip.matrices if clip.matrices is not None else clip.positions[0]) - 1) / clip.fps, 4)
 
 
 def _reordered(obj: SourceObject) -> SourceObject:
