@@ -43,8 +43,8 @@ def join_licences(licences: Iterable[str]) -> str:
 
 def requires_gpl(licence: str) -> bool:
     """Whether no reading of the expression avoids a GNU licence (GPL, LGPL, AGPL)."""
-    for term in re.split(r"\s+AND\s+(?![^(]*\))", licence):
-        options = [x.strip(" ()") for x in re.split(r"\s+OR\s+", term.strip(" ()"))]
+    for term in re.split(r"\s+AND\s+(?![^(]*\))", licence, flags=re.I):
+        options = [x.strip(" ()") for x in re.split(r"\s+OR\s+", term.strip(" ()"), flags=re.I)]
         if all(any("GPL" in word for word in option.split(" AND ")) for option in options):
             return True
     return False

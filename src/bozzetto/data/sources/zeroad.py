@@ -109,7 +109,7 @@ class _Archive:
         """The actor ``path`` with the variants and the team colour that its name draws."""
         seed = zlib.crc32(path.encode())
         rng = np.random.default_rng(seed)
-        nodes, joints = assemble(path, lambda p: self.actors.draw(p, rng), self.mesh)
+        nodes, joints = assemble(path, lambda p, names: self.actors.draw(p, rng, names), self.mesh)
         if not nodes:
             raise LeftOutError("it has no mesh")
         textures = Textures()

@@ -24,6 +24,7 @@ class Actor:
         material: name of the material file, which decides what the texture's alpha means.
         colour: rgb 0..1 where the material paints with the object's own colour.
         props: attachment point -> actor paths. animations: (name in lower case, path below ``art/animation``).
+        names: of the variants that were chosen, in lower case; props choose variants of the same names.
     """
 
     mesh: str = ""
@@ -32,6 +33,7 @@ class Actor:
     colour: tuple[float, float, float] | None = None
     props: dict[str, list[str]] = field(default_factory=dict)
     animations: list[tuple[str, str]] = field(default_factory=list)
+    names: frozenset[str] = frozenset()
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -99,8 +101,11 @@ class ActorFiles:
         if len(colour) == 3:
             out.colour = tuple(int(c) / 255 for c in colour)
 
-    def draw(self, path: str, rng: np.random.Generator) -> Actor | None:
-        """One draw of the actor ``path`` (below ``art/actors``); None when there is no such file."""
+    def draw(self, path: str, rng: np.random.Generator, names: frozenset[str] = frozenset()) -> Actor | None:
+        """One draw of the actor ``path`` (below ``art/actors``); None when there is no such file.
+
+        A variant whose name is in ``names`` is chosen before chance has its say: a horse's mane follows the horse's gait.
+        """
         root = self._actor(path)
         if root is None:
             return None
@@ -109,12 +114,8 @@ class ActorFiles:
             variants = _best(group.findall("variant"))
             if not variants:
                 continue
-            weights = np.array([float(v.get("frequency") or 0) for v in variants])
-            idle = [i for i, v in enumerate(variants) if (v.get("name") or "").lower() == "idle"]
-            if weights.sum() > 0:
-                chosen = int(rng.choice(len(variants), p=weights / weights.sum()))
-            else:
-                chosen = idle[0] if idle else 0
+            chosen = self._choose(variants, rng, names)
+            out.names |= {self._name(variants[chosen])}
             said = Actor()
             self._read_variant(variants[chosen], said)
             out.mesh = said.mesh or out.mesh
@@ -123,6 +124,25 @@ class ActorFiles:
             out.props.update(said.props)  # a later group's word on a point replaces the earlier one
             out.animations = _merge(out.animations, said.animations)
         return out
+
+    def _name(self, variant: ElementTree.Element) -> str:
+        """The variant's name in lower case; its file's when it has none of its own."""
+        name = variant.get("name")
+        if not name and variant.get("file"):
+            base = self._tree("variants/" + variant.get("file", ""))
+            name = base.get("name") if base is not None else ""
+        return (name or "").lower()
+
+    def _choose(self, variants: list[ElementTree.Element], rng: np.random.Generator, wanted: frozenset[str]) -> int:
+        """Number of the variant that is shown: one of a wanted name, else by frequency, else "idle", else the first."""
+        names = [self._name(v) for v in variants]
+        for i, name in enumerate(names):
+            if name and name in wanted:
+                return i
+        weights = np.array([float(v.get("frequency") or 0) for v in variants])
+        if weights.sum() > 0:
+            return int(rng.choice(len(variants), p=weights / weights.sum()))
+        return names.index("idle") if "idle" in names else 0
 
 
 def _merge(old: list[tuple[str, str]], new: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -53,19 +53,22 @@ def find_point(mesh: PmdMesh, name: str) -> tuple[NDArray[np.float64], int] | No
 
 
 def assemble(
-    path: str, draw: Callable[[str], Actor | None], load: Callable[[str], PmdMesh | None]
+    path: str, draw: Callable[[str, frozenset[str]], Actor | None], load: Callable[[str], PmdMesh | None]
 ) -> tuple[list[Node], int]:
     """All nodes of the actor ``path``, the root first, and the number of joints.
 
     Args:
-        draw: actor path -> what to show (None: nothing). load: mesh path -> mesh (None: missing).
+        draw: actor path and names of its parents' variants -> what to show (None: nothing).
+        load: mesh path -> mesh (None: missing).
     """
     nodes: list[Node] = []
     joints = 1
 
-    def add(path: str, parent: Node | None, bone: int, place: NDArray, depth: int) -> None:
+    def add(
+        path: str, parent: Node | None, bone: int, place: NDArray, depth: int, names: frozenset[str] = frozenset()
+    ) -> None:
         nonlocal joints
-        actor = draw(path)
+        actor = draw(path, names)
         mesh = load(actor.mesh) if actor is not None and actor.mesh else None
         if actor is None or mesh is None:
             return
@@ -87,7 +90,7 @@ def assemble(
             point = None if name.startswith(SKIPPED_POINTS) else find_point(mesh, name)
             for prop in props if point is not None else ():
                 if not any(word in prop for word in SKIPPED_PROPS):
-                    add(prop, node, point[1], point[0], depth + 1)
+                    add(prop, node, point[1], point[0], depth + 1, names | actor.names)
 
     add(path, None, NO_BONE, np.eye(4), 0)
     return nodes, joints
@@ -120,13 +123,22 @@ def _resample(clip: PsaClip, bones: int, times: NDArray[np.float64], whole: floa
     return clip.matrices[np.floor(position + 1e-6).astype(int) % count, :bones]
 
 
+def _shares_skeleton(node: Node) -> bool:
+    """Whether a prop stands where its parent stands, in the bind pose, and has as many bones."""
+    parent = node.parent
+    if parent is None or parent.first is None or len(node.mesh.bones) != len(parent.mesh.bones):
+        return False
+    return np.allclose(node.frame, parent.frame, atol=0.02)
+
+
 def pose(
     nodes: list[Node], joints: int, name: str, file: str, load: Callable[[str], PsaClip | None]
 ) -> tuple[float, NDArray[np.float32]] | None:
     """Frames per second and matrices [T, joints, 4, 4] (bind -> posed object space) of the root's animation ``file``.
 
-    A skinned prop plays its animation of the same ``name`` once in the same time; without one its "idle", without that it
-    rests in its bind pose. None when the clip is missing or does not fit the skeleton.
+    A skinned prop on its parent's skeleton (a mane, reins) moves with it. Another plays its animation of the same ``name``
+    once in the same time; without one its "idle", without that it rests in its bind pose. None when the clip is missing or
+    does not fit the skeleton.
     """
     clip = load(file)
     root = nodes[0]
@@ -150,6 +162,8 @@ def pose(
         poses = None
         if node is root:
             poses = clip.matrices[:, :bones]
+        elif _shares_skeleton(node):
+            poses = current[id(node.parent)]
         else:
             own = dict(reversed(node.actor.animations))  # the first of a name
             wanted = own.get(name) or own.get("idle")

@@ -11,6 +11,7 @@ from ....errors import MeshError
 from .cursor import Cursor, check_faces
 
 VERSION = 8
+MOST = 1 << 20  # of anything in a file; beyond this the header is damaged
 
 
 @dataclass
@@ -37,7 +38,12 @@ def parse_md2(data: bytes, name: str = "model.md2") -> Md2Mesh:
     head.expect(b"IDP2")
     version, width, height, frame_size, skins, vertices, uvs, faces, _, frames = head.read("10i")
     at_skins, at_uvs, at_faces, at_frames = head.read("4i")
-    if version != VERSION or min(skins, vertices, uvs, faces, frames) < 0 or width <= 0 or height <= 0:
+    if (
+        version != VERSION
+        or not all(0 <= n <= MOST for n in (skins, vertices, uvs, faces, frames))
+        or width <= 0
+        or height <= 0
+    ):
         raise MeshError(f"{name} has a header that makes no sense (version {version}, {frames} frames)")
     at = Cursor(data, name, at_skins)
     names = [at.text(64) for _ in range(skins)]

@@ -52,6 +52,8 @@ def parse_md3(data: bytes, name: str = "model.md3") -> Md3Model:
         for column in range(tag_count):
             places = np.tile(np.eye(4), (frames, 1, 1))
             axes = table["axes"][:, column].astype(np.float64)  # [T, 3 axes, xyz]; some files' are not unit vectors
+            if not np.isfinite(axes).all():
+                raise MeshError(f"{name}: a tag's axes are not finite")
             axes = axes / np.maximum(np.linalg.norm(axes, axis=-1, keepdims=True), 1e-9)
             places[:, :3, :3] = axes.transpose(0, 2, 1)
             places[:, :3, 3] = table["origin"][:, column]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ....errors import MeshError
 from .cursor import Cursor, check_faces
 
 NO_BONE = 255
@@ -57,6 +58,8 @@ def parse_pmd(data: bytes, name: str = "mesh.pmd") -> PmdMesh:
     version, _ = cursor.read("II")
     count = cursor.number("I")
     uv_sets = cursor.number("I") if version >= 4 else 1
+    if uv_sets > 8:
+        raise MeshError(f"{name} has a header that makes no sense ({uv_sets} sets of texture coordinates)")
     vertex = np.dtype(
         [("p", "<f4", 3), ("n", "<f4", 3), ("uv", "<f4", (uv_sets, 2)), ("joint", "u1", 4), ("weight", "<f4", 4)]
     )

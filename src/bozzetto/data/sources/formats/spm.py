@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ....errors import MeshError
 from .cursor import Cursor, check_faces
 
 STATIC, ANIMATED = 0, 1
@@ -71,6 +72,8 @@ def parse_spm(data: bytes, name: str = "model.spm") -> list[SpmMesh]:
     for _ in range(cursor.number("H")):  # sectors
         for _ in range(cursor.number("H")):
             vertices, indices, material = cursor.read("IIH")
+            if material >= len(materials):
+                raise MeshError(f"{name}: a mesh names material {material} of {len(materials)}")
             first, second = materials[material]
             sets = (2 if second else 1) if first else 0
             points, uvs, colours = _vertices(cursor, vertices, flags, kind, sets)
