@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -234,7 +236,7 @@ def extract_deb_plainly(file: Path, target: Path) -> None:
         try:
             with tarfile.open(fileobj=stream, mode="r|*") as archive:
                 archive.extractall(target, filter="data")
-        except (tarfile.TarError, EOFError) as problem:
+        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as problem:
             raise InputError(f"{file} is damaged: {problem}; fetch it again") from problem
 
 
