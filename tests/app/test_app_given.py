@@ -170,6 +170,16 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
         PIPELINES["l4gm"].check_extra()
 
 
+def test_without_the_hub_s_client_both_ways_out_are_told(monkeypatch, tmp_path, capsys):
+    for name in ("HF_HOME", "BOZZETTO_CACHE", "BOZZETTO_WEIGHTS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr("bozzetto.zoo.local.hub_file", lambda entry, path: None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["models", "--download", "triposr"]) == 3
+    err = capsys.readouterr().err
+    assert "bozzetto[hub]" in err and "hf download stabilityai/TripoSR model.ckpt config.yaml" in err
+
+
 def test_details_of_every_model_in_a_fresh_process():
     """Nothing that other modules import along the way is taken for granted."""
     done = subprocess.run([sys.executable, "-m", "bozzetto", "models", *PIPELINES], capture_output=True, text=True)

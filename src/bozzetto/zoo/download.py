@@ -117,7 +117,8 @@ def _fetch_hub(entry: WeightsEntry, files: tuple[WeightsFile, ...], into: Path |
         from huggingface_hub import constants
     except ImportError as error:
         raise MissingDependencyError(
-            f"{entry.name} is downloaded from the Hugging Face Hub, which needs an extra: pip install 'bozzetto[hub]'"
+            f"{entry.name} is downloaded from the Hugging Face Hub, which needs an extra: pip install 'bozzetto[hub]'. "
+            f"{how_to_fetch(entry, files)}"
         ) from error
     _check_space(entry, into or Path(constants.HF_HUB_CACHE), meter.total - _cached(entry, files, into))
     revision, root = entry.revision, into

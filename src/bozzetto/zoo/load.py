@@ -95,7 +95,8 @@ def check_name(name: str) -> None:
     path = None if name in ENTRIES else _local_file(name)
     if path is not None and os.path.isdir(path):
         raise CheckpointError(
-            f"{path} is a folder; give a weights file in it, or the folder with --weights NAME={path}"
+            f"{path} is a folder; give a weights file in it, or the folder in place of an entry: --weights NAME={path} "
+            "(in Python weights={NAME: folder}, or load(NAME, override=folder))"
         )
     if path is not None and not os.path.isfile(path):
         raise CheckpointError(f"no such file: {path}; give a weights file or one of {', '.join(ENTRIES)}")
