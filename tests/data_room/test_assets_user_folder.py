@@ -352,8 +352,9 @@ def test_usd_with_a_picture(tmp_path):
     text = USDA.replace(
         "inputs:diffuseColor = (1, 0, 0)", "inputs:diffuseColor.connect = </World/paint/picture.outputs:rgb>"
     )
-    text = text.replace("rel material:binding", f"texCoord2f[] primvars:st = [{', '.join(['(0, 0), (1, 0), (1, 1), (0, 1)'] * 6)}] (\n"
-        '            interpolation = "faceVarying"\n        )\n        rel material:binding')  # fmt: skip
+    st = ", ".join(["(0, 0), (1, 0), (1, 1), (0, 1)"] * 6)
+    st = f'texCoord2f[] primvars:st = [{st}] (\ninterpolation = "faceVarying"\n)\n'
+    text = text.replace("rel material:binding", st + "rel material:binding")
     text = text.rstrip().removesuffix("}").rstrip().removesuffix("}") + shader
     text = text.replace("CORNERS", ", ".join(str(i) for side in SIDES for i in side))
     (tmp_path / "box.usda").write_text(text.replace("POINTS", ", ".join(f"({x}, {y}, {z})" for x, y, z in BOX)))

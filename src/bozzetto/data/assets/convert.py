@@ -174,7 +174,8 @@ def convert(
         kinds = dict(Counter(reason_kind(r["reason"]) for r in refused).most_common())
         if not shards:
             why = ", ".join(f"{k} ({n})" for k, n in kinds.items()) or "there are no objects"
-            raise InputError(f"nothing of {source} can be used: {why}")
+            example = f"; the first: {refused[0]['name']} {refused[0]['reason']}" if refused else ""
+            raise InputError(f"nothing of {source} can be used: {why}{example}")
         lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in refused]
         (work / f"{source}-refused.jsonl").write_text("".join(lines), encoding="utf-8")
         opened = [Shard(work / name) for name in shards]
