@@ -254,6 +254,18 @@ def test_clip_lists():
 
 PAK = "usr/share/games/openarena/baseoa/"
 PLAYER = "models/players/bot/"
+SHADER = f"""botShader
+{{
+  cull none
+  {{
+    map $lightmap
+  }}
+  {{
+    map {PLAYER}RED.tga
+    alphaFunc GE128
+  }}
+}}
+"""
 
 
 def animation_cfg() -> str:
@@ -282,7 +294,7 @@ def arena(tmp_path):
     files[PLAYER + "lower_gone.skin"] = "b_part,models/gone.tga"
     write.archive(tmp_path / "one" / PAK / "pak0.pk3", files)
     later = {
-        "scripts/bot.shader": f"botShader\n{{\n cull none\n {{\n map $lightmap\n }}\n {{\n map {PLAYER}RED.tga\n alphaFunc GE128\n }}\n}}\n",
+        "scripts/bot.shader": SHADER,
         "models/players/torso/lower.md3": part(),
         "models/players/torso/lower_default.skin": "",
     }
@@ -321,9 +333,8 @@ def test_leg_clips_lose_the_torsos_frames():
 
 def test_skins_and_shaders():
     assert parse_skin("U_Body,models/a.tga\r\ntag_head,\nnothing") == {"u_body": "models/a.tga", "tag_head": ""}
-    shaders = parse_shaders(
-        "a\n{\n{\nmap textures/effects/env.tga\n}\n{\nclampMap b.tga\n}\n}\nC\n{\n{\nmap d.tga\nalphaFunc GE128\n}\n}"
-    )
+    first = "a\n{\n{\nmap textures/effects/env.tga\n}\n{\nclampMap b.tga\n}\n}\n"
+    shaders = parse_shaders(first + "C\n{\n{\nmap d.tga\nalphaFunc GE128\n}\n}")
     assert shaders["a"].picture == "b.tga" and not shaders["a"].cuts and shaders["c"].cuts
 
 
@@ -334,7 +345,8 @@ AI = "flightgear-data-ai/usr/share/games/flightgear/AI/Aircraft/"
 
 def test_flight_gear(tmp_path, caplog):
     # The nose points to -x, left is +z: the viewer of a sign that faces -x has +z on the right.
-    model = write.ac3d(write.sign(2, 1), write.FACES, write.UVS_BOTTOM, "jet-tex.png")
+    ahead = write.sign(2, 1) - [5, 0, 0]
+    model = write.ac3d(ahead, write.FACES, write.UVS_BOTTOM, "jet-tex.png")
     files = {
         AI + "Jet/Models/jet.ac": model,
         AI + "Jet/Models/navlights.ac": model,
@@ -356,6 +368,7 @@ def test_flight_gear(tmp_path, caplog):
     assert [int(objects[j].textures[0][0, 0, 0]) for j in jets] == [0, 2, 4]
     for obj in objects.values():
         sign_reads(obj.parts[0])
+        assert np.allclose(obj.parts[0].vertices[:, 2], 5)
     assert objects["Cub/cub"].licence == "CC-BY-SA-3.0" and objects[jets[1]].caption == "Jet aircraft of Cargo Co"
     assert {o.group for o in objects.values()} == {"Jet", "Cub"}
 
@@ -366,3 +379,11 @@ def test_held_out_sources_are_those_of_the_split_rules():
     assert {n for n, s in SOURCES.items() if s.held_out} == {"ufoai", "openarena", "flightgear_ai"}
     assert {n for n, s in SOURCES.items() if s.held_out} <= HELD_OUT_SOURCES
     assert all(s.name == n and s.packages and s.licences and s.megabytes > 0 for n, s in SOURCES.items())
+
+
+def test_objects_with_one_gpl_file_are_never_trained_on():
+    from bozzetto.data.assets.splits import split_of
+
+    mixed = "CC-BY-SA-4.0 AND (CC-BY-SA-4.0 OR CC-BY-SA-3.0) AND GPL-3+"
+    assert split_of("supertuxkart", "models/a", "a", mixed) == "test"
+    assert split_of("supertuxkart", "models/a", "a", "(GPL-2+ OR CC-BY-SA-3.0) AND CC0-1.0") == "train"

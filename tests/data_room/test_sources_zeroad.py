@@ -122,6 +122,61 @@ def test_clip_moves_vertices_and_the_prop_on_its_bone(tmp_path, files):
     assert np.allclose(worn[2], turned, atol=1e-5)
 
 
+def test_rider_with_a_skeleton_of_its_own(tmp_path, files):
+    """A skinned prop on a moving bone plays its own clip of the same name, and what it wears follows both."""
+    from bozzetto.data.assets.pose import skin
+
+    worn = '<props><prop actor="props/hat.xml" attachpoint="crown"/></props>'
+    animations = '<animations><animation name="idle" file="rider.dae"/></animations>'
+    files["art/actors/props/rider.xml"] = actor(f"<variant><mesh>rider.dae</mesh>{worn}{animations}</variant>")
+    files["art/actors/units/soldier.xml"] = files["art/actors/units/soldier.xml"].replace("props/hat", "props/rider")
+    one = np.tile([0, 255, 255, 255], (4, 1))
+    files["art/meshes/rider.dae.cached.pmd"] = write.pmd(
+        SIGN,
+        write.FACES,
+        write.UVS_BOTTOM,
+        one,
+        one == 0,
+        [write.state((0, 2, 0))],
+        [("crown", write.state((0, 1, 0)), 0)],
+    )
+    # Half as many frames: each is held for the same share of the time. It goes to z = 5, which is -5 here.
+    files["art/animation/rider.dae.cached.psa"] = write.psa([[write.state((0, 2, 5))]])
+    # The carrier's bone turns by 90 degrees about y (left-handed: z to x) in the last frame.
+    frames = [[write.state(), write.state((0, 1, 0), q)] for q in ((0, 0, 0, 1), (0, HALF, 0, HALF))]
+    files["art/animation/walk.dae.cached.psa"] = write.psa(frames)
+    soldier = read(tmp_path, files)["units/soldier"]
+    clip = soldier.clips[0]
+    assert clip.name == "idle"
+    _, rider, hat = soldier.parts
+    # bone at 1 + prop point at 1 -> rider's frame at 2; its bone at 2 + crown at 1 -> hat at 5
+    assert rider.vertices[:, 1].min() == pytest.approx(2) and hat.vertices[:, 1].min() == pytest.approx(5)
+    for part in (rider, hat):
+        posed = skin(part.vertices, part.joints, part.weights, clip.matrices)
+        assert np.allclose(posed[0], part.vertices + [0, 0, -5], atol=1e-5)
+        # Left-handed: (x, y, z) -> (z, y, -x), so with z negated (x, y, -z'), (x, y, z') -> (-z', y, x).
+        x, y, z = (part.vertices + [0, 0, -5]).T
+        assert np.allclose(posed[1], np.stack([-z, y, x], 1), atol=1e-5)
+
+
+def test_props_on_the_same_skeleton_follow_it(tmp_path, files):
+    from bozzetto.data.assets.pose import skin
+
+    other = '<animations><animation name="idle" file="other.dae"/></animations>'
+    files["art/actors/props/hat.xml"] = actor(f"<variant><mesh>mane.dae</mesh>{other}</variant>")
+    files["art/animation/other.dae.cached.psa"] = write.psa([BONES])
+    files["art/meshes/mane.dae.cached.pmd"] = files["art/meshes/body.dae.cached.pmd"]
+    files["art/actors/units/soldier.xml"] = files["art/actors/units/soldier.xml"].replace('"head"', '"root"')
+    soldier = read(tmp_path, files)["units/soldier"]
+    body, mane = soldier.parts
+    matrices = soldier.clips[0].matrices
+    assert np.allclose(
+        skin(mane.vertices, mane.joints, mane.weights, matrices)[2][:3],
+        skin(body.vertices, body.joints, body.weights, matrices)[2][:3],
+        atol=1e-5,
+    )
+
+
 def test_unused_joints_are_dropped(tmp_path, files):
     soldier = read(tmp_path, files)["units/soldier"]
     used = np.unique(np.concatenate([p.joints[p.weights > 0] for p in soldier.parts]))

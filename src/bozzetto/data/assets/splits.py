@@ -11,6 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from ..sources.licences import requires_gpl
 from .source_object import SourceObject
 
 TRAIN, VALIDATION, TEST, UNUSED = "train", "val", "test", "unused"
@@ -57,6 +58,8 @@ RULES = (
 
 def is_gpl(licence: str) -> bool:
     """Whether a licence is of the GPL family (GPL, LGPL, AGPL), or offers nothing but it ("GPL-2+ or CC0" does)."""
+    if requires_gpl(licence):  # expressions with AND and brackets
+        return True
     choices = re.split(r"(?<![-\w])or(?!\s+later)(?![-\w])", licence, flags=re.IGNORECASE)
     return bool(licence) and all(re.search(r"\b[LA]?GPL|GNU", c, re.IGNORECASE) for c in choices)
 
