@@ -2,8 +2,8 @@
 
 65,536 Gaussians on a bumpy ball of radius 0.5 (standard deviations 0.006 to 0.01) from an orbit of radius 1.5 with a
 field of view of 49.1 degrees. Times are medians between CUDA events, in milliseconds, gradients to every parameter of
-the Gaussians. With gsplat installed, its times stand beside. ``--sweep`` times the blending kernels with other numbers
-of warps.
+the Gaussians. With gsplat installed, its times stand beside. ``--sweep`` times variants of the
+blending kernel.
 """
 
 from __future__ import annotations
@@ -103,7 +103,13 @@ class Stages:
     """The stages of one forward and backward pass, each callable by itself on the results of those before it."""
 
     def __init__(self, gaussians: Gaussians, cameras: Cameras, size: int) -> None:
-        from bozzetto.raster import triton_bins, triton_blend, triton_project, triton_project_gradient
+        from bozzetto.raster import (
+            triton_bins,
+            triton_blend,
+            triton_blend_gradient,
+            triton_project,
+            triton_project_gradient,
+        )
 
         views = cameras.batch_shape[-1]
         view = cameras.view_matrices().contiguous()
@@ -113,30 +119,25 @@ class Stages:
         self.project = lambda: triton_project.project(
             g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, size, size, 0.01, 1e10
         )
-        records, keys, corners, spans, counts = self.project()
-        self.bins = lambda: triton_bins.bin_tiles(records, keys, corners, spans, counts, size, size)
-        ids, starts = self.bins()
-        self.pairs, self.visible = len(ids), int((counts > 0).sum())
-        self.blend = lambda: triton_blend.blend(records, ids, starts, background, size, size)
-        rgb, alpha, depth, transmittance, last = self.blend()
+        records, keys, rectangles, counts = self.project()
+        self.bins = lambda: triton_bins.bin_tiles(records, keys, rectangles, counts, size, size)
+        ids, numbers, ends = self.bins()
+        self.pairs, self.visible = int(numbers.sum()), int((counts > 0).sum())
+        self.blend = lambda: triton_blend.blend(records, ids, numbers, ends, background, size, size, True)
+        (rgb, alpha, depth), (transmittance, last) = self.blend()
         grads = torch.randn_like(rgb), torch.randn_like(alpha), torch.zeros_like(depth)
-        # Steps of the compositing loop: each tile runs to the last Gaussian that any of its pixels needs.
-        side = triton_project.TILE
-        padded = torch.nn.functional.pad(last, (0, -size % side, 0, -size % side))
-        tiles = padded.unflatten(2, (-1, side)).unflatten(1, (-1, side))
-        self.steps = int(tiles.amax((2, 4)).sum())
-        self.blend_gradient = lambda: triton_blend.blend_gradient(
-            records, ids, starts, background, transmittance, last, *grads
+        self.blend_gradient = lambda: triton_blend_gradient.blend_gradient(
+            records, ids, numbers, ends, background, transmittance, last, *grads
         )
-        record_gradients = self.blend_gradient()
+        moments = self.blend_gradient()
         self.project_gradient = lambda: triton_project_gradient.project_gradient(
-            g.means, g.quats, g.scales, g.sh, view, intrinsics, counts, records, record_gradients, size, size
+            g.means, g.quats, g.scales, g.sh, view, intrinsics, rectangles, records, moments, size, size
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweep", action="store_true", help="time other numbers of warps as well")
+    parser.add_argument("--sweep", action="store_true", help="time variants of the blending kernel as well")
     arguments = parser.parse_args()
     renderers: dict[str, Callable] = {"bozzetto": render_here}
     try:
@@ -157,13 +158,13 @@ def main() -> None:
             print(f"| {scenes}×{views}×{size}² | {name} | {forward:.2f} | {total:.2f} | {peak:.2f} |", flush=True)
 
     names = ("project", "bins", "blend", "blend_gradient", "project_gradient")
-    print(f"\n| scenes × views × size | visible | pairs | blend steps | {' | '.join(names)} |")
-    print("|" + "---|" * (4 + len(names)))
+    print(f"\n| scenes × views × size | visible | cell pairs | {' | '.join(names)} |")
+    print("|" + "---|" * (3 + len(names)))
     for scenes, views, size in CONFIGURATIONS:
         cameras = Cameras.turntable(views, elevation=15).to(device="cuda")
         shared = Cameras(cameras.camera_to_world.expand(scenes, -1, -1, -1), cameras.intrinsics.expand(scenes, -1, -1))
         stages = Stages(ball(scenes).to("cuda"), shared, size)
-        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (stages.visible, stages.pairs, stages.steps))
+        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (stages.visible, stages.pairs))
         times = " | ".join(f"{milliseconds(getattr(stages, name)):.2f}" for name in names)
         print(f"| {scenes}×{views}×{size}² | {counts} | {times} |", flush=True)
         if arguments.sweep:
@@ -171,15 +172,19 @@ def main() -> None:
 
 
 def sweep(stages: Stages) -> None:
-    """Print the times of both blending kernels for 1, 2, 4 and 8 warps."""
-    from bozzetto.raster import triton_blend
+    """Print the times of the blending kernel for other numbers of Gaussians that it takes at once."""
+    from bozzetto.raster import triton_blend, triton_blend_gradient
 
-    kept = triton_blend.FORWARD_WARPS, triton_blend.BACKWARD_WARPS
-    for warps in (1, 2, 4, 8):
-        triton_blend.FORWARD_WARPS = triton_blend.BACKWARD_WARPS = warps
-        forward, backward = milliseconds(stages.blend), milliseconds(stages.blend_gradient)
-        print(f"  {warps} warps: blend {forward:.2f} ms, blend_gradient {backward:.2f} ms", flush=True)
-    triton_blend.FORWARD_WARPS, triton_blend.BACKWARD_WARPS = kept
+    kept = triton_blend.UNROLL, triton_blend.CHUNK
+    for unroll, chunk in ((1, 16), (2, 16), (2, 32), (3, 12), (4, 16)):
+        triton_blend.UNROLL, triton_blend.CHUNK = unroll, chunk
+        print(f"  {unroll} of {chunk} at once: blend {milliseconds(stages.blend):.2f} ms", flush=True)
+    triton_blend.UNROLL, triton_blend.CHUNK = kept
+    kept = triton_blend_gradient.REGISTERS
+    for registers in (200, 168, 144):
+        triton_blend_gradient.REGISTERS = registers
+        print(f"  {registers} registers: gradient {milliseconds(stages.blend_gradient):.2f} ms", flush=True)
+    triton_blend_gradient.REGISTERS = kept
 
 
 if __name__ == "__main__":

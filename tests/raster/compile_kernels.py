@@ -19,24 +19,34 @@ import triton  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from bozzetto.raster import triton_bins, triton_blend, triton_project, triton_project_gradient, triton_sh  # noqa: E402
+from bozzetto.raster import (  # noqa: E402
+    triton_bins,
+    triton_blend,
+    triton_blend_gradient,
+    triton_project,
+    triton_project_gradient,
+    triton_sh,
+)
 
-INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "rows"}
-POINTERS = dict.fromkeys(("ids", "pairs", "corners", "spans", "counts", "last"), "*i32")
-POINTERS |= dict.fromkeys(("starts", "ends", "keys", "order"), "*i64")
+INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "rows", "total", "lowest", "end"}
+POINTERS = dict.fromkeys(("ids", "unsorted", "counts", "last", "keys"), "*i32")
+POINTERS |= dict.fromkeys(("starts", "ends", "order", "by_tile", "records", "rectangles"), "*i64")
+POINTERS["divided"] = "*i32"
+POINTERS |= {"pairs": "*i16", "cells": "*i16"}
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
 def compile_kernel(kernel: triton.JITFunction, capability: int, warps: int, **constants: int) -> str:
     """Compile; returns the assembler's line on registers and raises RuntimeError on spills."""
     signature = {}
+    pointers = POINTERS | ({"counts": "*i64"} if kernel is triton_project.project_kernel else {})
     for name in kernel.arg_names:
         if name in constants:
             signature[name] = "constexpr"
         elif name in INTEGERS:
             signature[name] = "i32"
         else:
-            signature[name] = "fp32" if name in ("near", "far") else POINTERS.get(name, "*fp32")
+            signature[name] = "fp32" if name in ("near", "far") else pointers.get(name, "*fp32")
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     ptx = compiled.asm["ptx"]
@@ -53,13 +63,17 @@ def compile_kernel(kernel: triton.JITFunction, capability: int, warps: int, **co
 
 def main() -> None:
     k = {"K": 4, "BLOCK": 128}
+    cell = {"TILE": triton_project.TILE, "CELL": triton_project.CELL}
     cases = [
-        (triton_project.project_kernel, 4, k | {"TILE": 16}),
+        (triton_project.project_kernel, 4, k | cell),
         (triton_project_gradient.project_gradient_kernel, 4, k),
         (triton_sh.sh_gradient_kernel, 4, k),
-        (triton_bins.pair_kernel, 4, {"BLOCK": 128}),
-        (triton_blend.blend_kernel, triton_blend.FORWARD_WARPS, {"TILE": 16}),
-        (triton_blend.blend_gradient_kernel, triton_blend.BACKWARD_WARPS, {"TILE": 16}),
+        (triton_bins.pair_kernel, 4, {"SIDE": 4, "BLOCK": 128}),
+        (triton_bins.list_kernel, 4, {"BLOCK": 128} | cell),
+        (triton_bins.count_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
+        (triton_bins.divide_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
+        (triton_blend.blend_kernel, 1, {"KEEP": 1, "UNROLL": triton_blend.UNROLL, "CHUNK": triton_blend.CHUNK} | cell),
+        (triton_blend_gradient.blend_gradient_kernel, 1, cell),
     ]
     for capability in (80, 90):
         for kernel, warps, constants in cases:

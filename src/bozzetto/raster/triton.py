@@ -1,9 +1,10 @@
 """The Triton back end: kernels for CUDA devices, compiled at first use by Triton itself.
 
-Model: :mod:`bozzetto.raster.reference`. Five stages, each over all scenes and views in one launch: project
-(:mod:`.triton_project`), sort into tiles (:mod:`.triton_bins`), blend and its gradient (:mod:`.triton_blend`), gradient
-of the projection (:mod:`.triton_project_gradient`). Gradients of one Gaussian are summed over tiles with atomic
-additions, so their last bits may differ from run to run.
+Model: :mod:`bozzetto.raster.reference`. Five stages, each over all scenes and views at once: project
+(:mod:`.triton_project`), list the Gaussians of every cell of 8 x 8 pixels (:mod:`.triton_bins`), blend
+(:mod:`.triton_blend`) and its gradient (:mod:`.triton_blend_gradient`), gradient of the projection
+(:mod:`.triton_project_gradient`). Gradients of one Gaussian are summed over cells with atomic additions, so their last
+bits may differ from run to run.
 
 With ``TRITON_INTERPRET=1`` set before Triton is first imported, the same kernels run on CPU tensors (slowly, for
 tests).
@@ -25,7 +26,8 @@ except ImportError as error:
     ) from error
 
 from .triton_bins import bin_tiles
-from .triton_blend import blend, blend_gradient, blend_kernel
+from .triton_blend import blend, blend_kernel
+from .triton_blend_gradient import blend_gradient
 from .triton_project import project
 from .triton_project_gradient import project_gradient
 
@@ -35,35 +37,34 @@ INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, height, width, near, far):
-        records, keys, corners, spans, counts = project(
+        records, keys, rectangles, counts = project(
             means, quats, scales, opacities, sh, view, intrinsics, height, width, near, far
         )
-        ids, starts = bin_tiles(records, keys, corners, spans, counts, height, width)
-        rgb, alpha, depth, transmittance, last = blend(records, ids, starts, background, height, width)
-        if any(ctx.needs_input_grad):
+        lists = bin_tiles(records, keys, rectangles, counts, height, width)
+        del keys, counts
+        keep = any(ctx.needs_input_grad)
+        pictures, kept = blend(records, *lists, background, height, width, keep)
+        if keep:
             ctx.save_for_backward(
-                means, quats, scales, sh, background, view, intrinsics,
-                records, counts, ids, starts, transmittance, last,
-            )  # fmt: skip
+                means, quats, scales, sh, background, view, intrinsics, records, rectangles, *lists, *kept
+            )
             ctx.size = height, width
-        return rgb, alpha, depth
+        return pictures
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, grad_depth):
-        (
-            means, quats, scales, sh, background, view, intrinsics,
-            records, counts, ids, starts, transmittance, last,
-        ) = ctx.saved_tensors  # fmt: skip
+        means, quats, scales, sh, background, view, intrinsics, records, rectangles, *lists = ctx.saved_tensors
+        ids, counts, ends, transmittance, last = lists
         grad_rgb, grad_alpha, grad_depth = (g.float().contiguous() for g in (grad_rgb, grad_alpha, grad_depth))
         gradients: tuple[Tensor | None, ...] = (None,) * 5
         with torch.cuda.device_of(means):
             if any(ctx.needs_input_grad[:5]):
-                record_gradients = blend_gradient(
-                    records, ids, starts, background, transmittance, last, grad_rgb, grad_alpha, grad_depth
+                moments = blend_gradient(
+                    records, ids, counts, ends, background, transmittance, last, grad_rgb, grad_alpha, grad_depth
                 )
                 gradients = project_gradient(
-                    means, quats, scales, sh, view, intrinsics, counts, records, record_gradients, *ctx.size
+                    means, quats, scales, sh, view, intrinsics, rectangles, records, moments, *ctx.size
                 )
             grad_background = None
             if ctx.needs_input_grad[5]:

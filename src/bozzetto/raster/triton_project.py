@@ -1,7 +1,8 @@
 """Projection of Gaussians to every view (steps 1 to 3 of :mod:`bozzetto.raster.reference`) as a Triton kernel.
 
-Each Gaussian becomes, in each view, a *record* of 10 floats: centre x, y (pixels), conic xx, xy, yy, opacity, colour
-r, g, b (before the clamp at 0), camera z; and a rectangle of the tiles that it can reach with alpha >= 1/255.
+Each Gaussian becomes, in each view, a *record* of 10 floats, kept as 5 int64 of two each: centre x, y (pixels); a, b, c
+and log2 opacity, so that alpha = 2^(a dx^2 + b dx dy + c dy^2 + log2 opacity); colour r, g, b (-0.0 where the clamp at 0
+acted); camera z. Besides, a rectangle of the cells that it can reach with alpha >= 1/255.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_numbers import pack
 from .triton_sh import camera_centre, sh_colour, unit_direction
 
-TILE = 16  # pixels along each side of a tile
-RECORD = 10  # floats
+TILE = 32  # pixels along each side of a tile
+CELL = 8  # pixels along each side of the cells that a tile is made of
+RECORD = 5  # int64, two floats each
 BLOCK = 128
+LOG2_E = tl.constexpr(1.4426950408889634)
 
 LARGEST = tl.constexpr(3.4028234e38)
 
@@ -85,9 +89,9 @@ def finite(x):
 
 @triton.jit(do_not_specialize=["N", "V", "height", "width", "near", "far"])
 def project_kernel(
-    means, quats, scales, opacities, sh, view, intrinsics, records, keys, corners, spans, counts,
+    means, quats, scales, opacities, sh, view, intrinsics, records, keys, rectangles, counts,
     N, V, height, width, near, far,
-    K: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK Gaussians of one scene in one view."""
     blocks = tl.cdiv(N, BLOCK)
@@ -174,28 +178,35 @@ def project_kernel(
     top = tl.maximum(tl.ceil(py - reach_y - 0.5), 0.0)
     bottom = tl.minimum(tl.floor(py + reach_y - 0.5), height - 1.0)
     keep = keep & (left <= right) & (top <= bottom)
-    tile_x = tl.where(keep, left, 0.0).to(tl.int32) // TILE
-    tile_y = tl.where(keep, top, 0.0).to(tl.int32) // TILE
-    across = tl.where(keep, tl.where(keep, right, 0.0).to(tl.int32) // TILE - tile_x + 1, 0)
-    down = tl.where(keep, tl.where(keep, bottom, 0.0).to(tl.int32) // TILE - tile_y + 1, 0)
+    x0 = tl.where(keep, left, 0.0).to(tl.int32) // CELL
+    x1 = tl.where(keep, right, 0.0).to(tl.int32) // CELL
+    y0 = tl.where(keep, top, 0.0).to(tl.int32) // CELL
+    y1 = tl.where(keep, bottom, 0.0).to(tl.int32) // CELL
+    side: tl.constexpr = TILE // CELL
+    tiles = (x1 // side - x0 // side + 1) * (y1 // side - y0 // side + 1)
+    across = x1 - x0 + 1
+    down = y1 - y0 + 1
     # The bits of positive floats, read as integers, are in the order of their values.
-    bits = tl.where(keep, z, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
-    tl.store(keys + slot, (camera.to(tl.int64) << 32) | bits, mask=mask)
-    tl.store(corners + slot, tile_x | (tile_y << 16), mask=mask)
-    tl.store(spans + slot, across | (down << 16), mask=mask)
-    tl.store(counts + slot, across * down, mask=mask)
+    tl.store(keys + slot, tl.where(keep, z, 0.0).to(tl.int32, bitcast=True), mask=mask)
+    count = tiles.to(tl.int64) | ((across * down).to(tl.int64) << 32)
+    tl.store(counts + slot, tl.where(keep, count, 0), mask=mask)
+    corner = x0.to(tl.int64) | (y0.to(tl.int64) << 16)
+    size = across.to(tl.int64) | (down.to(tl.int64) << 16)
+    tl.store(rectangles + slot, tl.where(keep, corner | (size << 32), 0), mask=mask)
 
-    out = records + slot * 10
-    tl.store(out + 0, px, mask=keep)
-    tl.store(out + 1, py, mask=keep)
-    tl.store(out + 2, conic_xx, mask=keep)
-    tl.store(out + 3, conic_xy, mask=keep)
-    tl.store(out + 4, conic_yy, mask=keep)
-    tl.store(out + 5, opacity, mask=keep)
-    tl.store(out + 6, red, mask=keep)
-    tl.store(out + 7, green, mask=keep)
-    tl.store(out + 8, blue, mask=keep)
-    tl.store(out + 9, z, mask=keep)
+    out = records + slot * 5
+    tl.store(out + 0, pack(px, py), mask=keep)
+    tl.store(out + 1, pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E), mask=keep)
+    tl.store(out + 2, pack(conic_yy * (-0.5 * LOG2_E), tl.log2(opacity)), mask=keep)
+    tl.store(out + 3, pack(clamped(red), clamped(green)), mask=keep)
+    tl.store(out + 4, pack(clamped(blue), z), mask=keep)
+
+
+@triton.jit
+def clamped(colour):
+    """max(colour, 0), or -0.0 where that changed it."""
+    bits = tl.where(colour < 0.0, -0x80000000, colour.to(tl.int32, bitcast=True))
+    return bits.to(tl.int32).to(tl.float32, bitcast=True)
 
 
 def project(
@@ -210,20 +221,22 @@ def project(
     width: int,
     near: float,
     far: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Records [S * V, N, 10]; for every slot of S * V * N the key by which to order it (view, then depth; int64); and,
-    as int32, the corner and span (x | y << 16, in tiles) and the number of its tiles.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Records [S * V, N, 5] int64; for every slot of S * V * N the camera z as sortable int32, the rectangle of cells
+    (x | y << 16 | cells across << 32 | down << 48, int64; 0: none) and the number of its tiles, with
+    that of its cells in the upper 32 bits.
 
     A Gaussian that is culled in a view has no tiles there, and its record is not written.
     """
     scenes, n = means.shape[:2]
     cameras = scenes * view.shape[1]
-    records = means.new_empty(cameras, n, RECORD)
-    corners, spans, counts = (torch.empty(cameras * n, dtype=torch.int32, device=means.device) for _ in range(3))
-    keys = torch.empty(cameras * n, dtype=torch.int64, device=means.device)
+    device = means.device
+    records = torch.empty(cameras, n, RECORD, dtype=torch.int64, device=device)
+    rectangles, counts = torch.empty(2, cameras * n, dtype=torch.int64, device=device)
+    keys = torch.empty(cameras * n, dtype=torch.int32, device=device)
     project_kernel[(triton.cdiv(n, BLOCK) * cameras,)](
-        means, quats, scales, opacities, sh, view, intrinsics, records, keys, corners, spans, counts,
+        means, quats, scales, opacities, sh, view, intrinsics, records, keys, rectangles, counts,
         n, view.shape[1], height, width, near, far,
-        K=sh.shape[2], TILE=TILE, BLOCK=BLOCK, num_warps=4,
+        K=sh.shape[2], TILE=TILE, CELL=CELL, BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
-    return records, keys, corners, spans, counts
+    return records, keys, rectangles, counts

@@ -1,4 +1,4 @@
-"""From gradients of the records back to means, quaternions, scales, opacities and SH coefficients (Triton kernels)."""
+"""From sums over pixels back to means, quaternions, scales, opacities and SH coefficients (Triton kernels)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_numbers import unpack
 from .triton_project import clamp_ratio, load_camera, rotation_matrix, unit_quaternion
-from .triton_sh import camera_centre, sh_basis_gradient, sh_gradient_kernel, unit_direction
+from .triton_sh import camera_centre, colour_gradient, sh_basis_gradient, sh_gradient_kernel, unit_direction
 
 BLOCK = 128
+LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit(do_not_specialize=["N", "V", "height", "width"])
 def project_gradient_kernel(
-    means, quats, scales, sh, view, intrinsics, counts, records, record_gradients,
-    grad_means, grad_quats, grad_scales, grad_opacities,
+    means, quats, scales, sh, view, intrinsics, rectangles, records, moments,
+    grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
     N, V, height, width,
     K: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -37,6 +39,7 @@ def project_gradient_kernel(
 
     zero = tl.zeros([BLOCK], tl.float32)
     gmx, gmy, gmz, gopacity = zero, zero, zero, zero
+    g_red, g_green, g_blue = zero, zero, zero
     # Gradient of the matrix R S, whose product with its transpose is the covariance.
     h00, h01, h02, h10, h11, h12, h20, h21, h22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     seen = tl.zeros([BLOCK], tl.int32)
@@ -47,20 +50,25 @@ def project_gradient_kernel(
             view + camera * 16, intrinsics + camera * 4
         )
         slot = camera * N + n
-        drawn = tl.load(counts + slot, mask=mask, other=0) > 0
+        drawn = tl.load(rectangles + slot, mask=mask, other=0) != 0
         seen = tl.where(drawn, 1, seen)
-        record = records + slot * 10
-        gradient = record_gradients + slot * 10
-        xx = tl.load(record + 2, mask=drawn, other=0.0)
-        xy = tl.load(record + 3, mask=drawn, other=0.0)
-        yy = tl.load(record + 4, mask=drawn, other=0.0)
-        gpx = tl.load(gradient + 0, mask=drawn, other=0.0)
-        gpy = tl.load(gradient + 1, mask=drawn, other=0.0)
-        gxx = tl.load(gradient + 2, mask=drawn, other=0.0)
-        gxy = 0.5 * tl.load(gradient + 3, mask=drawn, other=0.0)
-        gyy = tl.load(gradient + 4, mask=drawn, other=0.0)
-        gopacity += tl.load(gradient + 5, mask=drawn, other=0.0)
-        gz = tl.load(gradient + 9, mask=drawn, other=0.0)
+        record = records + slot * 5
+        moment = moments + slot * 10
+        xx, xy = unpack(tl.load(record + 1, mask=drawn, other=0))
+        yy, bias = unpack(tl.load(record + 2, mask=drawn, other=0))
+        xx *= -2.0 * LN_2
+        xy *= -LN_2
+        yy *= -2.0 * LN_2
+        v = tl.load(moment + 0, mask=drawn, other=0.0)
+        vx = tl.load(moment + 1, mask=drawn, other=0.0)
+        vy = tl.load(moment + 2, mask=drawn, other=0.0)
+        gpx = xx * vx + xy * vy
+        gpy = xy * vx + yy * vy
+        gxx = -0.5 * tl.load(moment + 3, mask=drawn, other=0.0)
+        gxy = -0.5 * tl.load(moment + 4, mask=drawn, other=0.0)
+        gyy = -0.5 * tl.load(moment + 5, mask=drawn, other=0.0)
+        gopacity += v * tl.exp2(-bias)
+        gz = tl.load(moment + 9, mask=drawn, other=0.0)
 
         # Inverse of a symmetric matrix Q = C^-1: dC = -Q dQ Q.
         e00 = gxx * xx + gxy * xy
@@ -142,12 +150,7 @@ def project_gradient_kernel(
         gmz += tl.where(drawn, w02 * gx + w12 * gy + w22 * gz, 0.0)
 
         if K > 1:
-            red = drawn & (tl.load(record + 6, mask=drawn, other=-1.0) >= 0.0)
-            green = drawn & (tl.load(record + 7, mask=drawn, other=-1.0) >= 0.0)
-            blue = drawn & (tl.load(record + 8, mask=drawn, other=-1.0) >= 0.0)
-            gr = tl.load(gradient + 6, mask=red, other=0.0)
-            gg = tl.load(gradient + 7, mask=green, other=0.0)
-            gb = tl.load(gradient + 8, mask=blue, other=0.0)
+            gr, gg, gb = colour_gradient(record, moment, drawn)
             ex, ey, ez = camera_centre(view + camera * 16)
             dx, dy, dz, inverse = unit_direction(mx, my, mz, ex, ey, ez)
             gdx, gdy, gdz = zero, zero, zero
@@ -165,8 +168,17 @@ def project_gradient_kernel(
             gmx += tl.where(drawn, (gdx - along * dx) * inverse, 0.0)
             gmy += tl.where(drawn, (gdy - along * dy) * inverse, 0.0)
             gmz += tl.where(drawn, (gdz - along * dz) * inverse, 0.0)
+        else:
+            gr, gg, gb = colour_gradient(record, moment, drawn)
+            g_red += 0.28209479177387814 * gr
+            g_green += 0.28209479177387814 * gg
+            g_blue += 0.28209479177387814 * gb
         camera += 1
 
+    if K == 1:
+        tl.store(grad_sh + row * 3 + 0, g_red, mask=mask)
+        tl.store(grad_sh + row * 3 + 1, g_green, mask=mask)
+        tl.store(grad_sh + row * 3 + 2, g_blue, mask=mask)
     tl.store(grad_means + row * 3 + 0, gmx, mask=mask)
     tl.store(grad_means + row * 3 + 1, gmy, mask=mask)
     tl.store(grad_means + row * 3 + 2, gmz, mask=mask)
@@ -205,9 +217,9 @@ def project_gradient(
     sh: Tensor,
     view: Tensor,
     intrinsics: Tensor,
-    counts: Tensor,
+    rectangles: Tensor,
     records: Tensor,
-    record_gradients: Tensor,
+    moments: Tensor,
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -219,10 +231,11 @@ def project_gradient(
     grad_sh = torch.empty_like(sh)
     grid = (triton.cdiv(n, BLOCK) * scenes,)
     project_gradient_kernel[grid](
-        means, quats, scales, sh, view, intrinsics, counts, records, record_gradients,
-        grad_means, grad_quats, grad_scales, grad_opacities,
+        means, quats, scales, sh, view, intrinsics, rectangles, records, moments,
+        grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
         n, views, height, width,
         K=k, BLOCK=BLOCK, num_warps=4,
     )  # fmt: skip
-    sh_gradient_kernel[grid](means, view, records, record_gradients, grad_sh, n, views, K=k, BLOCK=BLOCK, num_warps=4)
+    if k > 1:
+        sh_gradient_kernel[grid](means, view, records, moments, grad_sh, n, views, K=k, BLOCK=BLOCK, num_warps=4)
     return grad_means, grad_quats, grad_scales, grad_opacities, grad_sh

@@ -149,10 +149,19 @@ def sh_colour(sh, x, y, z, mask, K: tl.constexpr):
     return red, green, blue
 
 
+@triton.jit
+def colour_gradient(record, moment, mask):
+    """Gradient of the colour before the clamp: zero where the clamp acted, which stored -0.0 in the record."""
+    rg = tl.load(record + 3, mask=mask, other=-1)
+    b = tl.load(record + 4, mask=mask, other=-1)
+    gr = tl.load(moment + 6, mask=mask & (rg.to(tl.int32) >= 0), other=0.0)
+    gg = tl.load(moment + 7, mask=mask & (rg >= 0), other=0.0)
+    gb = tl.load(moment + 8, mask=mask & (b.to(tl.int32) >= 0), other=0.0)
+    return gr, gg, gb
+
+
 @triton.jit(do_not_specialize=["N", "V"])
-def sh_gradient_kernel(
-    means, view, records, record_gradients, sh_gradients, N, V, K: tl.constexpr, BLOCK: tl.constexpr
-):
+def sh_gradient_kernel(means, view, records, moments, sh_gradients, N, V, K: tl.constexpr, BLOCK: tl.constexpr):
     """sh_gradients [S, N, K, 3] = sum over views of basis_k(direction) x colour gradient. One program: BLOCK Gaussians.
 
     The inner loop runs over views and the outer one over coefficients, so each gradient stays in a register.
@@ -172,26 +181,15 @@ def sh_gradient_kernel(
         camera = scene.to(tl.int64) * V
         last = camera + V
         while camera < last:
-            slot = (camera * N + n) * 10
-            # The gradient of the clamped colour passes where the colour was not clamped; culled slots hold zeros.
-            r = tl.load(records + slot + 6, mask=mask, other=-1.0) >= 0.0
-            g = tl.load(records + slot + 7, mask=mask, other=-1.0) >= 0.0
-            b = tl.load(records + slot + 8, mask=mask, other=-1.0) >= 0.0
-            gr = tl.load(record_gradients + slot + 6, mask=mask & r, other=0.0)
-            gg = tl.load(record_gradients + slot + 7, mask=mask & g, other=0.0)
-            gb = tl.load(record_gradients + slot + 8, mask=mask & b, other=0.0)
-            if K > 1:
-                cx, cy, cz = camera_centre(view + camera * 16)
-                x, y, z, _ = unit_direction(mx, my, mz, cx, cy, cz)
-                touched = (gr != 0.0) | (gg != 0.0) | (gb != 0.0)
-                basis = tl.where(touched, sh_basis(k, x, y, z), 0.0)
-                red += basis * gr
-                green += basis * gg
-                blue += basis * gb
-            else:
-                red += 0.28209479177387814 * gr
-                green += 0.28209479177387814 * gg
-                blue += 0.28209479177387814 * gb
+            slot = camera * N + n
+            gr, gg, gb = colour_gradient(records + slot * 5, moments + slot * 10, mask)
+            cx, cy, cz = camera_centre(view + camera * 16)
+            x, y, z, _ = unit_direction(mx, my, mz, cx, cy, cz)
+            touched = (gr != 0.0) | (gg != 0.0) | (gb != 0.0)
+            basis = tl.where(touched, sh_basis(k, x, y, z), 0.0)
+            red += basis * gr
+            green += basis * gg
+            blue += basis * gb
             camera += 1
         out = sh_gradients + (row * K + k) * 3
         tl.store(out + 0, red, mask=mask)
