@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bozzetto import Cameras
+from bozzetto import Cameras, framing
 from bozzetto.app.cli import main
 from bozzetto.camera.lgm_folder import is_lgm_folder, poses_to_house, read_lgm_folder
 from bozzetto.errors import CameraError
@@ -55,7 +55,8 @@ def test_poses_are_blenders(tmp_path):
     assert torch.allclose(poses_to_house(opencv), Cameras.orbit([0.0]).camera_to_world[0], atol=1e-6)
 
 
-def test_views_command_reads_the_folder(tmp_path):
+def test_views_command_reads_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(framing.turntable, "__defaults__", (2, 32, *framing.turntable.__defaults__[2:]))
     cameras = Cameras.orbit([0.0, 90.0])
     to_blender = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     poses = to_blender @ (cameras.camera_to_world * torch.tensor([1.0, -1, -1, 1]))
