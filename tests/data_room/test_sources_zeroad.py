@@ -12,6 +12,7 @@ from PIL import Image
 
 from bozzetto.data.sources import zeroad
 from bozzetto.data.sources.registry import find_source
+from bozzetto.data.sources.zeroad_names import ActorName
 from bozzetto.errors import InputError
 
 ZIP = "usr/share/games/0ad/mods/public/public.zip"
@@ -71,7 +72,8 @@ def files() -> dict[str, bytes | str]:
         "simulation/templates/template_unit.xml": "<Entity><Identity><Classes>Soldier Melee</Classes></Identity></Entity>",
         "simulation/templates/units/archer.xml": f"{names}<Classes>Ranged -Melee</Classes></Identity>"
         "<VisualActor><Actor>units/soldier.xml</Actor></VisualActor></Entity>",
-        "simulation/data/civs/rome.json": '{"Code": "rome", "Name": "Romans"}',
+        "simulation/templates/special/players/rome.xml": "<Entity><Identity><GenericName>Romans</GenericName>"
+        "</Identity></Entity>",
     }
 
 
@@ -86,7 +88,7 @@ def test_orientation_names_and_what_is_no_object(tmp_path, files):
     part = objects["props/hat"].parts[0]
     write.assert_sign_reads(part.vertices, part.faces, part.uvs)
     soldier = objects["units/soldier"]
-    assert soldier.caption == "Archer" and soldier.tags == ("Romans", "Soldier", "Ranged")
+    assert soldier.caption == "Archer" and soldier.tags == ("Romans", "soldier", "ranged")
     assert soldier.group == "body.dae" and soldier.category == "units" and soldier.licence == "CC-BY-SA-3.0"
     assert objects["props/hat"].caption == "hat" and objects["props/hat"].clips == []
     assert objects["props/hat"].parts[0].joints is None
@@ -251,6 +253,14 @@ def test_reading_is_the_same_every_time(tmp_path, files):
     first, second = read(tmp_path, files)["units/soldier"], read(tmp_path, files)["units/soldier"]
     assert np.array_equal(first.textures[0], second.textures[0])
     assert np.array_equal(first.parts[1].vertices, second.parts[1].vertices)
+
+
+def test_captions():
+    tree = ActorName("Tree", "Dragon Bamboo", "", ("ForestPlant",))
+    assert zeroad.describe("flora/trees/bamboo_a", tree) == ("Dragon Bamboo (Tree)", ("Dragon Bamboo", "forest plant"))
+    house = ActorName("House", "Tegia", "Britons", ("Structure", "Civic"))
+    assert zeroad.describe("structures/britons/house", house) == ("House of the Britons", ("Britons", "Tegia", "civic"))
+    assert zeroad.describe("props/units/helmets/hele_pilos_b2", None) == ("hele pilos", ("props", "units", "helmets"))
 
 
 def test_a_missing_package_says_what_to_do(tmp_path):

@@ -40,6 +40,21 @@ SKIPPED_NAMES = (
     "waypoint",
     "temp/",
 )
+# Words that mean something to the game's rules only.
+INTERNAL_CLASSES = frozenset(
+    (
+        "Unit",
+        "Structure",
+        "Organic",
+        "ConquestCritical",
+        "FastMoving",
+        "Resource",
+        "City",
+        "Town",
+        "Village",
+        "Economic",
+    )
+)
 
 
 def paints_with_colour(material: str) -> bool:
@@ -175,13 +190,22 @@ class _Archive:
 
 
 def describe(path: str, name: ActorName | None) -> tuple[str, tuple[str, ...]]:
-    """Caption and tags of an actor: from the game's names, else from its path ("props/units/helmets/pilos_b2")."""
+    """Caption and tags of an actor: from the game's names, else from its path ("props/units/helmets/pilos_b2").
+
+    A plant's species stands in its second name ("Tree", "Dragon Bamboo"), a building's people in its civilisation.
+    """
     *folders, last = path.split("/")
-    if name is not None:
-        tags = (name.civilisation, name.specific, *name.classes)
-        return name.generic, tuple(dict.fromkeys(t for t in tags if t))
-    words = [w for w in plain_words(last).split() if len(w) > 1 and not w.isdigit()]
-    return " ".join(words), tuple(plain_words(f) for f in folders)
+    if name is None:
+        words = [w for w in plain_words(last).split() if len(w) > 1 and not w.isdigit()]
+        return " ".join(words), tuple(plain_words(f) for f in folders)
+    caption = name.generic
+    if folders[:1] == ["flora"] and name.specific:
+        known = name.generic.lower() in name.specific.lower()
+        caption = name.specific if known else f"{name.specific} ({name.generic})"
+    elif folders[:1] == ["structures"] and name.civilisation:
+        caption = f"{name.generic} of the {name.civilisation}"
+    classes = (plain_words(c) for c in name.classes if c not in INTERNAL_CLASSES)
+    return caption, tuple(dict.fromkeys(t for t in (name.civilisation, name.specific, *classes) if t))
 
 
 def read(folder: Path) -> Iterator[SourceObject]:

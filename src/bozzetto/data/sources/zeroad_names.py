@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -61,23 +60,9 @@ class _Templates:
         return out
 
 
-def _civilisations(fetch: Callable[[str], bytes | None], files: Iterable[str]) -> dict[str, str]:
-    """Code -> name ("rome" -> "Romans")."""
-    out = {}
-    for path in files:
-        if path.startswith("simulation/data/civs/") and path.endswith(".json"):
-            try:
-                content = json.loads(fetch(path) or b"{}")
-                out[content["Code"]] = content["Name"]
-            except (ValueError, KeyError):
-                continue
-    return out
-
-
 def actor_names(fetch: Callable[[str], bytes | None], files: Iterable[str]) -> dict[str, ActorName]:
     """Actor path in lower case -> its name. ``files`` are all paths of the archive, ``fetch`` reads one."""
     files = sorted(files)
-    civilisations = _civilisations(fetch, files)
     templates = _Templates(fetch)
     out: dict[str, ActorName] = {}
     for path in files:
@@ -89,9 +74,12 @@ def actor_names(fetch: Callable[[str], bytes | None], files: Iterable[str]) -> d
             continue
         civilisation = entry.get("civ", "")
         actor = actor.replace("{civ}", civilisation).lower()
-        name = ActorName(
-            generic, entry.get("specific", ""), civilisations.get(civilisation, ""), tuple(entry["classes"])
+        people = (
+            templates.resolve(f"special/players/{civilisation}").get("generic", "")
+            if civilisation not in ("", "gaia")
+            else ""
         )
+        name = ActorName(generic, entry.get("specific", ""), people, tuple(entry["classes"]))
         for phenotype in ("male", "female") if "{phenotype}" in actor else ("",):
             out.setdefault(actor.replace("{phenotype}", phenotype), name)
     return out
