@@ -94,6 +94,18 @@ def test_shared_pictures_meshes_and_clips_are_stored_once(tmp_path):
     )  # ball, its pictures (one is also the arm's), arm, its other picture, clip
 
 
+def test_few_of_many_clips_are_kept(tmp_path):
+    clips = [replace(arm().clips[0], name=f"bend {i}") for i in range(20)]
+    names = [
+        [
+            c.name
+            for c in through(tmp_path, replace(arm(), name=n, clips=clips), options=PackOptions(most_clips=3))[0].clips
+        ]
+        for n in ("a", "b", "a")
+    ]
+    assert names[0] == names[2] != names[1] and len(names[0]) == 3
+
+
 def test_options_are_checked():
     for bad in ({"texture_size": 100}, {"position_bits": 8}, {"clip_fps": 0}, {"texture_quality": 0}):
         with pytest.raises(InputError):

@@ -75,6 +75,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--triangles", type=positive, default=20_000, help="objects with more are decimated to this (20000)"
     )
     one.add_argument("--clip-fps", type=float, default=15.0, help="frames per second that clips keep at most (15)")
+    one.add_argument("--clips", type=int, default=6, help="clips that an object keeps at most (6)")
     one.add_argument("--limit", type=positive, help="only the first so many objects of each source")
     one.add_argument("--workers", type=int, default=0, help="processes that read and pack (0: none besides this one)")
     mine = one.add_argument_group("your own folders")
@@ -200,6 +201,7 @@ def _convert(options: argparse.Namespace, progress: Progress) -> None:
     packing = PackOptions(
         texture_size=options.texture_size,
         clip_fps=options.clip_fps,
+        most_clips=options.clips,
         limits=Limits(most_triangles=options.triangles),
     )
     made = [_source(name, options) for name in options.sources]  # all names are checked before work begins

@@ -20,6 +20,8 @@ _TOLERANCE = (
     2e-3  # largest difference between a joint's linear part and the nearest rotation that still counts as rigid
 )
 VERTEX_BITS = 12
+TURN = 8191  # quaternions are stored as integers up to this: within 0.02 degrees
+SHIFT_BITS = 14
 
 
 def rotations_to_quaternions(matrices: NDArray) -> NDArray[np.float64]:
@@ -115,8 +117,8 @@ def encode_clip(clip: Clip) -> bytes:
     matrices = np.asarray(clip.matrices, np.float64)
     if is_rigid(matrices):
         quaternions = continuous(rotations_to_quaternions(matrices[..., :3, :3]))
-        turn = np.rint(quaternions * 32767).astype(np.int16).view(np.uint16)
-        q, low, step = quantise(matrices[..., :3, 3], 16)
+        turn = np.rint(quaternions * TURN).astype(np.int16).view(np.uint16)
+        q, low, step = quantise(matrices[..., :3, 3], SHIFT_BITS)
         return _encode(_RIGID, np.concatenate([turn, q], -1), np.concatenate([low, step]), clip.fps)
     q, low, step = quantise(matrices[..., :3, :].reshape(*matrices.shape[:2], 12), 16)
     return _encode(_AFFINE, q, np.concatenate([low, step]), clip.fps)

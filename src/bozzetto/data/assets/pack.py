@@ -21,7 +21,7 @@ from .normalise import move_clip, move_points, placement
 from .pictures import QUALITY, PictureCache, decode_picture
 from .pose import clip_seconds
 from .shard import DatasetError, Shard, ShardWriter
-from .source_object import Part, SourceObject
+from .source_object import Clip, Part, SourceObject
 from .splits import object_split
 
 
@@ -34,6 +34,7 @@ class PackOptions:
         texture_quality: of WebP, 1 to 100.
         position_bits: per axis, over the part's box, 10 to 16.
         clip_fps: clips with more frames per second are thinned out.
+        most_clips: an object with more keeps this many, drawn by its name (so that a collection's objects differ).
         limits: what is refused or decimated.
     """
 
@@ -41,12 +42,18 @@ class PackOptions:
     texture_quality: int = QUALITY
     position_bits: int = 13
     clip_fps: float = 15.0
+    most_clips: int = 6
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not (8 <= self.texture_size <= 4096 and self.texture_size & (self.texture_size - 1) == 0):
             raise InputError(f"the texture size must be a power of two from 8 to 4096, not {self.texture_size}")
-        for name, low, high in (("texture_quality", 1, 100), ("position_bits", 10, 16), ("clip_fps", 1, 240)):
+        for name, low, high in (
+            ("texture_quality", 1, 100),
+            ("position_bits", 10, 16),
+            ("clip_fps", 1, 240),
+            ("most_clips", 0, 10_000),
+        ):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
 
@@ -98,7 +105,7 @@ def encode_object(
         flags += ("decimated",)
     colours = main_colours(obj)
     obj = _reordered(obj)
-    obj = replace(obj, clips=[resample(c, options.clip_fps) for c in obj.clips])
+    obj = replace(obj, clips=[resample(c, options.clip_fps) for c in _drawn(obj, options.most_clips)])
     place = placement(obj, turn)
     blobs: list[bytes] = []
 
@@ -155,6 +162,16 @@ def _plain(part: Part, moving: bool) -> Part:
     faces = index.reshape(-1)[part.faces].astype(np.int32)
     a, b, c = faces.T
     return replace(part, vertices=vertices, faces=faces[(a != b) & (b != c) & (c != a)], joints=None, weights=None)
+
+
+def _drawn(obj: SourceObject, most: int) -> list[Clip]:
+    """At most ``most`` clips, chosen by the hash of the object's and the clip's name, in their order."""
+
+    def place(i: int) -> bytes:
+        return hashlib.sha256(f"{obj.name}\0{obj.clips[i].name}\0{i}".encode()).digest()
+
+    chosen = sorted(range(len(obj.clips)), key=place)[:most]
+    return [obj.clips[i] for i in sorted(chosen)]
 
 
 def _reordered(obj: SourceObject) -> SourceObject:
