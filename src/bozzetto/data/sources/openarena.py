@@ -157,7 +157,7 @@ class _Game:
                 )
                 surfaces.append((number, surface))
 
-        if not {0, 1} <= {number for number, _ in surfaces}:
+        if not any(number == 0 for number, _ in surfaces):
             raise LeftOutError("the skin's pictures are in no package")
 
         def pose(legs: NDArray, torso: NDArray) -> list[NDArray[np.float32]]:
