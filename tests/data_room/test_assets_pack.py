@@ -249,6 +249,17 @@ def test_verify_finds_damage_and_leaks(tmp_path):
     assert effective_split(record | {"source": "mine", "licence": "GPL-3+"}) == "test"
 
 
+def test_what_shares_a_mesh_with_training_data_is_not_measured_with(tmp_path):
+    a, b = (
+        ball_object(source="sweethome3d", name=n, group="one", textures=[picture(s)])
+        for n, s in (("Scopia/a", 32), ("KatorLegaz/b", 16))
+    )
+    c = ball_object(source="sweethome3d", name="KatorLegaz/c", group="other", textures=[picture(8)])
+    convert("sweethome3d", [a, b, c], tmp_path)
+    data = Dataset(tmp_path)
+    assert data.select("train") == [0] and data.select("test") == [2] and data.select("unused") == [1]
+
+
 def test_select(tmp_path):
     convert("mine", [*balls(2), arm()], tmp_path)
     data = Dataset(tmp_path)

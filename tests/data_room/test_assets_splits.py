@@ -43,6 +43,27 @@ def test_one_author_of_the_furniture_is_held_out():
     assert split_of("sweethome3d", "Scopia/sofa", "Scopia/scopia/sofa", "CC-BY-3.0") == "train"
 
 
+@pytest.mark.parametrize(
+    ("name", "group", "split"),
+    [
+        ("fauna/rhino", "skeletal/rhino.dae", "test"),
+        ("fauna/giraffe_baby", "skeletal/giraffe_infant.dae", "test"),
+        ("fauna/crocodile", "skeletal/croc.dae", "test"),
+        ("fauna/pony", "skeletal/pony.dae", "test"),
+        ("fauna/horse_brown", "skeletal/horse_celtic.dae", "train"),
+        ("fauna/zebra_2", "skeletal/horse.dae", "unused"),  # a zebra's skin on a horse that is trained on
+        ("structures/mauryas/temple", "structural/maur_temple.dae", "test"),
+        ("structures/kushites/pyramid", "structural/kush_pyramid.dae", "test"),
+        ("structures/kushites/stable", "structural/ptol_stable.dae", "unused"),
+        ("props/structures/kushites/flag", "props/kush_flag.dae", "test"),
+        ("structures/ptolemies/stable", "structural/ptol_stable.dae", "train"),
+        ("units/mauryas/archer", "skeletal/new/m_tunic_long.dae", "train"),
+    ],
+)
+def test_animals_and_peoples_are_held_out_by_mesh(name, group, split):
+    assert split_of("zeroad", name, group, "CC-BY-SA-3.0") == split
+
+
 def test_users_folders_split_by_group_for_good():
     # These never change: a folder that is converted again in a year must split in the same way.
     assert [hashed_split("mine", g) for g in ("a", "g12", "g73")] == [

@@ -15,7 +15,7 @@ import numpy as np
 from .asset_object import AssetObject
 from .pack import read_object
 from .shard import DatasetError, Shard
-from .splits import SPLITS, TEST, TRAIN, split_of
+from .splits import SPLITS, TEST, TRAIN, UNUSED, split_of
 
 CATALOGUE, ATTRIBUTION, VERSION = "dataset.json", "ATTRIBUTION.md", 1
 
@@ -57,6 +57,10 @@ class Dataset:
         names = [s for n, entry in entries.items() if sources is None or n in sources for s in entry["shards"]]
         self.shards = [Shard(self.folder / name) for name in names]
         self._first = np.cumsum([0] + [len(s) for s in self.shards])
+        sides: dict[tuple[str, str], set[str]] = {}
+        for r in self.records():
+            sides.setdefault((r["source"], r["group"]), set()).add(effective_split(r))
+        self._mixed = {key for key, splits in sides.items() if TRAIN in splits and len(splits - {UNUSED}) > 1}
 
     def __len__(self) -> int:
         """Number of objects."""
@@ -83,6 +87,12 @@ class Dataset:
         """One object, decoded. Raises ``IndexError``, or :class:`DatasetError` when its bytes are damaged."""
         return read_object(*self.place(number))
 
+    def split(self, record: dict[str, Any]) -> str:
+        """Where an object counts: :func:`effective_split`, but "unused" for what shares its group with training data."""
+        split = effective_split(record)
+        mixed = split != TRAIN and (record["source"], record["group"]) in self._mixed
+        return UNUSED if mixed else split
+
     def select(
         self, split: str | None = None, *, animated: bool | None = None, without: tuple[str, ...] = ()
     ) -> list[int]:
@@ -93,7 +103,7 @@ class Dataset:
         return [
             i
             for i, r in enumerate(self.records())
-            if (split is None or effective_split(r) == split)
+            if (split is None or self.split(r) == split)
             and (animated is None or bool(r["clips"]) == animated)
             and not set(without) & set(r["flags"])
         ]
@@ -102,13 +112,13 @@ class Dataset:
         """Counts, sizes and distributions of every source (of one split; the bytes are always those of the whole)."""
         out: dict[str, Any] = {}
         for name in dict.fromkeys(r["source"] for r in self.records()):
-            rows = [r for r in self.records() if r["source"] == name and split in (None, effective_split(r))]
+            rows = [r for r in self.records() if r["source"] == name and split in (None, self.split(r))]
             triangles = np.array([r["triangles"] for r in rows])
             sizes = self._bytes(name)
             out[name] = {
                 "objects": len(rows),
                 "groups": len({r["group"] for r in rows}),
-                "splits": {s: n for s in SPLITS if (n := sum(effective_split(r) == s for r in rows))},
+                "splits": {s: n for s in SPLITS if (n := sum(self.split(r) == s for r in rows))},
                 "licences": dict(Counter(r["licence"] or "not stated" for r in rows).most_common()),
                 "triangles": dict(zip(("p5", "p50", "p95", "max"), _percentiles(triangles))),
                 "textured": sum(bool(r["textures"]) for r in rows),
@@ -170,7 +180,7 @@ def effective_split(record: dict[str, Any]) -> str:
     if stored != TRAIN:
         return stored
     ruled = split_of(record["source"], record["name"], record["group"], record["licence"])
-    return ruled if ruled in (TEST, "unused") else stored
+    return ruled if ruled in (TEST, UNUSED) else stored
 
 
 def attribution(records: list[dict[str, Any]]) -> str:

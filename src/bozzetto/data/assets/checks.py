@@ -30,7 +30,7 @@ class Limits:
     most_triangles: int = 20_000
     refuse_triangles: int = 5_000_000
     flat: float = 0.02
-    scattered: float = 0.5
+    scattered: float = 0.65
 
 
 class RefusedError(Exception):

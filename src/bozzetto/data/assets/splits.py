@@ -47,8 +47,9 @@ def _rule(source: str, field: str, pattern: str, why: str, split: str = TEST) ->
 RULES = (
     _rule("sweethome3d", "name", r"^KatorLegaz/", "one author, another style"),
     _rule("zeroad", "group", rf"(^|/)({'|'.join(HELD_OUT_ANIMALS)})(\.dae)?$", "animals by mesh"),
-    _rule("zeroad", "name", r"(^|/)structures/(mauryas|kushites)(/|_)", "buildings of two peoples"),
-    _rule("zeroad", "group", r"(^|/)structural/(maur|kush)", "buildings of two peoples"),
+    _rule("zeroad", "group", r"(^|/)(maur|kush)[^/]*$", "meshes of two peoples"),
+    # A building of theirs made of another people's mesh: on neither side.
+    _rule("zeroad", "name", r"(^|/)structures/(mauryas|kushites)(/|_)", "another people's mesh", UNUSED),
     # The look of a held-out animal on a mesh that is trained on (a zebra's skin on a horse): on neither side.
     _rule(
         "zeroad", "name", rf"(^|/)fauna/.*({'|'.join(_ANIMAL_WORDS)})", "a held-out animal on another's mesh", UNUSED
