@@ -96,6 +96,7 @@ class _Library:
             tags=tuple(t for t in tags if t and t != "Blend Swap"),
             licence=_licence(self.properties.get("license", "")),
             author=author,
+            problems=textures.problems,
         )
 
 
