@@ -188,7 +188,7 @@ def test_obj_with_pictures(tmp_path):
     (tmp_path / "box.obj").write_text(box_obj("box"))
     (tmp_path / "box.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
     obj = read_mesh_file(tmp_path / "box.obj")
-    assert obj.problems == ("missing texture skin.png",)
+    assert obj.problems == ("missing texture: skin.png",)
     (tmp_path / "skin.png").write_bytes(png(picture(8)))
     obj = read_mesh_file(tmp_path / "box.obj")
     assert obj.problems == () and obj.triangles == 12 and len(obj.textures) == 1
@@ -358,7 +358,7 @@ def test_usd_with_a_picture(tmp_path):
     text = text.rstrip().removesuffix("}").rstrip().removesuffix("}") + shader
     text = text.replace("CORNERS", ", ".join(str(i) for side in SIDES for i in side))
     (tmp_path / "box.usda").write_text(text.replace("POINTS", ", ".join(f"({x}, {y}, {z})" for x, y, z in BOX)))
-    assert read_mesh_file(tmp_path / "box.usda").problems == ("missing texture skin.png",)
+    assert read_mesh_file(tmp_path / "box.usda").problems == ("missing texture: skin.png",)
     (tmp_path / "skin.png").write_bytes(png(picture(8)))
     obj = read_mesh_file(tmp_path / "box.usda")
     assert obj.problems == () and obj.textures[0].shape == (8, 8, 4) and obj.parts[0].texture == 0

@@ -94,7 +94,7 @@ def read_obj_parts(data: bytes, fetch, source: str, name: str) -> SourceObject:
     textures = Textures()
     parts = parse_wavefront(data.decode("utf-8", errors="replace"), watched, textures, name=name)
     missing = [n for n, here in asked.items() if not here and not n.lower().endswith(".mtl")]
-    problems = tuple(f"missing texture {n}" for n in missing)
+    problems = tuple(f"missing texture: {n}" for n in missing)
     return SourceObject(source, name, name, parts, textures.arrays, problems=problems)
 
 

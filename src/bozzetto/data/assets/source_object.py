@@ -66,7 +66,7 @@ class SourceObject:
         licence: SPDX-like identifier ("CC-BY-3.0"). author: for attribution; may be empty.
         parts, textures ([H, W, 4] uint8, sRGB and alpha), clips: see above.
         category: of the source's own kinds ("Kitchen"); tags: further words.
-        problems: what the reader could not find or read ("missing texture wood.jpg"); such objects are refused.
+        problems: what the reader could not find or read ("missing texture: wood.jpg"); such objects are refused.
     """
 
     source: str

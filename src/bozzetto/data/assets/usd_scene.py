@@ -167,7 +167,7 @@ def _picture(name: str, out: SourceObject, pictures: dict[str, int | None]) -> i
                 out.textures.append(np.array(image.convert("RGBA")))
             pictures[name] = len(out.textures) - 1
         except Exception:  # missing, or one of the many kinds of damage that Pillow tells apart
-            out.problems += (f"missing texture {Path(name).name}",)
+            out.problems += (f"missing texture: {Path(name).name}",)
     return pictures[name]
 
 

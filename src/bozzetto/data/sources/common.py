@@ -92,7 +92,7 @@ class Textures:
     @property
     def problems(self) -> tuple[str, ...]:
         """For :attr:`SourceObject.problems`: pictures that were asked for and are missing or unreadable."""
-        return tuple(f"missing texture {key}" for key, index in self._index.items() if index is None)
+        return tuple(f"missing texture: {key}" for key, index in self._index.items() if index is None)
 
     def alpha(self, index: int | None) -> AlphaMode:
         """ "mask" when a fair share of the picture's texels is transparent, else "opaque"."""
