@@ -33,7 +33,7 @@ def test_reasons():
     triangle = Part(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32))
     assert "too few" in reason(ball_object(parts=[triangle], textures=[]))
     assert "missing texture" in reason(ball_object(textures=[]))
-    assert "missing texture: wood.jpg" in reason(ball_object(problems=("missing texture wood.jpg",)))
+    assert "missing texture: wood.jpg" in reason(ball_object(problems=("missing texture: wood.jpg",)))
     assert "malformed" in reason(ball_object(parts=[replace(ball(), faces=ball().faces + 10_000)]))
     assert "malformed" in reason(ball_object(parts=[replace(ball(), uvs=None)]))
     assert "more than 100" in reason(ball_object(), Limits(refuse_triangles=100))
