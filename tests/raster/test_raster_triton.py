@@ -32,7 +32,7 @@ def backend():
     from bozzetto.raster.triton import INTERPRETED, rasterize_triton
 
     if not CUDA and not INTERPRETED:
-        pytest.fail("Triton was imported before tests/raster/conftest.py could set TRITON_INTERPRET=1")
+        pytest.fail("Triton was imported before tests/conftest.py could set TRITON_INTERPRET=1")
     return rasterize_triton
 
 
