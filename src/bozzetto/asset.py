@@ -18,8 +18,6 @@ from .gaussians import Gaussians
 from .job import Progress, silent, timed
 from .mesh import Mesh
 
-MESH_FORMATS = ("glb", "obj")
-
 
 @dataclass
 class Asset:
