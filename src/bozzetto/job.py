@@ -57,6 +57,7 @@ class Job:
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
+    _located: dict[str, Path] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
@@ -76,4 +77,6 @@ class Job:
         """The file of a zoo entry, or the folder that holds its files; downloaded if it is not on this machine."""
         from .zoo import locate
 
-        return locate(entry, self.weights.get(entry), self.tell)
+        if entry not in self._located:  # asked for before any work and again by the pipeline: checked once
+            self._located[entry] = locate(entry, self.weights.get(entry), self.tell)
+        return self._located[entry]

@@ -229,13 +229,15 @@ class UNet(nn.Module):
         )
         self.norm_out = _norm(up[-1])
         self.conv_out = nn.Conv2d(up[-1], config.out_channels * config.unpatch**2, 3, padding=1)
+        # The last levels down are as fine as the output; what lies before them is never asked for.
+        self.skips_used = len(up) * (layers + 1)
 
     def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, h, h]
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             x, new = block(x, views)
-            skips += new
+            skips = (skips + new)[-self.skips_used :]  # full-resolution maps are the largest
         x = self.mid_block(x, views)
         for block in self.up_blocks:
             x = block(x, skips, views)
