@@ -1,0 +1,76 @@
+"""Group normalisation with what usually stands around it: a concatenation, an added vector, SiLU.
+
+Source of the method: Wu & He 2018, "Group Normalization" (arXiv 1803.08494). The plain PyTorch twin is the model of the
+kernels and the path on the CPU, under ``torch.compile``, without Triton and for maps that are not channels-last.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def group_norm(
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    skip: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """``silu(group_norm(cat([x, skip], 1) + shift))``, differentiable, in ``x``'s dtype and memory format.
+
+    Statistics and arithmetic are float32. With channels-last maps on CUDA, the concatenation and the sum are never written
+    to memory.
+
+    Args:
+        x: [N, C1, H, W].
+        groups: number of groups of neighbouring channels; divides C = C1 + C2.
+        weight, bias: [C].
+        silu: whether ``y * sigmoid(y)`` follows.
+        skip: [N, C2, H, W] more channels behind ``x``'s, of the same dtype.
+        shift: [C] or [N, C], added to every pixel before the statistics: the bias of the convolution that made ``x``, or
+            an embedding.
+
+    Returns:
+        [N, C, H, W].
+    """
+    return group_norm_torch(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
+
+
+def group_norm_torch(
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    skip: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """:func:`group_norm` in plain PyTorch."""
+    if skip is not None:
+        x = torch.cat([x, skip], dim=1)
+    if shift is not None:
+        x = x + shift.to(x.dtype)[..., None, None]  # [C, 1, 1] or [N, C, 1, 1]
+    if x.is_cuda and weight.dtype != x.dtype and not torch.is_autocast_enabled("cuda"):
+        y = F.group_norm(x.float(), groups, weight.float(), bias.float(), eps).to(x.dtype)
+    else:
+        y = F.group_norm(x, groups, weight, bias, eps)
+    return F.silu(y) if silu else y
+
+
+class GroupNorm(nn.GroupNorm):
+    """:func:`group_norm` as a module; parameters and their names are ``nn.GroupNorm``'s."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, *, silu: bool = False) -> None:
+        super().__init__(groups, channels, eps=eps)
+        self.silu = silu
+
+    def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, silu=self.silu, skip=skip, shift=shift)
