@@ -1,0 +1,165 @@
+"""``marching_cubes``: samples on a grid, given at once or slab by slab, -> vertices and faces of a level set."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...errors import MeshError
+from .reference import ReferenceSlabs
+
+Samples = Tensor | Callable[[int, int], Tensor]
+Shape = tuple[int, int, int]
+
+POINTS_PER_SLAB = 1 << 25  # 128 MiB of float32
+
+
+@dataclass(frozen=True)
+class GridSurface:
+    """A level set of a grid [X, Y, Z], possibly empty.
+
+    Attributes:
+        vertices: [V, 3] float32 in grid steps: sample (i, j, k) lies at (i, j, k).
+        faces: [F, 3] int64, counter-clockwise seen from outside (from where samples are at most the level).
+        axes: [V] uint8, along which axis of the grid the edge runs that the vertex lies on.
+        nans: how many samples were NaN.
+        least, most: of the samples, where the surface is empty; else NaN.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    axes: Tensor
+    nans: int
+    least: float
+    most: float
+
+
+@torch.no_grad()
+def marching_cubes(
+    samples: Samples,
+    level: float = 0.0,
+    *,
+    shape: Shape | None = None,
+    slab: int | None = None,
+    closed: bool = False,
+    joined: bool = True,
+    backend: str = "auto",
+    progress: Callable[[float], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Triangles of the surface on which the samples of a grid [X, Y, Z] cross ``level``.
+
+    Every edge of the grid that is crossed holds one vertex, shared by all faces around it. The mesh is watertight and each of
+    its edges belongs to exactly two faces, but for the border of an open grid. It is the same to the last bit for any ``slab``
+    and for each back end. Lorensen and Cline 1987, with a table of 256 cases that agrees on the faces of neighbouring cubes.
+
+    Args:
+        samples: a tensor [X, Y, Z], inside where it is above the level; or a function (start, stop) -> planes of constant x,
+            [stop - start, Y, Z], called once for each slab in ascending order; it may use the same memory again. The mesh is
+            made on the device that the samples are on. NaN counts as outside (a warning says how many there were) and the
+            surface then runs midway to its neighbours. Infinity keeps its sign.
+        level: the value at the surface.
+        shape: (X, Y, Z), for a function.
+        slab: planes of a slab; by default as many as have some 2^25 points. Bounds the memory for a function.
+        closed: treat everything beyond the grid as outside, with lids on its border; else there are holes at the border.
+        joined: where the corners of a face are inside in one diagonal and outside in the other, connect the inside ones;
+            else the outside ones.
+        backend: "auto", "reference" (PyTorch on any device), "cpu" (numba) or "triton".
+        progress: called with the share done, 0..1.
+
+    Returns:
+        vertices [V, 3] float32 in grid steps, (i, j, k) for sample (i, j, k), and faces [F, 3] int64, counter-clockwise seen from
+        outside.
+
+    Raises:
+        MeshError: the level is never crossed, or the samples have no shape that holds a surface.
+    """
+    surface = grid_surface(
+        samples,
+        level,
+        shape=shape,
+        slab=slab,
+        closed=closed,
+        joined=joined,
+        backend=backend,
+        progress=progress,
+    )
+    if surface.nans:
+        warnings.warn(f"{surface.nans} samples are NaN; they were taken as outside", RuntimeWarning, stacklevel=2)
+    if len(surface.faces) == 0:
+        raise MeshError(
+            f"the samples never cross the level {level:g} (they lie in {surface.least:.4g}..{surface.most:.4g}), "
+            "so there is no surface: choose a level between these, or a larger or finer grid"
+        )
+    return surface.vertices, surface.faces
+
+
+@torch.no_grad()
+def grid_surface(
+    samples: Samples,
+    level: float = 0.0,
+    *,
+    shape: Shape | None = None,
+    slab: int | None = None,
+    closed: bool = False,
+    joined: bool = True,
+    backend: str = "auto",
+    progress: Callable[[float], None] | None = None,
+) -> GridSurface:
+    """As :func:`marching_cubes`, but an empty surface is no error, NaN is counted only, and more is told."""
+    if isinstance(samples, Tensor):
+        whole, shape = samples, tuple(samples.shape)
+
+        def samples(start: int, stop: int) -> Tensor:
+            return whole[start:stop]
+
+    _check(shape, slab, level, closed)
+    report = progress or (lambda share: None)
+    level = torch.tensor(level, dtype=torch.float32).item()
+    slab = slab or max(1, POINTS_PER_SLAB // (shape[1] * shape[2]))
+    pieces, extremes, slabs = [], [], None
+    for start in range(0, shape[0], slab):
+        stop = min(shape[0], start + slab)
+        planes = samples(start, stop).detach()
+        if tuple(planes.shape) != (stop - start, *shape[1:]):
+            wanted = (stop - start, *shape[1:])
+            raise MeshError(f"samples({start}, {stop}) must give planes {wanted}, got {tuple(planes.shape)}")
+        slabs = slabs or _backend(backend, planes.device)(shape, level, closed, joined, planes.device)
+        if planes.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            planes = planes.float()
+        pieces += slabs.add(planes)
+        if extremes is not None:
+            empty = not any(len(faces) for _, _, faces in pieces)
+            extremes = [*extremes, _extremes(planes)] if empty else None
+        report(stop / shape[0])
+    vertices, axes, faces = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
+    least, most = torch.stack(extremes).T.tolist() if extremes else ([math.nan], [math.nan])
+    return GridSurface(vertices, faces, axes, int(slabs.nans), min(least), max(most))
+
+
+def _extremes(planes: Tensor) -> Tensor:
+    """The lowest and the highest sample [2] that is not NaN; infinity and -infinity where all are."""
+    missing = torch.isnan(planes)
+    least = torch.where(missing, torch.inf, planes).amin()
+    return torch.stack([least, torch.where(missing, -torch.inf, planes).amax()]).float()
+
+
+def _check(shape: Shape | None, slab: int | None, level: float, closed: bool) -> None:
+    if shape is None:
+        raise MeshError("the shape (X, Y, Z) of the grid must be given with a function of samples")
+    if len(shape) != 3 or min(shape) < (1 if closed else 2):
+        raise MeshError(f"the grid must be [X, Y, Z] with at least two samples along each side, got {tuple(shape)}")
+    if slab is not None and slab < 1:
+        raise MeshError(f"slab must be at least one plane, got {slab}")
+    if not math.isfinite(level):
+        raise MeshError(f"the level must be finite, got {level}")
+
+
+def _backend(name: str, device: torch.device) -> type:
+    if name not in ("auto", "reference"):
+        raise MeshError(f"unknown back end {name!r} of marching cubes; known: auto, reference")
+    return ReferenceSlabs
