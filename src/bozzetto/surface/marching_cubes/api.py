@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ...errors import MeshError
-from .reference import ReferenceSlabs
 
 Samples = Tensor | Callable[[int, int], Tensor]
 Shape = tuple[int, int, int]
@@ -159,7 +158,24 @@ def _check(shape: Shape | None, slab: int | None, level: float, closed: bool) ->
         raise MeshError(f"the level must be finite, got {level}")
 
 
-def _backend(name: str, device: torch.device) -> type:
-    if name not in ("auto", "reference"):
-        raise MeshError(f"unknown back end {name!r} of marching cubes; known: auto, reference")
+def _reference() -> type:
+    from .reference import ReferenceSlabs
+
     return ReferenceSlabs
+
+
+def _cpu() -> type:
+    from .cpu import CpuSlabs
+
+    return CpuSlabs
+
+
+BACKENDS: dict[str, Callable[[], type]] = {"reference": _reference, "cpu": _cpu}
+
+
+def _backend(name: str, device: torch.device) -> type:
+    if name == "auto":
+        name = "cpu" if device.type == "cpu" else "reference"
+    if name not in BACKENDS:
+        raise MeshError(f"unknown back end {name!r} of marching cubes; known: auto, {', '.join(BACKENDS)}")
+    return BACKENDS[name]()
