@@ -169,7 +169,7 @@ def known(monkeypatch):
 
     diffusion = KnownDiffusion()
     monkeypatch.setattr(mvdream_checkpoint, "load_mvdream", lambda folder, device: diffusion)
-    monkeypatch.setattr(pipeline, "load_lgm", lambda path: Network())
+    monkeypatch.setattr(pipeline, "load_lgm", lambda path, device: Network())
     monkeypatch.setattr(pipeline, "reconstruct", reconstruct)
     return diffusion
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.zoo import load, weights_file
-from bozzetto.zoo.loading import read_tensors
+from bozzetto.zoo.loading import place_state, read_tensors
 
 
 @pytest.fixture
@@ -149,3 +151,57 @@ def test_a_mapping_without_names_is_no_state_dict(tmp_path):
     torch.save({0: torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="no state dict"):
         read_tensors(tmp_path / "w.pt")
+
+
+def test_place_state_takes_tensors_as_they_are_and_casts_the_others():
+    def make() -> torch.nn.Module:
+        with torch.device("meta"):
+            module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        return module
+
+    with torch.no_grad():
+        state = {k: torch.rand(v.shape).to(v.dtype) for k, v in make().state_dict().items()}
+    own = place_state(make(), state, "here")
+    assert not own.training and not any(p.requires_grad for p in own.parameters())
+    assert all(torch.equal(v, state[k]) and v.dtype == state[k].dtype for k, v in own.state_dict().items())
+    state["0.weight"].zero_()  # as if the file that it is a window into changed
+    assert float(own[0].weight.abs().sum()) > 0
+    half = place_state(make(), state, "here", device="cpu", dtype=torch.float16)
+    assert half[0].weight.dtype == torch.float16 and half[1].num_batches_tracked.dtype == torch.int64
+    module = make()
+    with pytest.raises(CheckpointError, match=r"1 missing: 0\.bias"):
+        place_state(module, {k: v for k, v in state.items() if k != "0.bias"}, "here")
+    assert module[0].weight.is_meta
+
+
+def test_place_state_does_not_forget_buffers_that_no_file_holds():
+    module = torch.nn.Module()
+    module.register_buffer("positions", torch.empty(3, device="meta"), persistent=False)
+    with pytest.raises(RuntimeError, match="positions"):
+        place_state(module, {}, "here")
+
+
+def test_loading_a_network_needs_no_symbolic_algebra(tmp_path):
+    """sympy alone takes a third of a second to import; some operations on the meta device need it."""
+    script = "import sys; from bozzetto.zoo import load; load('lgm-mini'); print('sympy' in sys.modules)"
+    plain = "import sys, torch; print('sympy' in sys.modules)"
+    told = [
+        subprocess.run([sys.executable, "-c", s], capture_output=True, text=True, check=True) for s in (script, plain)
+    ]
+    assert told[0].stdout == told[1].stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_straight_to_the_gpu(model, tmp_path, name):
+    state = {k: v.half() for k, v in model.state_dict().items()}
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    assert all(t.is_cuda for t in read_tensors(tmp_path / name, "cuda").values())
+    loaded = load_lgm(tmp_path / name, device="cuda")
+    for key, value in loaded.state_dict().items():
+        assert value.is_cuda and value.dtype == torch.float32 and torch.equal(value.cpu(), state[key].float())
+    state["conv.bias"][0] = float("inf")
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in conv\.bias"):
+        load_lgm(tmp_path / name, device="cuda")

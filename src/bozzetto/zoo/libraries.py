@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, MissingDependencyError
-from .loading import load_state, read_tensors
+from .loading import place_state, read_tensors
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")  # of a diffusion model in the diffusers layout
 SHOWN = 200  # characters of what a message says was cut
@@ -100,13 +100,20 @@ def modern_keys(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Ten
 def materialize(module: nn.Module, device: torch.device | str, dtype: torch.dtype) -> nn.Module:
     """A module made on the meta device, with memory on ``device``: parameters unset, position-index buffers set."""
     module = nn.Module.to(module, dtype).to_empty(device=device)  # past the libraries' own .to(), which warns
+    return set_positions(module, device)
+
+
+def set_positions(module: nn.Module, device: torch.device | str) -> nn.Module:
+    """Put the buffers that no file holds, the numbers of places, on ``device``; returns the module."""
     saved = module.state_dict().keys()
-    for name, buffer in module.named_buffers():
+    for name, buffer in list(module.named_buffers()):
         if name in saved:
             continue
         if not name.endswith("position_ids"):
             raise CheckpointError(f"{type(module).__name__} has an unsaved buffer {name} that this package cannot set")
-        buffer.copy_(torch.arange(buffer.shape[-1], device=device).expand_as(buffer))
+        place, _, last = name.rpartition(".")
+        positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape).clone()
+        module.get_submodule(place).register_buffer(last, positions, persistent=False)
     return module
 
 
@@ -139,10 +146,9 @@ def load_component(
         else:
             module = getattr(home, kind).from_config(config)
     path = find_weights(folder)
-    module = materialize(module, device, dtype)
-    state = {key: tensor for key, tensor in read_tensors(path).items() if key.startswith(only)}
-    load_state(module, modern_keys(state, module), str(path))
-    return module.eval().requires_grad_(False)
+    set_positions(module, device)
+    state = {key: tensor for key, tensor in read_tensors(path, device).items() if key.startswith(only)}
+    return place_state(module, modern_keys(state, module), str(path), device=device, dtype=dtype)
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -14,8 +14,12 @@ from ..errors import CheckpointError
 _SHOWN = 8  # names listed per kind of mismatch
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """All tensors of a ``.safetensors`` file or of a torch checkpoint (a plain or one-level nested state dict).
+
+    Args:
+        device: where they are put. On the CPU those of a ``.safetensors`` file are windows into it, which must not change
+            while they are in use.
 
     Raises:
         CheckpointError: missing, empty or truncated file, or a pickle that holds more than tensors and plain containers.
@@ -29,13 +33,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return load_file(path, device=str(device))
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can break the reader anywhere
             raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=torch.device(device), weights_only=True)
     except pickle.UnpicklingError as error:
         with path.open("rb") as file:
             begins = file.read(4)
@@ -77,6 +81,50 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, igno
     Raises:
         CheckpointError: lists missing, unexpected and misshapen tensors; the module is then unchanged.
     """
+    given = _fitting(module, state, source, ignore)
+    with torch.no_grad():
+        for key, tensor in module.state_dict().items():
+            tensor.copy_(given[key])
+
+
+def place_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    ignore: Iterable[str] = (),
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """Give a module that was made on the meta device its tensors, strictly, and return it frozen in evaluation mode.
+
+    No memory is set that is overwritten later: what ``read_tensors`` put on ``device`` in the right dtype is taken as it is.
+
+    Args:
+        dtype: of floating-point tensors; None takes the module's own.
+        source, ignore: as for :func:`load_state`.
+
+    Raises:
+        CheckpointError: as :func:`load_state`; the module is then still without tensors.
+    """
+    given = _fitting(module, state, source, ignore)
+    device = torch.device(device)
+    placed = {}
+    for key, own in module.state_dict().items():
+        wanted = dtype if dtype is not None and own.is_floating_point() else own.dtype
+        # A copy on the CPU: the tensors of a file that is read in place would change, or be gone, with the file.
+        placed[key] = given[key].detach().to(device, wanted, copy=device.type == "cpu")
+    module.load_state_dict(placed, assign=True)
+    left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
+    if left:
+        raise RuntimeError(f"no checkpoint holds {', '.join(left)} of {type(module).__name__}: set them after loading")
+    return module.eval().requires_grad_(False)
+
+
+def _fitting(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, ignore: Iterable[str]
+) -> Mapping[str, Tensor]:
+    """``state`` without what is ignored, if its names and shapes are the module's and its numbers are finite."""
     own = module.state_dict()
     given = {k: v for k, v in state.items() if not k.startswith(tuple(ignore))} if ignore else dict(state)
     missing = sorted(own.keys() - given.keys())
@@ -94,12 +142,18 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], source: str, igno
     if problems:
         other = _other_system(own, given, source)
         raise CheckpointError(f"{source} {other or 'does not fit this network'}; {'; '.join(problems)}")
-    bad = [k for k in own if given[k].is_floating_point() and not bool(torch.isfinite(given[k]).all())]
+    floats = {k: given[k] for k in own if given[k].is_floating_point()}
+    bad = [k for k, finite in zip(floats, _all_finite(list(floats.values()))) if not finite]
     if bad:
         raise CheckpointError(f"{source} holds NaN or infinity in {', '.join(bad[:_SHOWN])}; the file is damaged")
-    with torch.no_grad():
-        for key, tensor in own.items():
-            tensor.copy_(given[key])
+    return given
+
+
+def _all_finite(tensors: list[Tensor]) -> list[bool]:
+    """Of each tensor, whether all of its numbers are finite; the device is waited for once."""
+    if not tensors:
+        return []
+    return torch.stack([torch.isfinite(t.detach()).all() for t in tensors]).tolist()
 
 
 def _other_system(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> str | None:

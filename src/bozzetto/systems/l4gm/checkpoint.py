@@ -8,7 +8,7 @@ import torch
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
-from ...zoo.loading import load_state, read_tensors
+from ...zoo.loading import place_state, read_tensors
 from ..lgm.checkpoint import IGNORED_PREFIXES, config_from_shapes
 from .network import L4GM
 
@@ -21,7 +21,7 @@ def load_l4gm(path: str | Path, device: torch.device | str = "cpu", dtype: torch
     Raises:
         CheckpointError: unreadable file, another system's checkpoint, or missing, unexpected or misshapen tensors.
     """
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, device)
     refuse_other_system(path, tensors, "l4gm")
     if not any(".t_attns." in key for key in tensors):
         what = "LGM's" if "unet.conv_in.weight" in tensors else "another network's"
@@ -29,6 +29,4 @@ def load_l4gm(path: str | Path, device: torch.device | str = "cpu", dtype: torch
     config = config_from_shapes({k: tuple(v.shape) for k, v in tensors.items()}, str(path))
     with torch.device("meta"):
         model = L4GM(config)
-    model = model.to(dtype).to_empty(device=device)
-    load_state(model, tensors, str(path), IGNORED_PREFIXES)
-    return model.eval().requires_grad_(False)
+    return place_state(model, tensors, str(path), IGNORED_PREFIXES, device=device, dtype=dtype)

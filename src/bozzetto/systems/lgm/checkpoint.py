@@ -11,9 +11,10 @@ import torch
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
-from ...zoo.loading import load_state, read_tensors
+from ...zoo.loading import place_state, read_tensors
 from .network import LGM, LGMConfig
 from .presets import PRESETS, preset
+from .reconstruct import published_dtype
 
 # Saved by the authors' training script beside the model, and not part of it.
 IGNORED_PREFIXES = ("lpips_loss.",)
@@ -73,19 +74,29 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> LG
     )
 
 
-def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | None = None) -> LGM:
-    """Read a ``.safetensors`` or torch checkpoint into an LGM network in evaluation mode, float32, on the CPU.
+def load_lgm(
+    path: str | Path,
+    preset_name: str | None = None,
+    rotation: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> LGM:
+    """Read a ``.safetensors`` or torch checkpoint into an LGM network in evaluation mode.
 
     Args:
         preset_name: which preset's network to build; None recognises it by the tensors, or else reads an LGM of any size
             off their shapes (:func:`config_from_shapes`).
         rotation: "fixed" or "legacy" (published files from before April 2024); None is "legacy" for a file that is called as the
             published one was (``LEGACY_FILE``), else the preset's.
+        device: where the network is to be; the file is read straight to it.
+        dtype: of the weights; None is the arithmetic with which :func:`.reconstruct.reconstruct` runs LGM's network, and
+            float32 for lgm-mini's, which it casts itself.
 
     Raises:
         CheckpointError: unreadable file, or missing, unexpected or misshapen tensors (listed).
     """
-    tensors = read_tensors(path)
+    device = torch.device(device)
+    tensors = read_tensors(path, device)
     refuse_other_system(path, tensors, "lgm")
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     if any(".t_attns." in key for key in shapes):
@@ -105,9 +116,9 @@ def load_lgm(path: str | Path, preset_name: str | None = None, rotation: str | N
         config = LGMConfig(**{**config.__dict__, "rotation": rotation})
     with torch.device("meta"):
         model = LGM(config)
-    model = model.to_empty(device="cpu")
-    load_state(model, tensors, str(path), IGNORED_PREFIXES)
-    return model.eval().requires_grad_(False)
+    if dtype is None:
+        dtype = published_dtype(device) if config.head == "lgm" else torch.float32
+    return place_state(model, tensors, str(path), IGNORED_PREFIXES, device=device, dtype=dtype)
 
 
 def save_lgm(

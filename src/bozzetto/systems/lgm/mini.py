@@ -18,7 +18,7 @@ def from_photo(rgba: Tensor, options: PhotoOptions, job: Job) -> Asset:
     """Cut-out [H, W, 4] -> Gaussians, y up, the photo's side facing +z."""
     with job.stage("load_model"):
         job.tell("loading lgm-mini", 0.0)
-        network = load_lgm(job.locate("lgm-mini")).to(job.device)
+        network = load_lgm(job.locate("lgm-mini"), device=job.device)
     if network.config.head != "ray":
         raise InputError("these weights need posed views and cannot imagine unseen sides; use --model lgm")
     with job.stage("network"):

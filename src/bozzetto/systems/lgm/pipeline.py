@@ -21,7 +21,7 @@ from .checkpoint import load_lgm
 from .imagine import BORDER, free, imagine_views, on_white, show, square_photo
 from .network import LGM
 from .options import PhotoOptions, TextOptions
-from .reconstruct import published_dtype, reconstruct
+from .reconstruct import reconstruct
 
 RING = (0.0, 90.0, 180.0, 270.0)  # azimuths of LGM's views, degrees
 WHITE = (1.0, 1.0, 1.0)
@@ -100,14 +100,13 @@ def _best(candidates: Tensor, numbers: list[int], elevation: float, job: Job) ->
     with job.stage("load_model"):
         job.tell("loading LGM", 0.0)
         path = job.locate("lgm-big")
-        network = load_lgm(path)
+        network = load_lgm(path, device=job.device)
         if network.config.head != "lgm":
             raise CheckpointError(
                 f"{path} holds lgm-mini, which makes no use of four imagined views; use --model lgm-mini"
             )
         if network.config.rotation != "fixed":
             job.report["rotation"] = network.config.rotation
-        network = network.to(job.device, published_dtype(job.device))
     with job.stage("network"):
         results = []
         for number, views in enumerate(candidates):

@@ -12,7 +12,7 @@ import torch
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
 from ...zoo.libraries import PARTS, check_parts, find_weights, load_component, load_tokenizer, read_config
-from ...zoo.loading import load_state, read_tensors
+from ...zoo.loading import place_state, read_tensors
 from .diffusion import MultiViewDiffusion
 from .network import MultiViewUNet, UNetConfig
 from .pictures import ClipPreprocess
@@ -58,11 +58,9 @@ def load_unet(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
     path = find_weights(folder)
     with torch.device("meta"):
         unet = MultiViewUNet(config)
-    unet = unet.to(dtype).to_empty(device=device)
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, device)
     refuse_other_system(path, tensors, "mvdream")
-    load_state(unet, tensors, str(path))
-    return unet.eval().requires_grad_(False)
+    return place_state(unet, tensors, str(path), device=device, dtype=dtype)
 
 
 def load_mvdream(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
-from ...zoo.loading import load_state, read_tensors
+from ...zoo.loading import place_state, read_tensors
 from .network import IMAGE300M, TEXT300M, DiffusionConfig, LatentDiffusion
 from .transmitter import Transmitter, TransmitterConfig
 
@@ -42,9 +42,7 @@ def _built(
 ):
     with torch.device("meta"):
         module = module_class(config)
-    module = module.to_empty(device="cpu")
-    load_state(module, state, source)
-    return module.to(device).eval().requires_grad_(False)
+    return place_state(module, state, source, device=device)
 
 
 def diffusion_config(shapes: Mapping[str, tuple[int, ...]], heads: int | None = None) -> DiffusionConfig:

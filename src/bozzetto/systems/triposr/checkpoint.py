@@ -8,7 +8,7 @@ import torch
 
 from ...errors import CheckpointError
 from ...zoo.identify import refuse_other_system
-from ...zoo.loading import load_state, read_tensors
+from ...zoo.loading import place_state, read_tensors
 from .config import TripoSRConfig, read_config
 from .network import TripoSR
 
@@ -31,15 +31,12 @@ def load_triposr(path: str | Path, device: str | torch.device = "cpu", dtype: to
         raise CheckpointError(f"no TripoSR weights at {weights}; the folder must hold {WEIGHTS} and {CONFIG}")
     config_file = weights.parent / CONFIG
     config = read_config(config_file) if config_file.is_file() else TripoSRConfig()
-    tensors = read_tensors(weights)
+    tensors = read_tensors(weights, device)
     refuse_other_system(weights, tensors, "triposr")
     if "tokenizer.embeddings" not in tensors:
         raise CheckpointError(f"{weights} is no TripoSR checkpoint: it holds no triplane tokens (tokenizer.embeddings)")
     with torch.device("meta"):
         model = TripoSR(config)
-    model = model.to_empty(device="cpu")
-    load_state(model, tensors, str(weights))
-    del tensors
     model = model.to(dtype)
     model.decoder.float()
-    return model.to(device).eval().requires_grad_(False)
+    return place_state(model, tensors, str(weights), device=device)
