@@ -1,30 +1,71 @@
-"""Measure a model on held-out procedural objects: novel-view PSNR from four views and from one, and a picture sheet.
+"""Measure a model on held-out objects.
 
-The protocol is stated in bozzetto/systems/lgm/evaluation.py.
+With --data the protocol is "views": held-out collections in dataset folders (see `bozzetto data`), or folders of Google Scanned
+Objects, ABO, OmniObject3D or plain meshes; four views and one view, 64 new cameras, PSNR, SSIM, perceptual distance, meshes;
+report.json and report.html. Without it, "procedural": a quick look at generated objects. docs/evaluation.md states both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 from ..options import add_device, check_output, positive
 from ..progress import Progress
 
-EXAMPLES = ("bozzetto evaluate lgm-mini -o report/ --objects 32",)
+EXAMPLES = (
+    "bozzetto evaluate lgm-mini -o report/ --objects 32",
+    "bozzetto evaluate lgm-mini --data assets/ -o report/",
+    "bozzetto evaluate runs/mini.safetensors --data assets/ ~/gso --meshes 10 -o report/",
+    "bozzetto evaluate triposr --data ~/gso --objects 30 -o report/",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a name from `bozzetto models`, or a weights file")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for evaluation.json and sheet.png")
-    parser.add_argument("--objects", type=positive, default=32, metavar="N", help="held-out objects (32)")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="FOLDER", help="dataset folders, or folders of benchmark meshes"
+    )
+    parser.add_argument("--protocol", choices=("views", "procedural"), help="views with --data, procedural without")
+    parser.add_argument(
+        "--objects", type=positive, metavar="N", help="objects of each source (views: 50; procedural: 32)"
+    )
+    parser.add_argument(
+        "--meshes", type=int, default=0, metavar="N", help="make and measure meshes of the first N objects, too (0)"
+    )
+    parser.add_argument(
+        "--perceptual",
+        metavar="FILE",
+        help="weights of the perceptual distance, or their folder; 'none' leaves it out (the cache folder, where it has them)",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "plain", "objaverse", "gso", "abo", "omniobject3d"),
+        default="auto",
+        help="layout of folders of meshes (auto)",
+    )
+    parser.add_argument("--up", choices=("y", "z"), help="axis of those meshes that points up")
     add_device(parser)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
-    """Measure the model; write evaluation.json and sheet.png."""
+    """Measure the model and write the report."""
+    from ...errors import InputError
+
+    protocol = options.protocol or ("views" if options.data else "procedural")
+    if protocol == "procedural" and options.data:
+        raise InputError("--protocol procedural takes no --data; leave one of them out")
+    if protocol == "procedural" and options.meshes:
+        raise InputError("--protocol procedural makes no meshes; use --protocol views")
+    check_output(options.output)
+    (_views if protocol == "views" else _procedural)(options, progress)
+
+
+def _procedural(options: argparse.Namespace, progress: Progress) -> None:
     from ...device import pick_device
     from ...errors import InputError
     from ...files.atomic import output_folder
@@ -41,16 +82,92 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
     if named not in fitting and (named in PIPELINES or named in ENTRIES):
         raise InputError(f"{options.model} makes no Gaussians of posed views; models that do: {', '.join(fitting)}")
-    check_output(options.output)
     model = load(named, str(device))
     if not isinstance(model, LGM):
         raise InputError(f"{options.model} makes no Gaussians of posed views; evaluate a model of the LGM family")
     progress("evaluating", 0.0)
-    result = evaluate_procedural(model, device, options.objects, sheet_rows=min(options.objects, 12))
+    objects = options.objects or 32
+    result = evaluate_procedural(model, device, objects, sheet_rows=min(objects, 12))
     with output_folder(options.output) as work:
-        text = json.dumps({"model": options.model, "objects": options.objects, "psnr": result.numbers}, indent=2)
+        text = json.dumps({"model": options.model, "objects": objects, "psnr": result.numbers}, indent=2)
         (work / "evaluation.json").write_text(text + "\n")
         write_image(work / "sheet.png", result.sheet.cpu())
     for key, value in result.numbers.items():
         progress.result(f"{key:28s} {value:6.2f} dB")
     progress.summary([Path(options.output) / "evaluation.json", Path(options.output) / "sheet.png"])
+
+
+def _views(options: argparse.Namespace, progress: Progress) -> None:
+    from ...asset import versions
+    from ...device import pick_device
+    from ...errors import InputError
+    from ...evaluation.models import load_model
+    from ...evaluation.objects import find_samples
+    from ...evaluation.protocol import OBJECTS, PROTOCOL, SIZE
+    from ...evaluation.report import write_report
+    from ...evaluation.run import measure
+    from ...evaluation.summary import summarise
+
+    if options.meshes < 0:
+        raise InputError("--meshes must be 0 or more")
+    device = pick_device(options.device)
+    perceptual, network = _perceptual(options.perceptual, device)
+    progress("loading the model", 0.0)
+    model = load_model(options.model, device)
+    count = options.objects or OBJECTS
+    progress("reading the objects", 0.0)
+    samples = find_samples(options.data, count, kind=options.kind, up=options.up or "")
+    began = time.perf_counter()
+    results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
+    about = {
+        "protocol": PROTOCOL,
+        "model": options.model,
+        "objects_per_source": count,
+        "mesh_objects_per_source": options.meshes,
+        "size": SIZE,
+        "perceptual_network": network,
+        "data": [Path(f).expanduser().resolve().name for f in options.data],
+        "device": str(device),
+        "seconds": round(time.perf_counter() - began, 1),
+        "versions": versions(),
+    }
+    summary = summarise(results, samples)
+    paths = write_report(options.output, about, summary, results)
+    _print(summary, progress)
+    progress.summary(paths)
+
+
+def _perceptual(given: str | None, device: object) -> tuple[object | None, str | None]:
+    """The distance, and the name of its network; without ``given`` only if its weights are on this machine."""
+    from ...errors import MissingDependencyError
+    from ...training.perceptual import load_perceptual
+
+    if given == "none":
+        return None, None
+    try:
+        return load_perceptual("efficientnet_lite0", given, device), "efficientnet_lite0"
+    except MissingDependencyError:
+        if given is not None:
+            raise
+        return None, None
+
+
+def _print(summary: dict, progress: Progress) -> None:
+    """PSNR full frame and foreground on the grid, a line for each source."""
+    scores = {name: s["scores"] for name, s in summary["sources"].items()}
+    if len(summary["overall"]["sources"]) > 1:
+        scores["mean of the sources"] = summary["overall"]["scores"]
+    for name, s in scores.items():
+        for task, sets in s.items():
+            if "psnr" in sets.get("grid", {}) and task != "baseline":
+                full, front = sets["grid"]["psnr"], sets["grid"]["foreground"]
+                progress.result(
+                    f"{name:20s} {task}  {full['mean']:6.2f} dB ({full['low']:.2f} to {full['high']:.2f})   "
+                    f"foreground {front['mean']:6.2f} dB   {full['count']} objects"
+                )
+            if "aligned_chamfer" in sets.get("mesh", {}):
+                mesh = sets["mesh"]
+                progress.result(
+                    f"{name:20s} {task} mesh  Chamfer {mesh['aligned_chamfer']['mean']:.4f}   "
+                    f"F(0.02) {mesh['aligned_f_score_0.02']['mean']:.3f}   watertight {mesh['watertight']['mean']:.0%}"
+                )

@@ -1,0 +1,92 @@
+"""What is measured, as functions: views in, Gaussians out; or a picture in, a mesh out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..camera import Cameras
+from ..errors import InputError
+from ..gaussians import Gaussians
+from ..mesh import Mesh
+from .protocol import TASKS
+
+Reconstruct = Callable[[Tensor, Cameras], Gaussians]
+
+
+@dataclass
+class Measured:
+    """A model under test.
+
+    Attributes:
+        name: in the report.
+        device: where its Gaussians are drawn.
+        reconstruct: posed pictures [K, H, W, 4] with straight alpha and their cameras (K,) -> Gaussians in the cameras' world;
+            None for a model that makes a mesh in a frame of its own.
+        tasks: which of :data:`protocol.TASKS` it can do.
+        photo_to_mesh: one picture [H, W, 4] -> a mesh in any frame, or None.
+    """
+
+    name: str
+    device: torch.device
+    reconstruct: Reconstruct | None
+    tasks: tuple[str, ...]
+    photo_to_mesh: Callable[[Tensor], Mesh] | None = None
+
+
+def lgm_model(name: str, network: torch.nn.Module, device: torch.device | str) -> Measured:
+    """A loaded network of the LGM family. Only lgm-mini's kind can imagine what a single view does not show."""
+    from ..systems.lgm.reconstruct import reconstruct
+
+    device = torch.device(device)
+    network = network.to(device).eval()
+
+    def run(rgba: Tensor, cameras: Cameras) -> Gaussians:
+        return reconstruct(network, rgba.permute(0, 3, 1, 2)[None], cameras[None])[0].prune()
+
+    tasks = tuple(TASKS) if network.config.head == "ray" else ("4view",)
+    return Measured(name, device, run, tasks)
+
+
+def photo_model(name: str, device: torch.device | str, seed: int = 0) -> Measured:
+    """A model that takes a photo (see ``bozzetto models``): its mesh is measured, after alignment."""
+    from ..api import image_to_3d, prepare
+
+    prepare("photo", model=name, device=str(device))
+
+    def run(rgba: Tensor) -> Mesh:
+        asset = image_to_3d(rgba, model=name, device=str(device), seed=seed)
+        if asset.mesh is None:
+            raise InputError(f"{name} made no mesh")
+        return asset.mesh
+
+    return Measured(name, torch.device(device), None, (), run)
+
+
+def load_model(name: str, device: torch.device | str) -> Measured:
+    """A model by its name or weights file.
+
+    Raises:
+        InputError: it makes neither Gaussians of posed views nor a mesh of a photo.
+    """
+    from ..pipelines import PIPELINES
+    from ..systems.lgm.network import LGM
+    from ..zoo import ENTRIES, load
+
+    named = name
+    if named in PIPELINES and "views" in PIPELINES[named].inputs:
+        named = PIPELINES[named].weights["views"][0]
+    elif named in PIPELINES and "photo" in PIPELINES[named].inputs:
+        return photo_model(named, device)
+    fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
+    photos = [p.name for p in PIPELINES.values() if "photo" in p.inputs]
+    refused = f"{name} can be measured neither on views ({', '.join(fitting)}) nor on photos ({', '.join(photos)})"
+    if named not in fitting and (named in PIPELINES or named in ENTRIES):
+        raise InputError(refused)
+    network = load(named, str(device))
+    if not isinstance(network, LGM):
+        raise InputError(refused)
+    return lgm_model(name, network, device)
