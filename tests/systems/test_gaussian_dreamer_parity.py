@@ -23,11 +23,11 @@ from bozzetto.systems.gaussian_dreamer.densify import DensificationStats, densif
 from bozzetto.systems.gaussian_dreamer.grow import grow_points
 from bozzetto.systems.gaussian_dreamer.losses import opaque_loss, sparsity_loss
 from bozzetto.systems.gaussian_dreamer.parameters import (
+    EXTENT,
     GROUPS,
-    LEARNING_RATES,
+    RATES,
     GaussianParameters,
     raw_parameters,
-    xyz_learning_rate,
 )
 from bozzetto.systems.gaussian_dreamer.prompts import DIRECTIONS, ViewTexts, direction_index, view_prompts
 from bozzetto.systems.gaussian_dreamer.start import POINT_SCALE, gaussians_from_points
@@ -148,8 +148,10 @@ def test_densification(folder, config, fill, name, size_rule):
 
 def test_learning_rates(config):
     for step, rate in config["xyz_lr"].items():
-        assert xyz_learning_rate(int(step)) == pytest.approx(rate, rel=1e-9)
-    assert {"xyz": xyz_learning_rate(0), **LEARNING_RATES} == pytest.approx(config["lrs"])
+        assert RATES.xyz(int(step), EXTENT) == pytest.approx(rate, rel=1e-9)
+    assert {"xyz": RATES.xyz(0, EXTENT)} | {name: getattr(RATES, name) for name in GROUPS[1:]} == pytest.approx(
+        config["lrs"]
+    )
 
 
 # ---- cameras ----------------------------------------------------------------------------------------------------------

@@ -1,144 +1,31 @@
-"""Gaussians as an optimiser sees them: logits, logarithms, one Adam, and the surgery when Gaussians come and go."""
+"""The Gaussians of a run and their Adam, with the published learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...gaussians import Gaussians
+from ...fitting.parameters import GROUPS, Rates, raw_parameters
+from ...fitting.parameters import GaussianParameters as Parameters
 
-GROUPS = ("xyz", "f_dc", "f_rest", "opacity", "scaling", "rotation")
-LEARNING_RATES = {
-    "f_dc": 0.0125,
-    "f_rest": 0.0125 / 20,
-    "opacity": 0.01,
-    "scaling": 0.005,
-    "rotation": 0.001,
-}
-XYZ_START, XYZ_END, XYZ_STEPS = 5e-5, 2.5e-5, 30_000  # times the extent
+__all__ = ["EXTENT", "GROUPS", "RATES", "GaussianParameters", "raw_parameters"]
+
+RATES = Rates(
+    xyz_start=5e-5,
+    xyz_end=2.5e-5,
+    xyz_steps=30_000,
+    f_dc=0.0125,
+    f_rest=0.0125 / 20,
+    opacity=0.01,
+    scaling=0.005,
+    rotation=0.001,
+)
 EXTENT = 4.0  # the published scene size: distance of the test camera
-MIN_OPACITY_FOR_LOGIT = 1e-6
 
 
-def xyz_learning_rate(step: int, extent: float = EXTENT) -> float:
-    """Positions: from 2e-4 to 1e-4 in 30,000 steps, a straight line in the logarithm."""
-    share = min(max(step / XYZ_STEPS, 0.0), 1.0)
-    return extent * XYZ_START ** (1 - share) * XYZ_END**share
+class GaussianParameters(Parameters):
+    """:class:`bozzetto.fitting.parameters.GaussianParameters` with GaussianDreamer's extent and rates."""
 
-
-class GaussianParameters:
-    """Raw parameters with their Adam.
-
-    Attributes:
-        groups: xyz [N, 3], f_dc [N, 1, 3], f_rest [N, K - 1, 3], opacity [N, 1] (logit), scaling [N, 3] (log),
-            rotation [N, 4]; leaf tensors that require gradients.
-        optimizer: Adam (eps 1e-15), one group each.
-    """
-
-    def __init__(self, raw: Mapping[str, Tensor], extent: float = EXTENT) -> None:
-        self.extent = extent
-        self.groups = {name: nn.Parameter(raw[name].detach().clone().float().contiguous()) for name in GROUPS}
-        rates = {"xyz": xyz_learning_rate(0, extent), **LEARNING_RATES}
-        self.optimizer = torch.optim.Adam(
-            [{"params": [self.groups[name]], "lr": rates[name], "name": name} for name in GROUPS], lr=0.0, eps=1e-15
-        )
-
-    @classmethod
-    def from_gaussians(cls, gaussians: Gaussians, extent: float = EXTENT) -> GaussianParameters:
-        """The raw values of activated Gaussians (unbatched)."""
-        return cls(raw_parameters(gaussians), extent)
-
-    def __len__(self) -> int:
-        return len(self.groups["xyz"])
-
-    def gaussians(self) -> Gaussians:
-        """Activated Gaussians with gradients to the raw parameters."""
-        g = self.groups
-        sh = torch.cat([g["f_dc"], g["f_rest"]], dim=1) if g["f_rest"].shape[1] else g["f_dc"]
-        return Gaussians(g["xyz"], g["scaling"].exp(), g["rotation"], torch.sigmoid(g["opacity"][:, 0]), sh)
-
-    def set_learning_rate(self, step: int) -> None:
-        """Positions follow their schedule; call before every step."""
-        self.optimizer.param_groups[0]["lr"] = xyz_learning_rate(step, self.extent)
-
-    def clean_gradients(self) -> tuple[Tensor, int]:
-        """Set gradients that are not finite to zero; returns how many there were (0-d tensor, no synchronisation), and of how
-        many entries.
-        """
-        bad, entries = torch.zeros((), dtype=torch.long, device=self.groups["xyz"].device), 0
-        for p in self.groups.values():
-            if p.grad is not None:
-                bad, entries = bad + (~torch.isfinite(p.grad)).sum(), entries + p.grad.numel()
-                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        return bad, entries
-
-    def step(self) -> None:
-        """One Adam step. Parameters without a gradient (just replaced) stay as they are."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def append(self, rows: Mapping[str, Tensor]) -> None:
-        """Add rows to every group; their Adam moments are zero."""
-        self._replace(
-            lambda name, t: torch.cat([t, rows[name].to(t)]),
-            lambda name, t: torch.cat([t, torch.zeros_like(rows[name])]),
-        )
-
-    def keep(self, mask: Tensor) -> None:
-        """Drop the rows where ``mask`` [N] is False, with their Adam moments."""
-        self._replace(lambda name, t: t[mask], lambda name, t: t[mask])
-
-    def _replace(self, on_values, on_moments) -> None:
-        for group in self.optimizer.param_groups:
-            name, old = group["name"], group["params"][0]
-            state = self.optimizer.state.pop(old, None)
-            new = nn.Parameter(on_values(name, old.detach()).contiguous())
-            if state is not None:
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    state[moment] = on_moments(name, state[moment]).contiguous()
-                self.optimizer.state[new] = state
-            group["params"][0] = self.groups[name] = new
-
-    # ---- on disk ------------------------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything as named tensors on the CPU: values, moments, Adam's step counts."""
-        out = {}
-        for name, p in self.groups.items():
-            out[f"value.{name}"] = p.detach().cpu().contiguous()
-            state = self.optimizer.state.get(p, {})
-            if state:
-                out[f"exp_avg.{name}"] = state["exp_avg"].cpu().contiguous()
-                out[f"exp_avg_sq.{name}"] = state["exp_avg_sq"].cpu().contiguous()
-                out[f"step.{name}"] = state["step"].detach().clone().cpu()
-        return out
-
-    @classmethod
-    def from_state(
-        cls, state: Mapping[str, Tensor], extent: float = EXTENT, device: torch.device | str = "cpu"
-    ) -> GaussianParameters:
-        """The inverse of :meth:`state`."""
-        out = cls({name: state[f"value.{name}"].to(device) for name in GROUPS}, extent)
-        for name, p in out.groups.items():
-            if f"exp_avg.{name}" in state:
-                out.optimizer.state[p] = {
-                    "step": state[f"step.{name}"].clone(),
-                    "exp_avg": state[f"exp_avg.{name}"].to(device),
-                    "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(device),
-                }
-        return out
-
-
-def raw_parameters(gaussians: Gaussians) -> dict[str, Tensor]:
-    """Logits and logarithms of unbatched Gaussians, by group."""
-    opacity = gaussians.opacities.clamp(MIN_OPACITY_FOR_LOGIT, 1 - MIN_OPACITY_FOR_LOGIT)
-    return {
-        "xyz": gaussians.means,
-        "f_dc": gaussians.sh[:, :1],
-        "f_rest": gaussians.sh[:, 1:],
-        "opacity": torch.logit(opacity)[:, None],
-        "scaling": gaussians.scales.clamp_min(1e-12).log(),
-        "rotation": gaussians.quats,
-    }
+    def __init__(self, raw: Mapping[str, Tensor], extent: float = EXTENT, rates: Rates = RATES) -> None:
+        super().__init__(raw, extent, rates)
