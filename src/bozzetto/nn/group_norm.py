@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from .backend import kernels, use_kernels
 
 
 def group_norm(
@@ -39,7 +42,11 @@ def group_norm(
     Returns:
         [N, C, H, W].
     """
-    return group_norm_torch(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
+    if not use_kernels(x) or not x.is_contiguous(memory_format=torch.channels_last):
+        return group_norm_torch(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
+    if skip is not None:
+        skip = skip.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    return group_norm_triton(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
 
 
 def group_norm_torch(
@@ -63,6 +70,48 @@ def group_norm_torch(
     else:
         y = F.group_norm(x, groups, weight, bias, eps)
     return F.silu(y) if silu else y
+
+
+def group_norm_triton(
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    skip: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """:func:`group_norm` by the Triton kernels; maps must be channels-last and of one dtype."""
+    given = [t for t in (x, skip, shift, weight, bias) if t is not None]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        return _GroupNorm.apply(x, skip, shift, weight, bias, groups, eps, silu)
+    return kernels()[0].forward(x, skip, shift, weight, bias, groups, eps, silu)[0]
+
+
+class _GroupNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, skip, shift, weight, bias, groups, eps, silu):
+        y, rstds, centres = kernels()[0].forward(x, skip, shift, weight, bias, groups, eps, silu)
+        ctx.save_for_backward(x, skip, rstds, centres, weight, bias)
+        ctx.options = groups, silu, None if shift is None else (shift.dim(), shift.dtype)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, skip, rstds, centres, weight, bias = ctx.saved_tensors
+        groups, silu, shift = ctx.options
+        dx, dskip, dweight, dbias = kernels()[1].backward(
+            dy.to(x.dtype), x, skip, rstds, centres, weight, bias, groups, silu
+        )
+        dshift = None
+        if ctx.needs_input_grad[2]:
+            parts = [dx] if dskip is None else [dx, dskip]
+            axes = (2, 3) if shift[0] == 2 else (0, 2, 3)
+            dshift = torch.cat([p.sum(axes, dtype=torch.float32) for p in parts], dim=-1).to(shift[1])
+        return dx, dskip, dshift, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None, None
 
 
 class GroupNorm(nn.GroupNorm):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from .backend import kernels, use_kernels
 
 
 def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
@@ -13,7 +16,36 @@ def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 
         bias: [C], that of the convolutions or linear layers that made ``x`` and ``y``; along axis 1 for maps (4 dimensions),
             along the last for tokens.
     """
-    return add_scaled_torch(x, y, bias, scale)
+    if not use_kernels(x) or x.dtype != y.dtype or not _channels_fastest(x) or x.stride() != y.stride():
+        return add_scaled_torch(x, y, bias, scale)
+    return add_scaled_triton(x, y, bias, scale)
+
+
+def _channels_fastest(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.is_contiguous()
+
+
+def add_scaled_triton(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+    """:func:`add_scaled` by the Triton kernel; maps must be channels-last, tokens contiguous."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, bias)):
+        return _AddScaled.apply(x, y, bias, scale)
+    return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale)
+
+
+class _AddScaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y, bias, scale):
+        ctx.scale, ctx.bias = scale, None if bias is None else bias.dtype
+        return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad * ctx.scale if ctx.scale != 1.0 else grad
+        by_bias = None
+        if ctx.needs_input_grad[2]:
+            axes = (0, 2, 3) if grad.dim() == 4 else tuple(range(grad.dim() - 1))
+            by_bias = grad.sum(axes, dtype=torch.float32).to(ctx.bias)
+        return grad, grad, by_bias, None
 
 
 def add_scaled_torch(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:

@@ -1,0 +1,31 @@
+"""Whether the kernels of this folder run: CUDA tensors, Triton installed, not inside ``torch.compile``."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+
+def use_kernels(x: Tensor) -> bool:
+    """True for a CUDA tensor in half or single precision where Triton is installed."""
+    return (
+        x.is_cuda
+        and x.dtype in (torch.float16, torch.bfloat16, torch.float32)
+        and not torch.compiler.is_compiling()
+        and kernels() is not None
+    )
+
+
+@cache
+def kernels() -> tuple[ModuleType, ModuleType, ModuleType] | None:
+    """The modules ``group_norm_kernels``, ``group_norm_gradient`` and ``residual_kernel``, imported now; None without Triton."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return None
+    from . import group_norm_gradient, group_norm_kernels, residual_kernel
+
+    return group_norm_kernels, group_norm_gradient, residual_kernel

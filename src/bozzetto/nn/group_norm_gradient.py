@@ -1,0 +1,219 @@
+"""Triton kernels of group normalisation's gradient on channels-last maps; built like :mod:`.group_norm_kernels`.
+
+With xhat = (x - centre) * rstd, z = xhat * weight + bias and dz the gradient by z, the gradient by x is
+rstd * (weight * dz - a - xhat * b), where a and b are the means over the group of weight * dz and of weight * dz * xhat.
+The sums of dz and of dz * xhat over pixels, per picture and channel, give a and b, and, summed over pictures, the gradients
+of bias and weight.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .group_norm_kernels import (
+    SMALL,
+    TILE_C,
+    TILE_P,
+    _load,
+    _silu_slope,
+    _sum_groups,
+    chunk_length,
+    shapes,
+    small_blocks,
+)
+
+
+@triton.jit
+def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU: tl.constexpr, SKIP: tl.constexpr):
+    """(xhat, gradient by z) of a tile; the latter 0 outside the mask."""
+    xhat = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+    xhat = (xhat - centre[None, :]) * rstd[None, :]
+    at = (image.to(tl.int64) * pixels + p[:, None]) * (c1 + c2) + c[None, :]
+    dz = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
+    if SILU:
+        dz = _silu_slope(xhat * w[None, :] + b[None, :], dz)
+    return xhat, dz
+
+
+@triton.jit
+def _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP: tl.constexpr):
+    at = image.to(tl.int64) * pixels + p[:, None]
+    if SKIP:
+        behind = c[None, :] - c1
+        tl.store(dx + at * c1 + c[None, :], value.to(dx.dtype.element_ty), mask=mask & (c[None, :] < c1))
+        tl.store(dskip + at * c2 + behind, value.to(dskip.dtype.element_ty), mask=mask & (behind >= 0))
+    else:
+        tl.store(dx + at * c1 + c[None, :], value.to(dx.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["pixels", "size"])
+def small_gradient_kernel(
+    x, skip, dy, rstds, centres, weight, bias, dx, dskip, sums, xsums, pixels, c1, c2, size,
+    SILU: tl.constexpr, SKIP: tl.constexpr, MANY: tl.constexpr, PER: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    block, image = tl.program_id(0), tl.program_id(1)
+    channels = c1 + c2
+    local = tl.arange(0, BC)
+    c = block * size * PER + local
+    valid = (local < size * PER) & (c < channels)
+    group = local // size
+    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
+    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    s = tl.zeros([BP, BC], tl.float32)
+    t = tl.zeros([BP, BC], tl.float32)
+    start = 0
+    while start < pixels:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < pixels) & valid[None, :]
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        s += dz
+        t += dz * xhat
+        start += BP
+    total = tl.sum(s, axis=0)
+    xtotal = tl.sum(t, axis=0)
+    tl.store(sums + image * channels + c, total, mask=valid)
+    tl.store(xsums + image * channels + c, xtotal, mask=valid)
+    count = size * pixels
+    plain = _sum_groups(w * total, group, MANY) / count
+    slope = _sum_groups(w * xtotal, group, MANY) / count
+    start = 0
+    while start < pixels:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < pixels) & valid[None, :]
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
+        _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
+        start += BP
+
+
+@triton.jit(do_not_specialize=["pixels", "chunk"])
+def sums_kernel(
+    x, skip, dy, rstds, centres, weight, bias, partial, xpartial, pixels, c1, c2, chunk,
+    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    k, image = tl.program_id(0), tl.program_id(1)
+    channels = c1 + c2
+    c = tl.program_id(2) * BC + tl.arange(0, BC)
+    valid = c < channels
+    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
+    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    s = tl.zeros([BP, BC], tl.float32)
+    t = tl.zeros([BP, BC], tl.float32)
+    end = tl.minimum(k * chunk + chunk, pixels)
+    start = k * chunk
+    while start < end:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < end) & valid[None, :]
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        s += dz
+        t += dz * xhat
+        start += BP
+    at = (image * tl.num_programs(0) + k) * channels + c
+    tl.store(partial + at, tl.sum(s, axis=0), mask=valid)
+    tl.store(xpartial + at, tl.sum(t, axis=0), mask=valid)
+
+
+@triton.jit(do_not_specialize=["pixels", "size", "chunks"])
+def join_sums_kernel(
+    partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size,
+    BK: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    group, image = tl.program_id(0), tl.program_id(1)
+    local = tl.arange(0, BC)
+    c = group * size + local
+    valid = local < size
+    s = tl.zeros([BK, BC], tl.float32)
+    t = tl.zeros([BK, BC], tl.float32)
+    start = 0
+    while start < chunks:
+        k = start + tl.arange(0, BK)
+        mask = (k[:, None] < chunks) & valid[None, :]
+        at = (image * chunks + k[:, None]) * channels + c[None, :]
+        s += tl.load(partial + at, mask=mask, other=0.0)
+        t += tl.load(xpartial + at, mask=mask, other=0.0)
+        start += BK
+    total = tl.sum(s, axis=0)
+    xtotal = tl.sum(t, axis=0)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    zeros = tl.zeros([BC], tl.float32)
+    at = image * channels + c
+    tl.store(sums + at, total, mask=valid)
+    tl.store(xsums + at, xtotal, mask=valid)
+    tl.store(plains + at, zeros + tl.sum(w * total, axis=0) / (size * pixels), mask=valid)
+    tl.store(slopes + at, zeros + tl.sum(w * xtotal, axis=0) / (size * pixels), mask=valid)
+
+
+@triton.jit(do_not_specialize=["pixels"])
+def gradient_kernel(
+    x, skip, dy, rstds, centres, weight, bias, plains, slopes, dx, dskip, pixels, c1, c2,
+    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1)
+    channels = c1 + c2
+    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    c = tl.program_id(2) * BC + tl.arange(0, BC)
+    valid = c < channels
+    mask = (p[:, None] < pixels) & valid[None, :]
+    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
+    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    plain = tl.load(plains + image * channels + c, mask=valid, other=0.0)
+    slope = tl.load(slopes + image * channels + c, mask=valid, other=0.0)
+    xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+    value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
+    _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
+
+
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    skip: Tensor | None,
+    rstds: Tensor,
+    centres: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients by x, skip, weight and bias (float32); ``rstds`` and ``centres`` are those of the forward pass."""
+    n, pixels, c1, c2, size = shapes(x, skip, groups)
+    channels = c1 + c2
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    dx = torch.empty_like(x, memory_format=torch.channels_last)
+    dskip = None if skip is None else torch.empty_like(skip, memory_format=torch.channels_last)
+    other, dother = (x, dx) if skip is None else (skip, dskip)
+    results = torch.empty((4, n, channels), dtype=torch.float32, device=x.device)
+    sums, xsums, plains, slopes = results.unbind(0)
+    maps = (x, other, dy, rstds, centres, weight, bias)
+    flags = {"SILU": silu, "SKIP": skip is not None}
+    if pixels <= SMALL:
+        per, width, programs, many = small_blocks(size, channels)
+        small_gradient_kernel[(programs, n)](
+            *maps, dx, dother, sums, xsums, pixels, c1, c2, size,
+            **flags, MANY=many, PER=per, BP=4096 // width, BC=width, num_warps=8,
+        )  # fmt: skip
+    else:
+        blocks = triton.cdiv(channels, TILE_C)
+        chunk = chunk_length(n, pixels, blocks)
+        chunks = triton.cdiv(pixels, chunk)
+        partial, xpartial = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
+        tile = {"BP": TILE_P, "BC": TILE_C, "num_warps": 8}
+        sums_kernel[(chunks, n, blocks)](*maps, partial, xpartial, pixels, c1, c2, chunk, **flags, **tile)
+        wide = 16 if size <= 16 else 128
+        join_sums_kernel[(groups, n)](
+            partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size,
+            BK=1024 // wide, BC=wide, num_warps=4,
+        )  # fmt: skip
+        gradient_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
+            *maps, plains, slopes, dx, dother, pixels, c1, c2, **flags, **tile
+        )  # fmt: skip
+    by_bias, by_weight = results[:2].sum(1)  # over pictures
+    return dx, dskip, by_weight, by_bias

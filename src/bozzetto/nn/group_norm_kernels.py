@@ -1,0 +1,269 @@
+"""Triton kernels of group normalisation on channels-last maps [N, P, C], P pixels; :mod:`.group_norm` has the model in words.
+
+Two ways. Small maps: one program owns some whole groups of one picture (up to 128 channels), goes over their pixels once for
+the moments and once more, out of the cache, for the result. Large maps: a program owns a chunk of pixels and 64 channels and
+writes its moments per channel; a second kernel, one program a group, joins chunks and channels; a third, one program a tile of
+64 pixels x 64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the
+place of the moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a
+program; launches are ordered by the stream.
+
+Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
+a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``: a tile loads from both, masked.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SMALL = 1024  # pixels up to which one program does a whole group
+TILE_P, TILE_C = 64, 64  # large maps
+CHUNKS = 1024  # programs wanted for a pass over large maps
+
+
+@triton.jit
+def _load(x, skip, image, rows, cols, mask, pixels, c1, c2, SKIP: tl.constexpr):
+    """A tile [rows, cols] of the concatenation, float32."""
+    at = image.to(tl.int64) * pixels + rows[:, None]
+    if SKIP:
+        a = tl.load(x + at * c1 + cols[None, :], mask=mask & (cols[None, :] < c1), other=0.0).to(tl.float32)
+        behind = cols[None, :] - c1
+        b = tl.load(skip + at * c2 + behind, mask=mask & (behind >= 0), other=0.0).to(tl.float32)
+        tile = a + b
+    else:
+        tile = tl.load(x + at * c1 + cols[None, :], mask=mask, other=0.0).to(tl.float32)
+    return tile
+
+
+@triton.jit
+def _silu_slope(z, dy):
+    """Gradient by z of silu(z) * dy."""
+    gate = tl.sigmoid(z)
+    return dy * gate * (1.0 + z * (1.0 - gate))
+
+
+@triton.jit
+def _sum_groups(values, group, MANY: tl.constexpr):
+    """Sum of per-channel values [C] over each channel's group."""
+    if MANY:
+        same = group[:, None] == group[None, :]
+        total = tl.sum(tl.where(same, values[:, None], 0.0), axis=0)
+    else:
+        total = tl.zeros_like(values) + tl.sum(values, axis=0)
+    return total
+
+
+@triton.jit(do_not_specialize=["pixels", "size", "shift_stride"])
+def small_kernel(
+    x, skip, shift, weight, bias, y, rstds, centres,
+    pixels, c1, c2, size, eps, shift_stride,
+    SILU: tl.constexpr, SKIP: tl.constexpr, SHIFT: tl.constexpr, MANY: tl.constexpr,
+    PER: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    block, image = tl.program_id(0), tl.program_id(1)
+    channels = c1 + c2
+    local = tl.arange(0, BC)
+    width = size * PER
+    c = block * width + local
+    valid = (local < width) & (c < channels)
+    group = local // size
+    first = tl.arange(0, 1)
+    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2, SKIP), axis=0)
+    s = tl.zeros([BP, BC], tl.float32)
+    q = tl.zeros([BP, BC], tl.float32)
+    start = 0
+    while start < pixels:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < pixels) & valid[None, :]
+        d = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP) - pivot[None, :]
+        d = tl.where(mask, d, 0.0)
+        s += d
+        q += d * d
+        start += BP
+    s1 = tl.sum(s, axis=0)
+    m2 = tl.sum(q, axis=0) - s1 * s1 / pixels
+    mean = pivot + s1 / pixels
+    if SHIFT:
+        mean += tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
+    mean = tl.where(valid, mean, 0.0)
+    centre = _sum_groups(mean, group, MANY) / size
+    spread = tl.where(valid, m2 + pixels * (mean - centre) * (mean - centre), 0.0)
+    rstd = tl.rsqrt(_sum_groups(spread, group, MANY) / (size * pixels) + eps)
+    if SHIFT:  # of x, not of the sum
+        centre -= tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
+    tl.store(rstds + image * channels + c, rstd, mask=valid)
+    tl.store(centres + image * channels + c, centre, mask=valid)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    start = 0
+    while start < pixels:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < pixels) & valid[None, :]
+        v = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+        z = (v - centre[None, :]) * (rstd * w)[None, :] + b[None, :]
+        if SILU:
+            z = z * tl.sigmoid(z)
+        at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
+        tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
+        start += BP
+
+
+@triton.jit(do_not_specialize=["pixels", "chunk"])
+def moments_kernel(
+    x, skip, means, m2s, pixels, c1, c2, chunk, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
+):  # fmt: skip
+    k, image = tl.program_id(0), tl.program_id(1)
+    channels = c1 + c2
+    c = tl.program_id(2) * BC + tl.arange(0, BC)
+    valid = c < channels
+    begin = k * chunk
+    end = tl.minimum(begin + chunk, pixels)
+    first = begin + tl.arange(0, 1)
+    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2, SKIP), axis=0)
+    s = tl.zeros([BP, BC], tl.float32)
+    q = tl.zeros([BP, BC], tl.float32)
+    start = begin
+    while start < end:
+        p = start + tl.arange(0, BP)
+        mask = (p[:, None] < end) & valid[None, :]
+        d = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP) - pivot[None, :]
+        d = tl.where(mask, d, 0.0)
+        s += d
+        q += d * d
+        start += BP
+    count = end - begin
+    s1 = tl.sum(s, axis=0)
+    at = (image * tl.num_programs(0) + k) * channels + c
+    tl.store(means + at, pivot + s1 / count, mask=valid)
+    tl.store(m2s + at, tl.sum(q, axis=0) - s1 * s1 / count, mask=valid)
+
+
+@triton.jit(do_not_specialize=["pixels", "size", "chunk", "chunks", "shift_stride"])
+def join_kernel(
+    means, m2s, shift, rstds, centres, pixels, chunks, chunk, channels, size, eps, shift_stride,
+    SHIFT: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    group, image = tl.program_id(0), tl.program_id(1)
+    local = tl.arange(0, BC)
+    c = group * size + local
+    valid = local < size
+    total = tl.zeros([BK, BC], tl.float32)
+    start = 0
+    while start < chunks:
+        k = start + tl.arange(0, BK)
+        mask = (k[:, None] < chunks) & valid[None, :]
+        count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
+        total += (
+            tl.load(means + (image * chunks + k[:, None]) * channels + c[None, :], mask=mask, other=0.0)
+            * (count[:, None])
+        )
+        start += BK
+    added = tl.zeros([BC], tl.float32)
+    if SHIFT:
+        added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
+    centre = (tl.sum(tl.sum(total, axis=0), axis=0) + tl.sum(added, axis=0) * pixels) / (size * pixels)
+    spread = tl.zeros([BK, BC], tl.float32)
+    start = 0
+    while start < chunks:
+        k = start + tl.arange(0, BK)
+        mask = (k[:, None] < chunks) & valid[None, :]
+        count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
+        at = (image * chunks + k[:, None]) * channels + c[None, :]
+        d = tl.load(means + at, mask=mask, other=0.0) + added[None, :] - centre
+        spread += tl.where(mask, tl.load(m2s + at, mask=mask, other=0.0) + count[:, None] * d * d, 0.0)
+        start += BK
+    rstd = tl.rsqrt(tl.sum(tl.sum(spread, axis=0), axis=0) / (size * pixels) + eps)
+    tl.store(rstds + image * channels + c, tl.zeros([BC], tl.float32) + rstd, mask=valid)
+    tl.store(centres + image * channels + c, centre - added, mask=valid)
+
+
+@triton.jit(do_not_specialize=["pixels"])
+def normalise_kernel(
+    x, skip, rstds, centres, weight, bias, y, pixels, c1, c2,
+    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1)
+    channels = c1 + c2
+    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    c = tl.program_id(2) * BC + tl.arange(0, BC)
+    valid = c < channels
+    mask = (p[:, None] < pixels) & valid[None, :]
+    v = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    gain = tl.load(rstds + image * channels + c, mask=valid, other=0.0) * w
+    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
+    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    z = (v - centre[None, :]) * gain[None, :] + b[None, :]
+    if SILU:
+        z = z * tl.sigmoid(z)
+    at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
+    tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
+
+
+def shapes(x: Tensor, skip: Tensor | None, groups: int) -> tuple[int, int, int, int, int]:
+    """(pictures, pixels, channels of x, channels of skip, channels of a group)."""
+    n, c1, h, w = x.shape
+    c2 = 0 if skip is None else skip.shape[1]
+    return n, h * w, c1, c2, (c1 + c2) // groups
+
+
+def small_blocks(size: int, channels: int) -> tuple[int, int, int, bool]:
+    """(whole groups a program, tile's channels, programs, whether a program has several groups)."""
+    per = max(32 // size, 1)
+    width = 32 if size <= 32 else triton.next_power_of_2(size)
+    return per, width, triton.cdiv(channels, size * per), size <= 32
+
+
+def chunk_length(n: int, pixels: int, blocks: int) -> int:
+    """Pixels of a chunk: a multiple of the tile's, such that about :data:`CHUNKS` programs run."""
+    wanted = max(1, CHUNKS // (n * blocks))
+    return max(triton.cdiv(triton.cdiv(pixels, wanted), TILE_P), 1) * TILE_P
+
+
+def forward(
+    x: Tensor,
+    skip: Tensor | None,
+    shift: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Channels-last maps [N, C, H, W] -> (result, 1 / standard deviation [N, C], centre [N, C]).
+
+    The normalised value of ``v`` is ``(v - centre) * rstd``.
+    """
+    n, pixels, c1, c2, size = shapes(x, skip, groups)
+    channels = c1 + c2
+    y = torch.empty((n, channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    rstds, centres = torch.empty((2, n, channels), dtype=torch.float32, device=x.device).unbind(0)
+    stride = channels if shift is not None and shift.dim() == 2 else 0
+    has_skip, has_shift = skip is not None, shift is not None
+    other, added = (x if skip is None else skip), (weight if shift is None else shift)
+    if pixels <= SMALL:
+        per, width, programs, many = small_blocks(size, channels)
+        small_kernel[(programs, n)](
+            x, other, added, weight, bias, y, rstds, centres, pixels, c1, c2, size, eps, stride,
+            SILU=silu, SKIP=has_skip, SHIFT=has_shift, MANY=many, PER=per, BP=8192 // width, BC=width, num_warps=8,
+        )  # fmt: skip
+        return y, rstds, centres
+    blocks = triton.cdiv(channels, TILE_C)
+    chunk = chunk_length(n, pixels, blocks)
+    chunks = triton.cdiv(pixels, chunk)
+    means, m2s = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
+    moments_kernel[(chunks, n, blocks)](
+        x, other, means, m2s, pixels, c1, c2, chunk, SKIP=has_skip, BP=TILE_P, BC=TILE_C, num_warps=4
+    )
+    wide = 16 if size <= 16 else 128
+    join_kernel[(groups, n)](
+        means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride,
+        SHIFT=has_shift, BK=1024 // wide, BC=wide, num_warps=4,
+    )  # fmt: skip
+    normalise_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
+        x, other, rstds, centres, weight, bias, y, pixels, c1, c2,
+        SILU=silu, SKIP=has_skip, BP=TILE_P, BC=TILE_C, num_warps=4,
+    )  # fmt: skip
+    return y, rstds, centres

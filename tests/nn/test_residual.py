@@ -1,0 +1,41 @@
+"""Sums of residual branches: the kernel against plain PyTorch, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bozzetto.nn.residual import add_scaled, add_scaled_torch, add_scaled_triton
+
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("shape", [(2, 24, 9, 10), (3, 50, 72)], ids=["maps", "tokens"])
+def test_values_and_gradients(shape, biased):
+    torch.manual_seed(0)
+    channels = shape[1] if len(shape) == 4 else shape[2]
+    inputs = [torch.randn(shape, device=DEVICE), torch.randn(shape, device=DEVICE)]
+    if len(shape) == 4:
+        inputs = [t.contiguous(memory_format=torch.channels_last) for t in inputs]
+    inputs.append(torch.randn(channels, device=DEVICE) if biased else None)
+    grad = torch.randn(shape, device=DEVICE)
+    results = []
+    for function in add_scaled_torch, add_scaled_triton, add_scaled:
+        leaves = [None if t is None else t.detach().clone().requires_grad_() for t in inputs]
+        out = function(*leaves, 0.7)
+        out.backward(grad)
+        results.append([out.detach(), *(leaf.grad for leaf in leaves if leaf is not None)])
+    for other in results[1:]:
+        for a, b in zip(other, results[0]):
+            assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_half_precision_is_rounded_once():
+    torch.manual_seed(1)
+    x, y = torch.randn(2, 16, 5, 5, device=DEVICE).half().contiguous(memory_format=torch.channels_last), None
+    y, bias = torch.randn_like(x), torch.randn(16, device=DEVICE).half()
+    exact = ((x.double() + y.double() + bias.double()[:, None, None]) * 0.5**0.5).half()
+    assert (add_scaled_triton(x, y, bias, 0.5**0.5) - exact).abs().max() <= 2e-3
+    assert add_scaled_triton(x, y, bias, 0.5**0.5).is_contiguous(memory_format=torch.channels_last)
