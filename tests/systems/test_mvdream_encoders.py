@@ -18,7 +18,8 @@ from micro_mvdream import FEATURE_EXTRACTOR, published_state, write_tokenizer
 
 from bozzetto.errors import CheckpointError, InputError, MissingDependencyError
 from bozzetto.systems.mvdream.checks import check_prompts
-from bozzetto.systems.mvdream.pictures import ClipPreprocess, decode_latents, latent_factor, latent_moments
+from bozzetto.systems.mvdream.pictures import ClipPreprocess, decode_latents, latent_moments
+from bozzetto.systems.mvdream.vae import VAE, VAEConfig
 from bozzetto.zoo.libraries import load_tokenizer, materialize, modern_keys, tokenize
 from bozzetto.zoo.loading import load_state
 
@@ -26,13 +27,12 @@ PREFIX = {"vae": "", "text_encoder": "text_model.", "image_encoder": "vision_mod
 
 
 def build(part: str, config: dict) -> torch.nn.Module:
-    """A network of the libraries, on the meta device."""
-    from diffusers import AutoencoderKL
+    """A network, ours or a library's, on the meta device."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
     with torch.device("meta"):
         if part == "vae":
-            return AutoencoderKL.from_config(config)
+            return VAE(VAEConfig.from_config(config))
         if part == "text_encoder":
             return CLIPTextModel(CLIPTextConfig.from_dict(config))
         return CLIPVisionModel(CLIPVisionConfig.from_dict(config))
@@ -70,13 +70,13 @@ def close(ours: torch.Tensor, theirs: np.ndarray, tolerance: float = 1e-4) -> No
 def test_vae(golden, filled, fill):
     config, arrays = golden
     vae = filled("vae", config["vae"])
-    assert latent_factor(vae) == 8
+    assert vae.factor == 8
     picture = torch.from_numpy(fill.test_input("encoders/vae_image", (1, 3, 32, 32), -1, 1))
     mean, std = latent_moments(vae, picture[0].permute(1, 2, 0) / 2 + 0.5, 32)
     close(mean, arrays["vae_mean"][0])
     close(2 * std.log(), arrays["vae_logvar"][0])
     latent = torch.from_numpy(fill.test_input("encoders/vae_latent", (1, 4, 4, 4), -(3**0.5), 3**0.5))
-    close(vae.decode(latent).sample, arrays["vae_decoded"])
+    close(vae.decode(latent), arrays["vae_decoded"])
     decoded = decode_latents(vae, latent * 0.18215)
     close(decoded[0].permute(2, 0, 1), (arrays["vae_decoded"][0] / 2 + 0.5).clip(0, 1))
     several = torch.cat([latent, -latent, 2 * latent]) * 0.18215

@@ -91,7 +91,10 @@ def test_blocks(goldens, given, fill):
 
     for name, out in (("res_block", 64), ("res_block_same", 32)):
         x, emb = given(f"mvd_blocks/{name}.x", 4, 32, 8, 8), given(f"mvd_blocks/{name}.emb", 4, 128)
-        run(name, ResBlock(32, 128, out), x, emb)
+        block = ResBlock(32, 128, out)
+        assert list(block.state_dict()) == config[name]["keys"]
+        filled(block, fill)
+        close(block(x, block.shift(emb)), arrays[name])
     for name, tokens, ip_dim in (("transformer", 7, 0), ("transformer_ip", 11, 4)):
         x, context = given(f"mvd_blocks/{name}.x", 8, 64, 4, 4), given(f"mvd_blocks/{name}.context", 8, tokens, 48)
         run(name, SpatialTransformer3D(64, 4, 16, 48, ip_dim=ip_dim), x, context, views=4)
@@ -157,7 +160,7 @@ def test_wrong_inputs_are_refused(given, fill):
         unet(**{**inputs, "views": 4})
     with pytest.raises(ValueError, match="cameras"):
         unet(**{**inputs, "cameras": None})
-    with pytest.raises(ValueError, match="takes no image"):
+    with pytest.raises(ValueError, match="when the network takes an image"):
         micro_unet(fill, 0)(**inputs)
 
 

@@ -20,6 +20,7 @@ from bozzetto.systems.mvdream.diffusion import Condition, MultiViewDiffusion
 from bozzetto.systems.mvdream.network import MultiViewUNet
 from bozzetto.systems.mvdream.pictures import ClipPreprocess
 from bozzetto.systems.mvdream.schedule import NoiseSchedule
+from bozzetto.systems.mvdream.vae import VAE, VAEConfig
 from bozzetto.zoo.libraries import materialize, modern_keys
 from bozzetto.zoo.loading import load_state
 
@@ -66,13 +67,12 @@ def reference(shared, fill):
         return module.eval().requires_grad_(False)
 
     def make(name: str):
-        from diffusers import AutoencoderKL
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
 
         folder = shared / "parity" / "lgm"
         config = json.loads((folder / "goldens_mvdream.json").read_text())[f"{name}.npz"]["config"]
         unet = MultiViewUNet(unet_config(config["unet"]))
-        vae = AutoencoderKL(**config["vae"])
+        vae = VAE(VAEConfig.from_config(config["vae"]))
         fill.fill_module(unet)
         fill.fill_module(vae)
         image_encoder = preprocess = None

@@ -18,10 +18,10 @@ from ...camera import Cameras
 from ...errors import CheckpointError, InputError
 from ...zoo.libraries import PARTS, check_parts, load_component, load_tokenizer, read_config, tokenize
 from ..mvdream.cameras import camera_vectors
-from ..mvdream.checkpoint import load_mvdream
+from ..mvdream.checkpoint import load_mvdream, load_vae
 from ..mvdream.diffusion import MultiViewDiffusion
-from ..mvdream.pictures import latent_factor
 from ..mvdream.schedule import NoiseSchedule
+from ..mvdream.vae import VAE
 from .guidance import Epsilon
 from .prompts import DIRECTIONS, ViewTexts, fit_prompt, view_prompts
 
@@ -61,7 +61,7 @@ class _ScaleGradient(torch.autograd.Function):
         return gradient * ctx.factor, None
 
 
-def encode_pictures(vae: nn.Module, rgb: Tensor, noise: Tensor, save_memory: bool = False) -> Tensor:
+def encode_pictures(vae: VAE, rgb: Tensor, noise: Tensor, save_memory: bool = False) -> Tensor:
     """A sample of the VAE's posterior, scaled, [B, 4, h, w] float32, differentiable in ``rgb`` [B, 3, H, W] (0..1).
 
     Args:
@@ -72,8 +72,7 @@ def encode_pictures(vae: nn.Module, rgb: Tensor, noise: Tensor, save_memory: boo
     scale = HALF_GRADIENT_SCALE if weight.dtype == torch.float16 else 1.0
 
     def moments(x: Tensor) -> Tensor:
-        posterior = vae.encode(x).latent_dist
-        return torch.cat([posterior.mean, posterior.std], dim=1)
+        return torch.cat(vae.encode(x), dim=1)
 
     x = _ScaleGradient.apply(rgb, 1 / scale)
     x = (x * 2 - 1).to(weight.dtype)
@@ -91,13 +90,13 @@ class StableDiffusion:
     together = 1
 
     def __init__(
-        self, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: Any, schedule: NoiseSchedule
+        self, unet: nn.Module, vae: VAE, text_encoder: nn.Module, tokenizer: Any, schedule: NoiseSchedule
     ) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.weight = next(unet.parameters())
         self.alphas_cumprod = schedule.alphas_cumprod.to(self.weight.device)
         self.side = int(unet.config.sample_size)  # of the latents
-        self.size = self.side * latent_factor(vae)
+        self.size = self.side * vae.factor
         self.save_memory = False
 
     def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
@@ -142,7 +141,7 @@ class MVDream:
         self.save_memory = False
 
     def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
-        side = self.size // latent_factor(self.model.vae)
+        side = self.size // self.model.vae.factor
         return batch, self.model.unet.config.in_channels, side, side
 
     def encode(self, rgb: Tensor, noise: Tensor) -> Tensor:
@@ -200,7 +199,7 @@ def load_stable_diffusion(
     check_parts(folder, PARTS, "Stable Diffusion")
     return StableDiffusion(
         load_unet(folder / "unet", device, dtype),
-        load_component("diffusers.AutoencoderKL", folder / "vae", device, dtype),
+        load_vae(folder / "vae", device, dtype),
         load_component("transformers.CLIPTextModel", folder / "text_encoder", device, dtype),
         load_tokenizer(folder / "tokenizer"),
         NoiseSchedule.from_config(read_config(folder / "scheduler", "scheduler_config.json")),

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 
 from ...errors import CheckpointError
+from ...nn.layout import for_inference
 from ...zoo.identify import refuse_other_system
-from ...zoo.libraries import PARTS, check_parts, find_weights, load_component, load_tokenizer, read_config
+from ...zoo.libraries import PARTS, check_parts, find_weights, load_component, load_tokenizer, modern_keys, read_config
 from ...zoo.loading import place_state, read_tensors
 from .diffusion import MultiViewDiffusion
 from .network import MultiViewUNet, UNetConfig
 from .pictures import ClipPreprocess
 from .schedule import NoiseSchedule
+from .vae import VAE, VAEConfig
 
 # Variants that the class behind the published files could be asked for and that no published file has.
 _FIXED = {
@@ -60,7 +62,17 @@ def load_unet(folder: Path, device: torch.device | str = "cpu", dtype: torch.dty
         unet = MultiViewUNet(config)
     tensors = read_tensors(path, device)
     refuse_other_system(path, tensors, "mvdream")
-    return place_state(unet, tensors, str(path), device=device, dtype=dtype)
+    return for_inference(place_state(unet, tensors, str(path), device=device, dtype=dtype))
+
+
+def load_vae(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VAE:
+    """The autoencoder from ``config.json`` and weights in ``folder`` (diffusers layout), evaluation mode, without gradients."""
+    config = VAEConfig.from_config(read_config(folder))
+    path = find_weights(folder)
+    with torch.device("meta"):
+        vae = VAE(config)
+    state = modern_keys(read_tensors(path, device), vae)
+    return for_inference(place_state(vae, state, str(path), device=device, dtype=dtype))
 
 
 def load_mvdream(
@@ -77,7 +89,7 @@ def load_mvdream(
 
     Raises:
         CheckpointError: a missing file, weights that do not fit, or a folder of another system (named).
-        MissingDependencyError: diffusers or transformers is not installed.
+        MissingDependencyError: transformers is not installed.
     """
     folder, device = Path(folder), torch.device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
@@ -91,7 +103,7 @@ def load_mvdream(
         preprocess = ClipPreprocess.from_config(read_config(folder / "feature_extractor", "preprocessor_config.json"))
     return MultiViewDiffusion(
         unet=load_unet(folder / "unet", device, dtype),
-        vae=load_component("diffusers.AutoencoderKL", folder / "vae", parked, dtype),
+        vae=load_vae(folder / "vae", parked, dtype),
         text_encoder=load_component("transformers.CLIPTextModel", folder / "text_encoder", parked, dtype),
         tokenizer=load_tokenizer(folder / "tokenizer"),
         schedule=NoiseSchedule.from_config(read_config(folder / "scheduler", "scheduler_config.json")),

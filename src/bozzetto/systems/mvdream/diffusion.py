@@ -1,6 +1,6 @@
 """MVDream and ImageDream as one object: prompts (and pictures) -> four views of each object.
 
-The UNet is that of ``network.py``, the encoders come from libraries; the loop here is DDIM or DPM-Solver++ (``schedule.py``)
+The UNet is that of ``network.py``, the autoencoder that of ``vae.py``, CLIP comes from a library; the loop here is DDIM or DPM-Solver++ (``schedule.py``)
 with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 """
 
@@ -12,15 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import BozzettoError, InputError
+from ...nn.graphs import Captured
 from ...zoo.libraries import tokenize
 from .cameras import AZIMUTHS, diffusion_cameras
 from .checks import check_numbers, check_pictures, check_prompts, check_size
 from .network import MultiViewUNet
-from .pictures import ClipPreprocess, decode_latents, latent_factor, latent_moments
-from .schedule import NoiseSchedule, make_solver
+from .pictures import ClipPreprocess, decode_latents, latent_moments
+from .schedule import NoiseSchedule, linear_steps, make_solver
+from .transformer import KeysValues
+from .vae import VAE
 
 
 @dataclass
@@ -58,7 +62,7 @@ class MultiViewDiffusion:
     """
 
     unet: MultiViewUNet
-    vae: nn.Module
+    vae: VAE
     text_encoder: nn.Module
     tokenizer: Any
     schedule: NoiseSchedule
@@ -66,6 +70,9 @@ class MultiViewDiffusion:
     preprocess: ClipPreprocess | None = None
     device: torch.device | str = "cpu"
     offload: bool = False
+
+    def __post_init__(self) -> None:
+        self._run = Captured(self._step, limit=2)
 
     @property
     def takes_image(self) -> bool:
@@ -153,41 +160,70 @@ class MultiViewDiffusion:
             pictures = decode_latents(vae, latents.reshape(-1, *latents.shape[-3:]), chunk)
         return pictures.reshape(*latents.shape[:-3], *pictures.shape[1:])
 
-    @torch.no_grad()
-    def predict_noise(
-        self,
-        x: Tensor,
-        timestep: int,
-        condition: Condition,
-        negative: Condition | None,
-        guidance: float,
-        cameras: Tensor,
-    ) -> Tensor:
-        """Guided noise [N, F, 4, h, w] for latents ``x`` [N, F, 4, h, w]; ``negative`` None runs the conditional half alone.
+    def _plan(
+        self, condition: Condition, negative: Condition | None, samples: int, timesteps: list[int], cameras: Tensor
+    ) -> tuple[Tensor, list[list[KeysValues]], Tensor | None]:
+        """All that the network can work out before the first step, for ``samples`` samples with guidance.
 
-        ``cameras`` [F, 16] for all samples, or [N, F, 16]. Computed in the network's dtype, combined and returned in float32.
+        Returns:
+            what noise levels and cameras mean to it, one row a step, as :meth:`_step` unpacks it; the keys and values of its
+            cross-attentions, a row for each sample, the unconditional half first; the pictures' latents, so too, or None.
         """
-        n, views = x.shape[:2]
         halves = [condition] if negative is None else [negative, condition]
 
         def rows(name: str) -> Tensor | None:  # [N or 1, ...] per half -> [halves * N, ...]
             parts = [getattr(half, name) for half in halves]
-            return None if parts[0] is None else torch.cat([p.expand(n, *p.shape[1:]) for p in parts]).to(self.dtype)
+            if parts[0] is None:
+                return None
+            return torch.cat([p.expand(samples, *p.shape[1:]) for p in parts]).to(self.device, self.dtype)
 
-        text, image, latent = rows("text"), rows("image"), rows("latent")
-        batch = len(halves) * n * views
+        steps, views = len(timesteps), len(cameras)
+        levels = torch.tensor(timesteps, device=self.device).repeat_interleave(views)
+        copies = len(halves) * samples
+        shifts = [
+            shift.reshape(steps, views, -1).repeat(1, copies, 1).flatten(1)  # [steps, halves * N * F * C]
+            for shift in self.unet.shifts(levels, cameras.repeat(steps, 1))
+        ]
+        return torch.cat(shifts, dim=1), self.unet.remember(rows("text"), rows("image")), rows("latent")
+
+    def _step(
+        self,
+        x: Tensor,
+        past: Tensor,
+        shifts: Tensor,
+        memory: list[list[KeysValues]],
+        latent: Tensor | None,
+        numbers: Tensor,
+        guided: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of all samples without a wait for the device: it may be recorded as a graph.
+
+        Args:
+            x: [N, F, 4, h, w] float32. past: what the solver remembers, so too.
+            shifts: a row of the table of :meth:`_plan`; ``memory``, ``latent``: its other results.
+            numbers: float32, the solver's :func:`~.schedule.linear_steps` of this step, then the guidance.
+
+        Returns:
+            the next ``x`` and ``past``; whether the former is finite everywhere (0-d).
+        """
+        n, views = x.shape[:2]
+        halves = 2 if guided else 1
+        batch = halves * n * views
+        widths = [batch * layer.out_layers[3].out_channels for layer in self.unet.residual_blocks()]
         eps = self.unet(
-            x.to(self.dtype).repeat(len(halves), 1, 1, 1, 1).flatten(0, 1),  # [halves * N * F, 4, h, w]
-            torch.full((batch,), float(timestep), device=x.device),
-            text.repeat_interleave(views, 0),
-            cameras.expand(n, views, -1).repeat(len(halves), 1, 1).flatten(0, 1).to(self.dtype),
+            x.to(self.dtype).repeat(halves, 1, 1, 1, 1).flatten(0, 1),  # [halves * N * F, 4, h, w]
+            [part.view(batch, -1) for part in shifts.split(widths)],
+            memory,
             views=views,
-            ip_tokens=None if image is None else image.repeat_interleave(views, 0),
             ip_latent=latent,
         ).float()
-        eps = eps.reshape(len(halves), n, views, *eps.shape[1:])
-        return eps[0] if negative is None else eps[0] + guidance * (eps[1] - eps[0])
+        eps = eps.reshape(halves, n, views, *eps.shape[1:])
+        a, b, c, d, e, f, guidance = numbers.unbind()
+        eps = torch.lerp(eps[0], eps[1], guidance) if guided else eps[0]
+        after = a * x + b * eps + c * past
+        return after, d * x + e * eps + f * past, torch.isfinite(after).all()
 
+    @torch.no_grad()
     def denoise(
         self,
         latents: Tensor,
@@ -202,6 +238,9 @@ class MultiViewDiffusion:
     ) -> Tensor:
         """Noise [N, F, 4, h, w] -> clean latents of the same shape, float32; F counts the picture's own view.
 
+        The network's outputs are combined in float32. On CUDA a step is recorded as a graph, which all later steps of such
+        shapes replay.
+
         Args:
             negative: the unconditional half; ignored when ``guidance`` is 1 or less.
             on_step: called with (index of the step, latents after it).
@@ -213,14 +252,15 @@ class MultiViewDiffusion:
         method = make_solver(solver, self.schedule, steps)
         cameras = diffusion_cameras(elevation, self.takes_image).to(self.device)
         x = latents.to(self.device, torch.float32)
-        negative = negative if guidance > 1 else None
-        memory = None
+        guided = negative is not None and guidance > 1
+        table, memory, latent = self._plan(condition, negative if guided else None, len(x), method.timesteps, cameras)
+        numbers = F.pad(linear_steps(method), (0, 1), value=float(guidance)).to(self.device, torch.float32)
+        past = torch.zeros_like(x)
         # Counted on the device and read once at the end: NaN never goes away again.
         sound = torch.zeros((), dtype=torch.int64, device=self.device)
-        for index, timestep in enumerate(method.timesteps):
-            eps = self.predict_noise(x, timestep, condition, negative, guidance, cameras)
-            x, memory = method.step(index, x, eps, memory)
-            sound += torch.isfinite(x).all()
+        for index in range(steps):
+            x, past, finite = self._run(x, past, table[index], memory, latent, numbers[index], guided)
+            sound += finite
             if on_step is not None:
                 on_step(index, x)
         finite = int(sound)
@@ -280,10 +320,10 @@ class MultiViewDiffusion:
         pictures = check_pictures(images, self.takes_image, len(texts))
         make_solver(solver, self.schedule, steps)
         check_numbers(guidance, elevation, candidates, batch)
-        check_size(size, latent_factor(self.vae) * self.unet.size_multiple)
+        check_size(size, self.vae.factor * self.unet.size_multiple)
         if generator is not None:
             seed = int(torch.randint(2**62, (), generator=generator))
-        side, channels = size // latent_factor(self.vae), self.unet.config.in_channels
+        side, channels = size // self.vae.factor, self.unet.config.in_channels
         noise, posterior_noise = [], []
         for number in range(candidates):
             drawn = torch.Generator().manual_seed(seed + number)

@@ -11,13 +11,17 @@ Batches are sample-major, view-minor: entry ``b * views + v`` is view v of sampl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.group_norm import GroupNorm
+from ...nn.residual import add_scaled
 from .resampler import Resampler
+from .transformer import KeysValues, SpatialTransformer3D
 
 
 @dataclass(frozen=True)
@@ -47,26 +51,39 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=-1), (0, dim % 2))
 
 
-def _norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=eps)
-
-
 class ResBlock(nn.Module):
     """Two normalised convolutions; the time and camera embedding is added between them."""
 
     def __init__(self, channels: int, emb_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.in_layers = nn.Sequential(_norm(channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1))
+        conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.in_layers = nn.Sequential(GroupNorm(32, channels, silu=True), nn.Identity(), conv)
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
-        # The identity holds the place of the published network's dropout of zero, so that the keys agree.
-        self.out_layers = nn.Sequential(
-            _norm(out_channels), nn.SiLU(), nn.Identity(), nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        )
+        # Identities hold the places of the published network's SiLU and dropout of zero, so that the keys agree.
+        conv = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.out_layers = nn.Sequential(GroupNorm(32, out_channels, silu=True), nn.Identity(), nn.Identity(), conv)
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # [B*F, C, H, W], [B*F, E] -> [B*F, C', H, W]
-        h = self.in_layers(x) + self.emb_layers(emb)[:, :, None, None]
-        return self.skip_connection(x) + self.out_layers(h)
+    def shift(self, emb: Tensor) -> Tensor:
+        """What an embedding [R, E] adds to the first convolution's result, that convolution's own bias included: [R, C']."""
+        return self.emb_layers(emb) + self.in_layers[2].bias
+
+    def forward(self, x: Tensor, shift: Tensor, skip: Tensor | None = None) -> Tensor:
+        """[N, C1, H, W] (and ``skip`` [N, C2, H, W] behind it) -> [N, C', H, W]; ``shift`` [N, C'] or [C'] of :meth:`shift`."""
+        first, second = self.in_layers[2], self.out_layers[3]
+        h = F.conv2d(self.in_layers[0](x, skip), first.weight, padding=1)
+        h = F.conv2d(self.out_layers[0](h, shift=shift), second.weight, padding=1)
+        return add_scaled(self._shortcut(x, skip), h, second.bias)
+
+    def _shortcut(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        if skip is None:
+            return self.skip_connection(x)
+        n, c1, height, width = x.shape
+        weight = self.skip_connection.weight.flatten(1)  # [C', C1 + C2]
+        pixels, behind = (t.permute(0, 2, 3, 1).reshape(-1, t.shape[1]) for t in (x, skip))  # [N*H*W, C]
+        out = F.linear(pixels, weight[:, :c1], self.skip_connection.bias)
+        out = torch.addmm(out, behind, weight[:, c1:].T)
+        return out.reshape(n, height, width, -1).permute(0, 3, 1, 2)  # [N, C', H, W], channels-last
 
 
 class Downsample(nn.Module):
@@ -87,124 +104,23 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Attention(nn.Module):
-    """Multi-head attention to ``context`` (default: to itself); with ``ip_dim``, also to the image tokens at its end."""
-
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        head_dim: int,
-        context_dim: int | None = None,
-        ip_dim: int = 0,
-        ip_weight: float = 1.0,
-    ) -> None:
-        super().__init__()
-        inner, context_dim = heads * head_dim, context_dim or dim
-        self.heads, self.ip_dim, self.ip_weight = heads, ip_dim, ip_weight
-        if ip_dim:
-            self.to_k_ip = nn.Linear(context_dim, inner, bias=False)
-            self.to_v_ip = nn.Linear(context_dim, inner, bias=False)
-        self.to_q = nn.Linear(dim, inner, bias=False)
-        self.to_k = nn.Linear(context_dim, inner, bias=False)
-        self.to_v = nn.Linear(context_dim, inner, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(inner, dim))
-
-    def _split(self, x: Tensor) -> Tensor:  # [B, L, heads*d] -> [B, heads, L, d]
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # [B, L, C], [B, M, D] -> [B, L, C]
-        context = x if context is None else context
-        q = self._split(self.to_q(x))
-        if self.ip_dim:
-            context, image = context[:, : -self.ip_dim], context[:, -self.ip_dim :]
-        out = F.scaled_dot_product_attention(q, self._split(self.to_k(context)), self._split(self.to_v(context)))
-        if self.ip_dim:
-            k, v = self._split(self.to_k_ip(image)), self._split(self.to_v_ip(image))
-            out = out + self.ip_weight * F.scaled_dot_product_attention(q, k, v)
-        return self.to_out(out.transpose(1, 2).flatten(2))  # [B, heads, L, d] -> [B, L, heads*d]
-
-
-class GEGLU(nn.Module):
-    def __init__(self, dim: int, out: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, 2 * out)
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., out]
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
-
-
-class FeedForward(nn.Module):
-    def __init__(self, dim: int, mult: int = 4) -> None:
-        super().__init__()
-        self.net = nn.Sequential(GEGLU(dim, dim * mult), nn.Identity(), nn.Linear(dim * mult, dim))
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., C]
-        return self.net(x)
-
-
-class TransformerBlock(nn.Module):
-    """Self-attention over all views of a sample, cross-attention per view, feed-forward; each pre-normalised and residual."""
-
-    def __init__(
-        self, dim: int, heads: int, head_dim: int, context_dim: int, ip_dim: int = 0, ip_weight: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.attn1 = Attention(dim, heads, head_dim)
-        self.ff = FeedForward(dim)
-        self.attn2 = Attention(dim, heads, head_dim, context_dim, ip_dim, ip_weight)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.norm3 = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor, context: Tensor, views: int) -> Tensor:  # [B*F, L, C], [B*F, M, D]
-        bf, length, c = x.shape
-        joined = self.norm1(x).reshape(bf // views, views * length, c)  # [B, F*L, C]
-        x = x + self.attn1(joined).reshape(bf, length, c)
-        x = x + self.attn2(self.norm2(x), context)
-        return x + self.ff(self.norm3(x))
-
-
-class SpatialTransformer3D(nn.Module):
-    """Feature maps as tokens through transformer blocks that see all views."""
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        head_dim: int,
-        context_dim: int,
-        depth: int = 1,
-        ip_dim: int = 0,
-        ip_weight: float = 1.0,
-    ) -> None:
-        super().__init__()
-        inner = heads * head_dim
-        self.norm = _norm(channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, inner)
-        self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(inner, heads, head_dim, context_dim, ip_dim, ip_weight) for _ in range(depth)]
-        )
-        self.proj_out = nn.Linear(inner, channels)
-
-    def forward(self, x: Tensor, context: Tensor, views: int) -> Tensor:  # [B*F, C, H, W], [B*F, M, D]
-        bf, c, h, w = x.shape
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))  # [B*F, C, H, W] -> [B*F, H*W, inner]
-        for block in self.transformer_blocks:
-            tokens = block(tokens, context, views)
-        return x + self.proj_out(tokens).transpose(1, 2).reshape(bf, c, h, w)
-
-
 class Stage(nn.ModuleList):
     """One entry of the block lists: its layers in order, each given what it needs."""
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor, views: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        shifts: Iterator[Tensor],
+        memory: Iterator[list[KeysValues]],
+        views: int,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """``shifts`` and ``memory`` yield what the UNet's residual blocks and transformers take, in their order."""
         for layer in self:
             if isinstance(layer, ResBlock):
-                x = layer(x, emb)
+                x, skip = layer(x, next(shifts), skip), None
             elif isinstance(layer, SpatialTransformer3D):
-                x = layer(x, context, views)
+                x = layer(x, next(memory), views)
             else:
                 x = layer(x)
         return x
@@ -269,7 +185,9 @@ class MultiViewUNet(nn.Module):
                     layers.append(Upsample(channels))
                     factor //= 2
                 self.output_blocks.append(Stage(layers))
-        self.out = nn.Sequential(_norm(channels), nn.SiLU(), nn.Conv2d(width, config.out_channels, 3, padding=1))
+        self.out = nn.Sequential(
+            GroupNorm(32, channels, silu=True), nn.Identity(), nn.Conv2d(width, config.out_channels, 3, padding=1)
+        )
 
     @property
     def size_multiple(self) -> int:
@@ -279,8 +197,8 @@ class MultiViewUNet(nn.Module):
     def forward(
         self,
         x: Tensor,
-        timesteps: Tensor,
-        context: Tensor,
+        timesteps: Tensor | Sequence[Tensor],
+        context: Tensor | Sequence[list[KeysValues]],
         cameras: Tensor | None = None,
         *,
         views: int,
@@ -290,10 +208,13 @@ class MultiViewUNet(nn.Module):
     ) -> Tensor:
         """Predicted noise, [B*F, out_channels, h, w] for B samples of F = ``views`` views.
 
+        What does not change from step to step may be worked out beforehand: :meth:`shifts` and :meth:`remember`.
+
         Args:
             x: noisy latents [B*F, in_channels, h, w]. With an image input, F counts the image's own view, the last one.
-            timesteps: [B*F].
-            context: text tokens [B*F, L, context_dim].
+            timesteps: [B*F], or what :meth:`shifts` makes of them and the cameras.
+            context: text tokens [B*F, L, context_dim], or what :meth:`remember` makes of text and image tokens, of R rows
+                that serve B*F / R neighbours each.
             cameras: [B*F, camera_dim] (``cameras.diffusion_cameras``; zeros for the image's own view).
             ip: CLIP features of the picture, one copy per view [B*F, N, image_features_dim]; zeros where unconditional.
             ip_latent: VAE latent of the picture, one per sample [B, in_channels, h, w]; it takes the place of the last view
@@ -303,34 +224,62 @@ class MultiViewUNet(nn.Module):
         Raises:
             ValueError: shapes that do not belong together, or image inputs that are missing or not supported.
         """
-        config = self.config
-        self._check(x, views, cameras, ip, ip_latent, ip_tokens)
-        emb = self.time_embed(timestep_embedding(timesteps, config.model_channels).to(x.dtype))
-        if cameras is not None:
-            emb = emb + self.camera_embed(cameras.to(emb.dtype))
-        if config.ip_dim:
-            tokens = self.image_embed(ip) if ip_tokens is None else ip_tokens
-            context = torch.cat([context, tokens.to(context.dtype)], dim=1)
+        self._check(x, views, ip_latent)
+        if isinstance(timesteps, Tensor):
+            timesteps = self.shifts(timesteps, cameras)
+        if isinstance(context, Tensor):
+            if ip is not None and ip_tokens is None and self.config.ip_dim:
+                ip, ip_tokens = None, self.image_embed(ip)
+            if ip is not None:
+                raise ValueError("give one of ip and ip_tokens, to a network that takes an image (ip_dim > 0)")
+            context = self.remember(context, ip_tokens)
+        if ip_latent is not None:
             h = x.unflatten(0, (-1, views))  # [B*F, C, h, w] -> [B, F, C, h, w]
             x = torch.cat([h[:, :-1], ip_latent[:, None].to(x.dtype)], dim=1).flatten(0, 1)
-        skips = []
+        if self.out[2].weight.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous(memory_format=torch.channels_last)
+        shifts, memory, skips = iter(timesteps), iter(context), []
         for stage in self.input_blocks:
-            x = stage(x, emb, context, views)
+            x = stage(x, shifts, memory, views)
             skips.append(x)
-        x = self.middle_block(x, emb, context, views)
+        x = self.middle_block(x, shifts, memory, views)
         for stage in self.output_blocks:
-            x = stage(torch.cat([x, skips.pop()], dim=1), emb, context, views)
+            x = stage(x, shifts, memory, views, skips.pop())
         return self.out(x)
 
-    def _check(self, x, views, cameras, ip, ip_latent, ip_tokens) -> None:
+    def residual_blocks(self) -> list[ResBlock]:
+        """In the order in which they run."""
+        return [layer for layer in self.modules() if isinstance(layer, ResBlock)]
+
+    def shifts(self, timesteps: Tensor, cameras: Tensor | None = None) -> list[Tensor]:
+        """What noise levels [R] and cameras [R, camera_dim] mean to each residual block: tensors [R, C'], in their order.
+
+        Raises :class:`ValueError` for cameras where the network has no use for them, or none where it has.
+        """
+        if (cameras is not None) != bool(self.config.camera_dim):
+            raise ValueError("cameras must be given exactly when the network has a camera embedding (camera_dim > 0)")
+        dtype = self.out[2].weight.dtype
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(dtype))
+        if cameras is not None:
+            emb = emb + self.camera_embed(cameras.to(dtype))
+        return [layer.shift(emb) for layer in self.residual_blocks()]
+
+    def remember(self, context: Tensor, ip_tokens: Tensor | None = None) -> list[list[KeysValues]]:
+        """Keys and values of text tokens [R, L, context_dim] and image tokens [R, ip_dim, context_dim] for each transformer, in
+        their order; the same for all noise levels.
+
+        Raises :class:`ValueError` for image tokens where the network takes no image, or none where it does.
+        """
+        if (ip_tokens is not None) != bool(self.config.ip_dim):
+            raise ValueError("image tokens must be given exactly when the network takes an image (ip_dim > 0)")
+        if ip_tokens is not None:
+            context = torch.cat([context, ip_tokens.to(context.dtype)], dim=1)
+        return [layer.remember(context) for layer in self.modules() if isinstance(layer, SpatialTransformer3D)]
+
+    def _check(self, x: Tensor, views: int, ip_latent: Tensor | None) -> None:
         if x.shape[0] % views or x.shape[1] != self.config.in_channels:
             raise ValueError(f"expected [B*{views}, {self.config.in_channels}, h, w] latents, got {tuple(x.shape)}")
         if x.shape[2] % self.size_multiple or x.shape[3] % self.size_multiple:
             raise ValueError(f"latent sides must be multiples of {self.size_multiple}, got {tuple(x.shape[2:])}")
-        if (cameras is not None) != bool(self.config.camera_dim):
-            raise ValueError("cameras must be given exactly when the network has a camera embedding (camera_dim > 0)")
-        image = ((ip is None) != (ip_tokens is None)) and ip_latent is not None
-        if self.config.ip_dim and not image:
-            raise ValueError("an image-conditioned network needs ip_latent and one of ip and ip_tokens")
-        if not self.config.ip_dim and not (ip is None and ip_tokens is None and ip_latent is None):
-            raise ValueError("this network takes no image (ip_dim is 0)")
+        if (ip_latent is not None) != bool(self.config.ip_dim):
+            raise ValueError("ip_latent must be given exactly when the network takes an image (ip_dim > 0)")

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from .vae import VAE
 
 
 def _size(value: Any, name: str) -> int:
@@ -55,12 +57,7 @@ class ClipPreprocess:
         return ((pixels - torch.tensor(self.mean)) / torch.tensor(self.std)).permute(2, 0, 1).contiguous()
 
 
-def latent_factor(vae: nn.Module) -> int:
-    """Picture pixels per latent pixel, along each axis."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
-
-
-def latent_moments(vae: nn.Module, rgb: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def latent_moments(vae: VAE, rgb: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, float32 [C, h, w] each, of the VAE's latent (not scaled) for a picture [H, W, 3] in 0..1.
 
     The picture is brought to size x size without antialiasing, as published.
@@ -68,13 +65,13 @@ def latent_moments(vae: nn.Module, rgb: Tensor, size: int) -> tuple[Tensor, Tens
     weight = next(vae.parameters())
     x = rgb.to(weight.device, torch.float32).permute(2, 0, 1)[None] * 2 - 1  # [1, 3, H, W]
     x = F.interpolate(x, (size, size), mode="bilinear", align_corners=False).to(weight.dtype)
-    posterior = vae.encode(x).latent_dist
-    return posterior.mean[0].float(), posterior.std[0].float()
+    mean, std = vae.encode(x)
+    return mean[0].float(), std[0].float()
 
 
-def decode_latents(vae: nn.Module, latents: Tensor, chunk: int = 4) -> Tensor:
+def decode_latents(vae: VAE, latents: Tensor, chunk: int = 4) -> Tensor:
     """Scaled latents [N, C, h, w] -> pictures [N, H, W, 3], float32 in 0..1, ``chunk`` at a time."""
     weight = next(vae.parameters())
     latents = (latents.to(weight.device, torch.float32) / vae.config.scaling_factor).to(weight.dtype)
-    pictures = [(vae.decode(part).sample.float() / 2 + 0.5).clamp(0, 1) for part in latents.split(chunk)]
+    pictures = [(vae.decode(part).float() / 2 + 0.5).clamp(0, 1) for part in latents.split(chunk)]
     return torch.cat(pictures).permute(0, 2, 3, 1)

@@ -175,3 +175,17 @@ def make_solver(name: str, schedule: NoiseSchedule, steps: int) -> DDIM | DPMSol
     if name not in SOLVERS:
         raise InputError(f"unknown solver {name!r}; choose one of {', '.join(SOLVERS)}")
     return SOLVERS[name](schedule, steps)
+
+
+def linear_steps(solver: DDIM | DPMSolver) -> Tensor:
+    """All steps of a solver as numbers, float64 [steps, 6]: each is linear in ``x``, ``eps`` and ``memory``.
+
+    With a row (a, b, c, d, e, f) the next ``x`` is ``a x + b eps + c memory`` and the next memory ``d x + e eps + f memory``,
+    where a solver that remembers nothing has 0. The first step's memory counts 0.
+    """
+    rows = []
+    x, eps, memory = torch.eye(3, dtype=torch.float64)
+    for index in range(solver.steps):
+        after, past = solver.step(index, x, eps, memory if index else None)
+        rows.append(torch.cat([after, torch.zeros(3, dtype=torch.float64) if past is None else past]))
+    return torch.stack(rows)
