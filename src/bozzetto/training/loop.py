@@ -26,6 +26,7 @@ from ..device import pick_device
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state
 from .log import RunLog
+from .update import Update
 
 TOGETHER = 10  # steps between the moments at which several processes ask each other whether to stop
 PATIENCE = timedelta(minutes=60)  # for other processes: they wait while the first one evaluates
@@ -194,7 +195,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         torch.backends.cudnn.allow_tf32 = True
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=target.type == "cuda"
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
     )
     start, identity = 0, {"seed": config.seed, "processes": world, **recipe.identity()}
     resume = latest_checkpoint(out)
@@ -212,12 +213,12 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         )
     log = RunLog(out, enabled=rank == 0, start=start, echo=not config.quiet)
     log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
-    parameters, averaged = list(model.parameters()), list(ema.parameters())
+    update = Update(model, ema, optimizer, config.clip)
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
     batches = recipe.batches(start, config.seed, rank, world, target)
     began = time.monotonic()
     results: dict[str, float] | None = None
-    step, stop, skipped = start, False, 0
+    step, stop = start, False
 
     def save() -> None:
         if rank == 0:
@@ -231,15 +232,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                 batch = next(batches)
                 with amp:
                     loss, parts = recipe.loss(wrapped, batch, step / config.steps)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-                if bool(torch.isfinite(norm)):
-                    optimizer.step()
-                    with torch.no_grad():
-                        torch._foreach_lerp_(averaged, parameters, 1 - min(config.ema, (1 + step) / (10 + step)))
-                else:
-                    skipped += 1  # one bad batch must not end a run
+                norm = update(loss, min(config.ema, (1 + step) / (10 + step)))  # one bad batch does not end a run
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
                     numbers = {k: float(v.detach()) for k, v in parts.items()}
@@ -248,7 +241,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                         "grad_norm": float(norm),
                         "lr": learning_rate(config, step - 1),
                     }
-                    numbers |= {"skipped": skipped, "seconds": time.monotonic() - began}
+                    numbers |= {"skipped": int(update.skipped), "seconds": time.monotonic() - began}
                     log.write(step, numbers)
                 if rank == 0 and config.sample_every and step % config.sample_every == 0:
                     log.picture(step, recipe.sample_picture(ema, target))

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...camera import Cameras
@@ -22,7 +21,7 @@ from ...errors import InputError
 from ...gaussians import Gaussians
 from ...raster import Rendering, rasterize
 from ...training.augment import augment_views
-from ...training.losses import strided_ssim
+from ...training.picture_loss import picture_terms
 from .cameras import SLOTS, ViewSet, sample_views
 from .heads import ray_depth, ray_head
 from .inputs import mini_inputs
@@ -186,23 +185,14 @@ class MiniRecipe:
         self, raw: Tensor, gaussians: Gaussians, drawn: Rendering, batch: dict[str, Any], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum and its terms, of what the network gave and what was drawn from it (on black)."""
-        target = batch["target"]
+        target = batch["target"]  # [B, n, 4, H, W] straight
         with torch.autocast(raw.device.type, enabled=False):
-            rgb, alpha = drawn.rgb, drawn.alpha[..., None]  # premultiplied, on black
-            goal = target.permute(0, 1, 3, 4, 2)  # [B, n, H, W, 4] straight
-            on_white = rgb + 1 - alpha
-            goal_on_white = goal[..., :3] * goal[..., 3:] + 1 - goal[..., 3:]
-            # On black too: white alone cannot tell a missing splat from a white one.
-            on_black, goal_on_black = rgb, goal[..., :3] * goal[..., 3:]
-            mse = F.mse_loss(on_white, goal_on_white)
-            parts = {"mse": mse, "mse_black": F.mse_loss(on_black, goal_on_black)}
-            parts["alpha"] = F.mse_loss(alpha, goal[..., 3:])
-            total = 0.5 * (mse + parts["mse_black"]) + parts["alpha"]
-            pictures = on_white.flatten(0, 1).permute(0, 3, 1, 2)  # [B*n, 3, H, W]
-            goals = goal_on_white.flatten(0, 1).permute(0, 3, 1, 2)
+            terms = picture_terms(drawn.rgb.flatten(0, 1), drawn.alpha.flatten(0, 1), target.flatten(0, 1))
+            parts = {"mse": terms.white, "mse_black": terms.black, "alpha": terms.alpha}
+            total = 0.5 * (terms.white + terms.black) + terms.alpha
             if self.ssim_weight:
-                parts["ssim"] = strided_ssim(pictures, goals).mean()
-                total = total + self.ssim_weight * (1 - parts["ssim"])
+                parts["ssim"] = terms.ssim
+                total = total + self.ssim_weight * (1 - terms.ssim)
             if self.depth_weight:
                 parts["depth"] = depth_error(raw, batch)
                 total = total + self.depth_weight * (1 - 0.5 * progress) * parts["depth"]
@@ -211,13 +201,12 @@ class MiniRecipe:
                 total = total + self.opacity_weight * progress * parts["fog"]
         if self.perceptual_weight:
             # On unseen views only, which are drawn at random: the slots need no further push towards detail.
-            b, n = on_white.shape[:2]
-            unseen = [
-                x.unflatten(0, (b, n))[:, SLOTS : SLOTS + PERCEPTUAL_VIEWS].flatten(0, 1) for x in (pictures, goals)
-            ]
-            parts["perceptual"] = self._perceptual_distance(*unseen)
+            unseen = slice(SLOTS, SLOTS + PERCEPTUAL_VIEWS)
+            goal = target[:, unseen].flatten(0, 1)
+            picture = (drawn.rgb + 1 - drawn.alpha[..., None])[:, unseen].flatten(0, 1).permute(0, 3, 1, 2)
+            parts["perceptual"] = self._perceptual_distance(picture, goal[:, :3] * goal[:, 3:] + 1 - goal[:, 3:])
             total = total + self.perceptual_weight * parts["perceptual"]
-        parts["psnr"] = -10 * torch.log10(mse.detach().clamp_min(1e-10))
+        parts["psnr"] = -10 * torch.log10(terms.white.detach().clamp_min(1e-10))
         return total, parts
 
     def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
