@@ -33,6 +33,7 @@ from bozzetto.systems.gaussian_dreamer.diffusion_prior import StableDiffusion
 from bozzetto.systems.gaussian_dreamer.optimise import Optimiser, RunState
 from bozzetto.systems.gaussian_dreamer.options import TextOptions
 from bozzetto.systems.gaussian_dreamer.prompts import ViewTexts
+from bozzetto.systems.gaussian_dreamer.stable_diffusion import network_config
 from bozzetto.systems.mvdream.checkpoint import unet_config
 from bozzetto.systems.mvdream.diffusion import Condition, MultiViewDiffusion
 from bozzetto.systems.mvdream.network import MultiViewUNet
@@ -98,18 +99,12 @@ class Networks:
         return self.once(f"unet {kind}", make)
 
     def sd_unet(self) -> nn.Module:
-        from diffusers import UNet2DConditionModel
-
-        small = (
-            {"block_out_channels": [64, 64, 128, 128], "attention_head_dim": [1, 1, 2, 2], "sample_size": 8}
-            if self.micro
-            else {}
-        )
+        small = {"block_out_channels": [64, 64, 128, 128], "attention_head_dim": [1, 1, 2, 2]} if self.micro else {}
 
         def make() -> nn.Module:
             with torch.device("meta"):
-                module = UNet2DConditionModel.from_config(published.SD_UNET | small)
-            return self.put(module)
+                module = MultiViewUNet(network_config(published.SD_UNET | small))
+            return for_inference(self.put(module))
 
         return self.once("unet sd", make)
 
@@ -322,7 +317,7 @@ def time_dreamer(networks: Networks, report: Report) -> None:
     """One iteration of GaussianDreamer."""
     device = networks.device
     unet, vae, schedule = networks.sd_unet(), networks.vae(), NoiseSchedule.from_config(published.SCHEDULER)
-    prior = StableDiffusion(unet, vae, None, None, schedule)
+    prior = StableDiffusion(unet, vae, None, None, schedule, side=8 if networks.micro else 64)
     g = torch.Generator().manual_seed(2)
     texts = ViewTexts(*(torch.randn(4, 77, 1024, generator=g).to(device) for _ in range(2)))
     count = 500 if networks.micro else SPLATS

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...camera import Cameras
-from ...errors import CheckpointError, InputError
+from ...errors import InputError
+from ...nn.graphs import Captured
 from ...zoo.libraries import PARTS, check_parts, load_component, load_tokenizer, read_config, tokenize
 from ..mvdream.cameras import camera_vectors
 from ..mvdream.checkpoint import load_mvdream, load_vae
 from ..mvdream.diffusion import MultiViewDiffusion
+from ..mvdream.network import MultiViewUNet
 from ..mvdream.schedule import NoiseSchedule
 from ..mvdream.vae import VAE
 from .guidance import Epsilon
 from .prompts import DIRECTIONS, ViewTexts, fit_prompt, view_prompts
+from .stable_diffusion import load_unet
 
 HALF_GRADIENT_SCALE = 256.0  # of the loss inside a float16 encoder, so that small gradients do not vanish
 
@@ -90,27 +93,34 @@ class StableDiffusion:
     together = 1
 
     def __init__(
-        self, unet: nn.Module, vae: VAE, text_encoder: nn.Module, tokenizer: Any, schedule: NoiseSchedule
+        self,
+        unet: MultiViewUNet,
+        vae: VAE,
+        text_encoder: nn.Module,
+        tokenizer: Any,
+        schedule: NoiseSchedule,
+        side: int = 64,
     ) -> None:
+        """``side``: of the latents that the network was trained with."""
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.weight = next(unet.parameters())
         self.alphas_cumprod = schedule.alphas_cumprod.to(self.weight.device)
-        self.side = int(unet.config.sample_size)  # of the latents
-        self.size = self.side * vae.factor
+        self.side = side
+        self.size = side * vae.factor
         self.save_memory = False
+        self._run = Captured(self._predict, limit=1)
 
     def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
-        return batch, int(self.unet.config.in_channels), self.side, self.side
+        return batch, self.unet.config.in_channels, self.side, self.side
 
     def encode(self, rgb: Tensor, noise: Tensor) -> Tensor:
         return encode_pictures(self.vae, rgb, noise, self.save_memory)
 
     def epsilon(self, cameras: Cameras) -> Epsilon:
-        def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-            dtype = self.weight.dtype
-            return self.unet(x.to(dtype), t, encoder_hidden_states=context.to(dtype)).sample
+        return self._run
 
-        return predict
+    def _predict(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return self.unet(x.to(self.weight.dtype), t, context.to(self.weight.dtype), views=1)
 
     @torch.no_grad()
     def embed(self, prompt: str, negative: str) -> tuple[ViewTexts, str]:
@@ -139,6 +149,7 @@ class MVDream:
         self.alphas_cumprod = model.schedule.alphas_cumprod.to(model.device)
         self.size = 256
         self.save_memory = False
+        self._run = Captured(self._predict, limit=1)
 
     def latent_shape(self, batch: int) -> tuple[int, int, int, int]:
         side = self.size // self.model.vae.factor
@@ -151,11 +162,14 @@ class MVDream:
         numbers = mvdream_cameras(cameras)
 
         def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-            dtype = self.model.dtype
-            rows = numbers.repeat(len(x) // len(numbers), 1)
-            return self.model.unet(x.to(dtype), t, context.to(dtype), rows.to(dtype), views=self.together)
+            return self._run(x, t, context, numbers)
 
         return predict
+
+    def _predict(self, x: Tensor, t: Tensor, context: Tensor, numbers: Tensor) -> Tensor:
+        dtype = self.model.dtype
+        rows = numbers.repeat(len(x) // len(numbers), 1)
+        return self.model.unet(x.to(dtype), t, context.to(dtype), rows.to(dtype), views=self.together)
 
     @torch.no_grad()
     def embed(self, prompt: str, negative: str) -> tuple[ViewTexts, str]:
@@ -192,29 +206,20 @@ def load_stable_diffusion(
 
     Raises:
         CheckpointError: a missing file, weights that do not fit, or a folder of another system (named).
-        MissingDependencyError: diffusers or transformers is not installed.
+        MissingDependencyError: transformers is not installed.
     """
     folder, device = Path(folder), torch.device(device)
     dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
     check_parts(folder, PARTS, "Stable Diffusion")
+    side = int(read_config(folder / "unet").get("sample_size") or 64)
     return StableDiffusion(
         load_unet(folder / "unet", device, dtype),
         load_vae(folder / "vae", device, dtype),
         load_component("transformers.CLIPTextModel", folder / "text_encoder", device, dtype),
         load_tokenizer(folder / "tokenizer"),
         NoiseSchedule.from_config(read_config(folder / "scheduler", "scheduler_config.json")),
+        side,
     )
-
-
-def load_unet(folder: Path, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Stable Diffusion's network (``diffusers.UNet2DConditionModel``) from ``config.json`` and weights in ``folder``."""
-    config = read_config(folder)
-    if "model_channels" in config:
-        raise CheckpointError(
-            f"{folder.parent} is a multi-view diffusion model (MVDream, ImageDream), not Stable Diffusion; "
-            "use it with --prior mvdream --weights mvdream=FOLDER"
-        )
-    return load_component("diffusers.UNet2DConditionModel", folder, device, dtype, config=config)
 
 
 def load_mvdream_prior(folder: str | Path, device: torch.device | str = "cpu") -> MVDream:

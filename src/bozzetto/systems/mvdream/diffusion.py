@@ -1,7 +1,7 @@
 """MVDream and ImageDream as one object: prompts (and pictures) -> four views of each object.
 
-The UNet is that of ``network.py``, the autoencoder that of ``vae.py``, CLIP comes from a library; the loop here is DDIM or DPM-Solver++ (``schedule.py``)
-with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+The UNet is that of ``network.py``, the autoencoder that of ``vae.py``, CLIP comes from a library; the loop here is DDIM or
+DPM-Solver++ (``schedule.py``) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations

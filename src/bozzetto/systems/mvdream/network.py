@@ -35,6 +35,7 @@ class UNetConfig:
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
     attention_resolutions: tuple[int, ...] = (4, 2, 1)  # downsampling factors of the levels that have attention
     num_head_channels: int = 64
+    num_heads: int = -1  # of every level; -1: as many of ``num_head_channels`` as fit
     transformer_depth: int = 1
     context_dim: int = 1024  # channels of the text tokens
     camera_dim: int = 16  # numbers per camera; 0: no camera embedding
@@ -145,10 +146,11 @@ class MultiViewUNet(nn.Module):
             self.camera_embed = nn.Sequential(nn.Linear(config.camera_dim, emb), nn.SiLU(), nn.Linear(emb, emb))
 
         def transformer(channels: int) -> SpatialTransformer3D:
+            heads = config.num_heads if config.num_heads > 0 else channels // config.num_head_channels
             return SpatialTransformer3D(
                 channels,
-                channels // config.num_head_channels,
-                config.num_head_channels,
+                heads,
+                channels // heads,
                 config.context_dim,
                 config.transformer_depth,
                 config.ip_dim,

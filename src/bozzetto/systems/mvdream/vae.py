@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -131,7 +132,7 @@ class Level(nn.Module):
     def __init__(self, channels: int, out_channels: int, layers: int, groups: int, **resample: nn.Module) -> None:
         super().__init__()
         widths = [channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList([ResnetBlock2D(a, b, groups) for a, b in zip(widths, widths[1:])])
+        self.resnets = nn.ModuleList([ResnetBlock2D(a, b, groups) for a, b in pairwise(widths)])
         for name, module in resample.items():
             self.add_module(name, nn.ModuleList([module]))
 
