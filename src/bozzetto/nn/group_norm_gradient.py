@@ -27,13 +27,13 @@ from .group_norm_kernels import (
 
 
 @triton.jit
-def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU: tl.constexpr, SKIP: tl.constexpr):
+def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP: tl.constexpr):
     """(xhat, gradient by z) of a tile; the latter 0 outside the mask."""
     xhat = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
     xhat = (xhat - centre[None, :]) * rstd[None, :]
     at = (image.to(tl.int64) * pixels + p[:, None]) * (c1 + c2) + c[None, :]
     dz = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
-    if SILU:
+    if silu != 0:
         dz = _silu_slope(xhat * w[None, :] + b[None, :], dz)
     return xhat, dz
 
@@ -49,16 +49,17 @@ def _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP: tl.constex
         tl.store(dx + at * c1 + c[None, :], value.to(dx.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels", "size"])
+@triton.jit(do_not_specialize=["pixels", "size", "width", "silu"])
 def small_gradient_kernel(
-    x, skip, dy, rstds, centres, weight, bias, dx, dskip, sums, xsums, pixels, c1, c2, size,
-    SILU: tl.constexpr, SKIP: tl.constexpr, MANY: tl.constexpr, PER: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, skip, dy, rstds, centres, weight, bias, dx, dskip, sums, xsums, pixels, c1, c2, size, width, silu,
+    SKIP: tl.constexpr, MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
     local = tl.arange(0, BC)
-    c = block * size * PER + local
-    valid = (local < size * PER) & (c < channels)
+    width = width // ALIGN * ALIGN
+    c = block * width + local
+    valid = (local < width) & (c < channels)
     group = local // size
     rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
     centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
@@ -70,7 +71,7 @@ def small_gradient_kernel(
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
         s += dz
         t += dz * xhat
         start += BP
@@ -85,16 +86,16 @@ def small_gradient_kernel(
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
         value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
         _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
         start += BP
 
 
-@triton.jit(do_not_specialize=["pixels", "chunk"])
+@triton.jit(do_not_specialize=["pixels", "chunk", "silu"])
 def sums_kernel(
-    x, skip, dy, rstds, centres, weight, bias, partial, xpartial, pixels, c1, c2, chunk,
-    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, skip, dy, rstds, centres, weight, bias, partial, xpartial, pixels, c1, c2, chunk, silu,
+    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     k, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -111,7 +112,7 @@ def sums_kernel(
     while start < end:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < end) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
         s += dz
         t += dz * xhat
         start += BP
@@ -150,10 +151,10 @@ def join_sums_kernel(
     tl.store(slopes + at, zeros + tl.sum(w * xtotal, axis=0) / (size * pixels), mask=valid)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "silu"])
 def gradient_kernel(
-    x, skip, dy, rstds, centres, weight, bias, plains, slopes, dx, dskip, pixels, c1, c2,
-    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, skip, dy, rstds, centres, weight, bias, plains, slopes, dx, dskip, pixels, c1, c2, silu,
+    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     channels = c1 + c2
@@ -167,7 +168,7 @@ def gradient_kernel(
     b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
     plain = tl.load(plains + image * channels + c, mask=valid, other=0.0)
     slope = tl.load(slopes + image * channels + c, mask=valid, other=0.0)
-    xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, SILU, SKIP)
+    xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
     value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
     _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
 
@@ -193,12 +194,12 @@ def backward(
     results = torch.empty((4, n, channels), dtype=torch.float32, device=x.device)
     sums, xsums, plains, slopes = results.unbind(0)
     maps = (x, other, dy, rstds, centres, weight, bias)
-    flags = {"SILU": silu, "SKIP": skip is not None}
+    flag, gate = skip is not None, int(silu)
     if pixels <= SMALL:
-        per, width, programs, many = small_blocks(size, channels)
+        programs, width, options = small_blocks(size, channels, c1)
         small_gradient_kernel[(programs, n)](
-            *maps, dx, dother, sums, xsums, pixels, c1, c2, size,
-            **flags, MANY=many, PER=per, BP=4096 // width, BC=width, num_warps=8,
+            *maps, dx, dother, sums, xsums, pixels, c1, c2, size, width, gate,
+            SKIP=flag, **options, BP=4096 // options["BC"], num_warps=8,
         )  # fmt: skip
     else:
         blocks = triton.cdiv(channels, TILE_C)
@@ -206,14 +207,14 @@ def backward(
         chunks = triton.cdiv(pixels, chunk)
         partial, xpartial = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
         tile = {"BP": TILE_P, "BC": TILE_C, "num_warps": 8}
-        sums_kernel[(chunks, n, blocks)](*maps, partial, xpartial, pixels, c1, c2, chunk, **flags, **tile)
+        sums_kernel[(chunks, n, blocks)](*maps, partial, xpartial, pixels, c1, c2, chunk, gate, SKIP=flag, **tile)
         wide = 16 if size <= 16 else 128
         join_sums_kernel[(groups, n)](
             partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size,
             BK=1024 // wide, BC=wide, num_warps=4,
         )  # fmt: skip
         gradient_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
-            *maps, plains, slopes, dx, dother, pixels, c1, c2, **flags, **tile
+            *maps, plains, slopes, dx, dother, pixels, c1, c2, gate, SKIP=flag, **tile
         )  # fmt: skip
     by_bias, by_weight = results[:2].sum(1)  # over pictures
     return dx, dskip, by_weight, by_bias

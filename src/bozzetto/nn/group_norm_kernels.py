@@ -55,17 +55,16 @@ def _sum_groups(values, group, MANY: tl.constexpr):
     return total
 
 
-@triton.jit(do_not_specialize=["pixels", "size", "shift_stride"])
+@triton.jit(do_not_specialize=["pixels", "size", "width", "shift_stride", "silu"])
 def small_kernel(
     x, skip, shift, weight, bias, y, rstds, centres,
-    pixels, c1, c2, size, eps, shift_stride,
-    SILU: tl.constexpr, SKIP: tl.constexpr, SHIFT: tl.constexpr, MANY: tl.constexpr,
-    PER: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    pixels, c1, c2, size, width, eps, shift_stride, shift_gain, silu,
+    SKIP: tl.constexpr, MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
     local = tl.arange(0, BC)
-    width = size * PER
+    width = width // ALIGN * ALIGN  # tells the compiler that loads are aligned
     c = block * width + local
     valid = (local < width) & (c < channels)
     group = local // size
@@ -85,14 +84,12 @@ def small_kernel(
     s1 = tl.sum(s, axis=0)
     m2 = tl.sum(q, axis=0) - s1 * s1 / pixels
     mean = pivot + s1 / pixels
-    if SHIFT:
-        mean += tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
-    mean = tl.where(valid, mean, 0.0)
+    added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32) * shift_gain
+    mean = tl.where(valid, mean + added, 0.0)
     centre = _sum_groups(mean, group, MANY) / size
     spread = tl.where(valid, m2 + pixels * (mean - centre) * (mean - centre), 0.0)
     rstd = tl.rsqrt(_sum_groups(spread, group, MANY) / (size * pixels) + eps)
-    if SHIFT:  # of x, not of the sum
-        centre -= tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
+    centre -= added  # of x, not of the sum
     tl.store(rstds + image * channels + c, rstd, mask=valid)
     tl.store(centres + image * channels + c, centre, mask=valid)
     w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
@@ -103,7 +100,7 @@ def small_kernel(
         mask = (p[:, None] < pixels) & valid[None, :]
         v = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
         z = (v - centre[None, :]) * (rstd * w)[None, :] + b[None, :]
-        if SILU:
+        if silu != 0:
             z = z * tl.sigmoid(z)
         at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
         tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
@@ -142,8 +139,8 @@ def moments_kernel(
 
 @triton.jit(do_not_specialize=["pixels", "size", "chunk", "chunks", "shift_stride"])
 def join_kernel(
-    means, m2s, shift, rstds, centres, pixels, chunks, chunk, channels, size, eps, shift_stride,
-    SHIFT: tl.constexpr, BK: tl.constexpr, BC: tl.constexpr,
+    means, m2s, shift, rstds, centres, pixels, chunks, chunk, channels, size, eps, shift_stride, shift_gain,
+    BK: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     group, image = tl.program_id(0), tl.program_id(1)
     local = tl.arange(0, BC)
@@ -160,9 +157,7 @@ def join_kernel(
             * (count[:, None])
         )
         start += BK
-    added = tl.zeros([BC], tl.float32)
-    if SHIFT:
-        added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32)
+    added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32) * shift_gain
     centre = (tl.sum(tl.sum(total, axis=0), axis=0) + tl.sum(added, axis=0) * pixels) / (size * pixels)
     spread = tl.zeros([BK, BC], tl.float32)
     start = 0
@@ -179,10 +174,10 @@ def join_kernel(
     tl.store(centres + image * channels + c, centre - added, mask=valid)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "silu"])
 def normalise_kernel(
-    x, skip, rstds, centres, weight, bias, y, pixels, c1, c2,
-    SILU: tl.constexpr, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    x, skip, rstds, centres, weight, bias, y, pixels, c1, c2, silu,
+    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     channels = c1 + c2
@@ -196,7 +191,7 @@ def normalise_kernel(
     centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
     b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
     z = (v - centre[None, :]) * gain[None, :] + b[None, :]
-    if SILU:
+    if silu != 0:
         z = z * tl.sigmoid(z)
     at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
     tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
@@ -209,11 +204,12 @@ def shapes(x: Tensor, skip: Tensor | None, groups: int) -> tuple[int, int, int, 
     return n, h * w, c1, c2, (c1 + c2) // groups
 
 
-def small_blocks(size: int, channels: int) -> tuple[int, int, int, bool]:
-    """(whole groups a program, tile's channels, programs, whether a program has several groups)."""
-    per = max(32 // size, 1)
-    width = 32 if size <= 32 else triton.next_power_of_2(size)
-    return per, width, triton.cdiv(channels, size * per), size <= 32
+def small_blocks(size: int, channels: int, c1: int) -> tuple[int, int, dict]:
+    """(programs, channels a program: whole groups, options of the small kernels)."""
+    width = size * max(32 // size, 1)
+    columns = 32 if size <= 32 else triton.next_power_of_2(size)
+    align = 8 if width % 8 == 0 and c1 % 8 == 0 and channels % 8 == 0 else 1
+    return triton.cdiv(channels, width), width, {"MANY": size <= 32, "ALIGN": align, "BC": columns}
 
 
 def chunk_length(n: int, pixels: int, blocks: int) -> int:
@@ -240,14 +236,15 @@ def forward(
     channels = c1 + c2
     y = torch.empty((n, channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rstds, centres = torch.empty((2, n, channels), dtype=torch.float32, device=x.device).unbind(0)
+    other, flag = (x, False) if skip is None else (skip, True)
     stride = channels if shift is not None and shift.dim() == 2 else 0
-    has_skip, has_shift = skip is not None, shift is not None
-    other, added = (x if skip is None else skip), (weight if shift is None else shift)
+    added, gain = (weight, 0.0) if shift is None else (shift, 1.0)  # weight: any vector, times 0
     if pixels <= SMALL:
-        per, width, programs, many = small_blocks(size, channels)
+        programs, width, options = small_blocks(size, channels, c1)
         small_kernel[(programs, n)](
-            x, other, added, weight, bias, y, rstds, centres, pixels, c1, c2, size, eps, stride,
-            SILU=silu, SKIP=has_skip, SHIFT=has_shift, MANY=many, PER=per, BP=8192 // width, BC=width, num_warps=8,
+            x, other, added, weight, bias, y, rstds, centres,
+            pixels, c1, c2, size, width, eps, stride, gain, int(silu),
+            SKIP=flag, **options, BP=8192 // options["BC"], num_warps=8,
         )  # fmt: skip
         return y, rstds, centres
     blocks = triton.cdiv(channels, TILE_C)
@@ -255,15 +252,15 @@ def forward(
     chunks = triton.cdiv(pixels, chunk)
     means, m2s = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
     moments_kernel[(chunks, n, blocks)](
-        x, other, means, m2s, pixels, c1, c2, chunk, SKIP=has_skip, BP=TILE_P, BC=TILE_C, num_warps=4
+        x, other, means, m2s, pixels, c1, c2, chunk, SKIP=flag, BP=TILE_P, BC=TILE_C, num_warps=4
     )
     wide = 16 if size <= 16 else 128
     join_kernel[(groups, n)](
-        means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride,
-        SHIFT=has_shift, BK=1024 // wide, BC=wide, num_warps=4,
+        means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain,
+        BK=1024 // wide, BC=wide, num_warps=4,
     )  # fmt: skip
     normalise_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
-        x, other, rstds, centres, weight, bias, y, pixels, c1, c2,
-        SILU=silu, SKIP=has_skip, BP=TILE_P, BC=TILE_C, num_warps=4,
+        x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu),
+        SKIP=flag, BP=TILE_P, BC=TILE_C, num_warps=4,
     )  # fmt: skip
     return y, rstds, centres

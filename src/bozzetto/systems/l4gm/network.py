@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock
+from ...nn.group_norm import GroupNorm
+from ..lgm.network import EPS, GROUPS, Attention, LGMConfig, MVAttention, ResnetBlock
 
 
 class TemporalAttention(nn.Module):
@@ -21,7 +22,7 @@ class TemporalAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int | None = 16) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, dim, eps=EPS)
+        self.norm = GroupNorm(GROUPS, dim, eps=EPS)
         self.attn = Attention(dim, num_heads or max(dim // 64, 1))
 
     def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, C, H, W]
@@ -30,8 +31,7 @@ class TemporalAttention(nn.Module):
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, frames, views, h * w, c)
         tokens = tokens.transpose(1, 2).reshape(b * views, frames * h * w, c)  # [B*V, T*H*W, C]
         y = self.attn(tokens).reshape(b, views, frames, h * w, c).transpose(1, 2)  # [B, T, V, H*W, C]
-        y = y.reshape(n, h, w, c).permute(0, 3, 1, 2)  # [B*T*V, C, H, W]
-        return (y + x) * SKIP_SCALE
+        return self.attn.add_to(x, y)  # [B*T*V, C, H, W]
 
 
 class _Block(nn.Module):
@@ -111,7 +111,7 @@ class UpBlock(_Block):
 
     def forward(self, x: Tensor, skips: list[Tensor], frames: int, views: int) -> Tensor:
         for i, net in enumerate(self.nets):
-            x = self._attend(i, net(torch.cat([x, skips.pop()], dim=1)), frames, views)
+            x = self._attend(i, net(x, skips.pop()), frames, views)
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
@@ -148,7 +148,7 @@ class UNet(nn.Module):
                 for i, c in enumerate(up)
             ]
         )
-        self.norm_out = nn.GroupNorm(GROUPS, up[-1], eps=EPS)
+        self.norm_out = GroupNorm(GROUPS, up[-1], eps=EPS, silu=True)
         self.conv_out = nn.Conv2d(up[-1], config.out_channels, 3, padding=1)
         # The last levels down are as fine as the output; what lies before them is never asked for.
         self.skips_used = len(up) * (layers + 1)
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, frames, views)
         for block in self.up_blocks:
             x = block(x, skips, frames, views)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x))
 
 
 class L4GM(nn.Module):

@@ -15,6 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.backend import use_kernels
+from ...nn.convolution import convolve, pointwise
+from ...nn.group_norm import GroupNorm
+from ...nn.residual import add_scaled
+
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
 GROUPS = 32
 EPS = 1e-5
@@ -50,8 +55,13 @@ class LGMConfig:
         return self.splat_size**2
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels, eps=EPS, affine=True)
+def _norm(channels: int, silu: bool = False) -> GroupNorm:
+    return GroupNorm(GROUPS, channels, eps=EPS, silu=silu)
+
+
+def lean(x: Tensor) -> bool:
+    """Whether sums, biases and concatenations are left to the kernels of ``bozzetto.nn``: the same result, fewer passes."""
+    return use_kernels(x) and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class ResnetBlock(nn.Module):
@@ -62,9 +72,9 @@ class ResnetBlock(nn.Module):
         if resample not in (None, "up", "down"):
             raise ValueError(f"resample must be None, 'up' or 'down', got {resample!r}")
         self.resample = resample
-        self.norm1 = _norm(in_channels)
+        self.norm1 = _norm(in_channels, silu=True)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(out_channels)
+        self.norm2 = _norm(out_channels, silu=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -75,14 +85,30 @@ class ResnetBlock(nn.Module):
             return F.avg_pool2d(x, 2)
         return x
 
-    def forward(self, x: Tensor) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, H', W']
-        h = self._resampled(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(self.conv1(h))))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """[B*V, C1, H, W], and [B*V, C2, H, W] to be concatenated behind it -> [B*V, Cout, H', W']."""
+        if lean(x) and self.resample is None:
+            return self._lean(x, skip)
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        h = self._resampled(self.norm1(x))
+        h = self.conv2(self.norm2(self.conv1(h)))
         return (h + self.shortcut(self._resampled(x))) * SKIP_SCALE
+
+    def _lean(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        h = convolve(self.norm1(x, skip), self.conv1)
+        h = convolve(self.norm2(h, shift=self.conv1.bias), self.conv2)
+        if isinstance(self.shortcut, nn.Identity):
+            return add_scaled(h, x, self.conv2.bias, SKIP_SCALE)
+        bias = self.conv2.bias + self.shortcut.bias
+        return add_scaled(h, pointwise(x.to(h.dtype), self.shortcut.weight, skip), bias, SKIP_SCALE)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens; one fused projection without bias for queries, keys and values."""
+    """Multi-head self-attention over tokens; one fused projection without bias for queries, keys and values.
+
+    ``forward`` stops before the last projection, which :meth:`add_to` does together with the residual sum.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -97,7 +123,15 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(b, length, 3, self.num_heads, c // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, L, C / heads]
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).reshape(b, length, c))  # [B, heads, L, d] -> [B, L, C]
+        return y.transpose(1, 2).reshape(b, length, c)  # [B, heads, L, d] -> [B, L, C]
+
+    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
+        """``(proj(y) + x) * SKIP_SCALE`` for maps ``x`` [N, C, H, W] and as many tokens ``y`` in its order, [..., C]."""
+        n, c, h, w = x.shape
+        if lean(x):
+            y = F.linear(y, self.proj.weight).reshape(n, h, w, c).permute(0, 3, 1, 2)
+            return add_scaled(y, x.to(y.dtype), self.proj.bias, SKIP_SCALE)
+        return (self.proj(y).reshape(n, h, w, c).permute(0, 3, 1, 2) + x) * SKIP_SCALE
 
 
 class MVAttention(nn.Module):
@@ -111,8 +145,7 @@ class MVAttention(nn.Module):
     def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, C, H, W]
         bv, c, h, w = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(bv // views, views * h * w, c)  # [B, V*H*W, C]
-        y = self.attn(tokens).reshape(bv, h, w, c).permute(0, 3, 1, 2)  # [B*V, C, H, W]
-        return (y + x) * SKIP_SCALE
+        return self.attn.add_to(x, self.attn(tokens))  # [B*V, C, H, W]
 
 
 def _attentions(channels: int, count: int, enabled: bool, num_heads: int | None) -> nn.ModuleList:
@@ -189,7 +222,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skips: list[Tensor], views: int) -> Tensor:
         for net, attn in zip(self.nets, self.attns):
-            x = net(torch.cat([x, skips.pop()], dim=1))
+            x = net(x, skips.pop())
             if attn is not None:
                 x = attn(x, views)
         if self.upsample is not None:
@@ -227,7 +260,7 @@ class UNet(nn.Module):
                 for i, c in enumerate(up)
             ]
         )
-        self.norm_out = _norm(up[-1])
+        self.norm_out = _norm(up[-1], silu=True)
         self.conv_out = nn.Conv2d(up[-1], config.out_channels * config.unpatch**2, 3, padding=1)
         # The last levels down are as fine as the output; what lies before them is never asked for.
         self.skips_used = len(up) * (layers + 1)
@@ -241,7 +274,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, views)
         for block in self.up_blocks:
             x = block(x, skips, views)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x))
 
 
 class LGM(nn.Module):

@@ -1,0 +1,36 @@
+"""Convolutions on channels-last maps without what costs passes over memory: concatenated inputs, biases added on their own."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv`` without its bias, which the kernel that reads the result adds (``shift`` of ``group_norm``, ``add_scaled``)."""
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+
+
+def pointwise(x: Tensor, weight: Tensor, skip: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution without bias as matrix products: ``conv2d(cat([x, skip], 1), weight)``, the concatenation unwritten.
+
+    Args:
+        x, skip: [N, C1, H, W], [N, C2, H, W], channels-last.
+        weight: [D, C1 + C2, 1, 1]; cast to ``x``'s dtype.
+
+    Returns:
+        [N, D, H, W], channels-last.
+    """
+    n, c1, h, w = x.shape
+    weight = weight.flatten(1).to(x.dtype)  # [D, C, 1, 1] -> [D, C]
+    with torch.autocast(x.device.type, enabled=False):
+        y = rows(x) @ weight[:, :c1].t()
+        if skip is not None:
+            y = y.addmm_(rows(skip).to(x.dtype), weight[:, c1:].t())
+    return y.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+def rows(x: Tensor) -> Tensor:
+    """Channels-last map [N, C, H, W] -> a row per pixel [N*H*W, C], a view."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

@@ -1,0 +1,57 @@
+"""LGM's and L4GM's networks with the kernels (on the CPU in Triton's interpreter) against the plain path, values and gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bozzetto.nn import group_norm, residual
+from bozzetto.systems.l4gm.network import L4GM
+from bozzetto.systems.lgm import network
+from bozzetto.systems.lgm.network import LGM, LGMConfig
+from bozzetto.systems.lgm.presets import preset
+
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MICRO = LGMConfig(
+    input_size=8,
+    down_channels=(32, 64),
+    down_attention=(False, True),
+    up_channels=(64, 32),
+    up_attention=(True, False),
+    layers_per_block=1,
+    num_heads=4,
+    splat_size=8,
+)
+
+
+def switch(monkeypatch, kernels: bool) -> None:
+    for module in (network, group_norm, residual):
+        monkeypatch.setattr(module, "use_kernels", lambda x: kernels)
+
+
+@pytest.mark.parametrize("name", ["LGM", "lgm-mini", "L4GM"])
+def test_values_and_gradients(monkeypatch, name):
+    torch.manual_seed(0)
+    if name == "L4GM":
+        net, inputs = L4GM(MICRO), torch.randn(1, 2, 2, 9, 8, 8)
+    else:
+        net = LGM(MICRO if name == "LGM" else replace(preset("debug"), input_size=16))
+        inputs = torch.randn(1, 2, net.config.in_channels, *(2 * [net.config.input_size]))
+    for parameter in net.parameters():  # biases and gains that matter
+        torch.nn.init.normal_(parameter, 0.5 if parameter.dim() == 1 else 0.0, 0.1)
+    net, inputs = net.to(DEVICE), inputs.to(DEVICE)
+    results = []
+    for kernels in False, True:
+        switch(monkeypatch, kernels)
+        net.zero_grad()
+        raw = net(inputs)
+        (raw * torch.linspace(0.5, 1.5, raw.shape[-1], device=DEVICE)).sum().backward()
+        results.append((raw.detach(), {k: p.grad.clone() for k, p in net.named_parameters()}))
+    (plain, slopes), (lean, lean_slopes) = results
+    assert (lean - plain).abs().max() < 2e-5 * plain.abs().max()
+    scale = max(float(slope.abs().max()) for slope in slopes.values())
+    for key, slope in slopes.items():  # some are sums that cancel
+        assert (lean_slopes[key] - slope).abs().max() <= 2e-4 * slope.abs().max() + 1e-5 * scale, key
