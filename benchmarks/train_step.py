@@ -1,31 +1,37 @@
-"""Parts of a training step of lgm-mini: ``python benchmarks/train_step.py [--compile]``; prints a markdown table.
+"""A training step: ``python benchmarks/train_step.py [--model mini|big] [--compile]``; prints markdown tables.
 
-The same objects serve every step, so that generating them, which worker processes do ahead of time, is not measured.
-The losses are those of ``bozzetto train``. Medians over ``--steps`` steps after two of warm-up: CUDA events on a GPU
-(bf16, the true network), the clock on a CPU (float32, the tiny debug network, to see that nothing is broken).
-The network's backward pass includes the head's.
+First the parts of the step (medians between CUDA events, or by the clock on a CPU; the network's backward pass includes the
+head's), then whole steps, one after the other without a look at the clock in between: objects per second, how long the host
+needs to give a step to the GPU, and peak memory. *Ours* is what ``bozzetto train`` does (bf16, channels-last, one rasterizer
+call for all views, fused optimiser, clipping, moving average); *checkpointed* computes the activations of the network's blocks
+anew in the backward pass; *reference* is the usual way: plain PyTorch layers on channels-first maps in bf16, a Python loop of
+one rasterizer call per view (gsplat's where it is installed, else our own), PyTorch's default AdamW, clipping, no average.
+On a CPU the tiny debug network is measured, to see that nothing is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
+import gc
+import importlib.util
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+from torch import Tensor, nn
+from train_tasks import Batch, Big, Mini, draw, draw_one_by_one
 
 from bozzetto.gaussians import Gaussians
-from bozzetto.raster import Rendering, rasterize
-from bozzetto.systems.lgm.heads import ray_head
-from bozzetto.systems.lgm.inputs import mini_inputs
-from bozzetto.systems.lgm.presets import preset
-from bozzetto.systems.lgm.recipe import MiniRecipe
+from bozzetto.raster import Rendering
 from bozzetto.training.loop import TrainConfig, parameter_groups
+from bozzetto.training.memory import checkpoint_activations
+from bozzetto.training.update import Update
 
 PARTS = (
-    "object upload and rendering",
+    "batch to the device (lgm-mini: objects too, and their rendering)",
     "network, forward",
     "head",
     "rasterizer, forward",
@@ -33,8 +39,9 @@ PARTS = (
     "losses, backward",
     "rasterizer, backward",
     "network, backward",
-    "optimiser",
+    "clipping, optimiser, average",
 )
+CONFIG = TrainConfig(out="")
 
 
 class Clock:
@@ -59,37 +66,108 @@ class Clock:
         return [1e3 * (b - a) for a, b in pairs]
 
 
-def leaf(tensor: torch.Tensor) -> torch.Tensor:
+class Ours:
+    """The training loop's way."""
+
+    def __init__(
+        self, task: Mini | Big, device: torch.device, compiled: bool = False, checkpointed: bool = False
+    ) -> None:
+        torch.manual_seed(0)
+        self.task, self.device = task, device
+        with device:
+            self.model = task.build()
+        if device.type == "cuda":
+            self.model = self.model.to(memory_format=torch.channels_last)
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if checkpointed:
+            checkpoint_activations(self.model)
+        if compiled:
+            self.model.compile(dynamic=False)
+        groups = parameter_groups(self.model, CONFIG.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-5, betas=CONFIG.betas, fused=True)
+        self.update = Update(self.model, averaged, self.optimizer, CONFIG.clip)
+        self.amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+    def draw(self, gaussians: Gaussians, batch: Batch) -> Rendering:
+        return draw(self.task, gaussians, batch)
+
+    def step(self, batch: Batch) -> None:
+        self.update(self.loss(batch), 0.999)
+
+    def loss(self, batch: Batch) -> Tensor:
+        with self.amp:
+            raw = self.model(self.task.inputs(batch))
+        gaussians = self.task.head(raw, batch)
+        drawn = self.draw(gaussians, batch)
+        with self.amp:
+            return self.task.loss(raw, gaussians, drawn, batch)
+
+
+class Reference(Ours):
+    """The usual way."""
+
+    def __init__(self, task: Mini | Big, device: torch.device) -> None:
+        super().__init__(task, device)
+        self.model = self.model.to(memory_format=torch.contiguous_format)
+        self.model.unet.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, betas=CONFIG.betas)
+        del self.update
+
+    def draw(self, gaussians: Gaussians, batch: Batch) -> Rendering:
+        return draw_one_by_one(self.task, gaussians, batch)
+
+    def step(self, batch: Batch) -> None:
+        with plain_layers():
+            loss = self.loss(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), CONFIG.clip)
+            self.optimizer.step()
+
+
+@contextlib.contextmanager
+def plain_layers() -> Iterator[None]:
+    """Without our kernels for layers and losses."""
+    from bozzetto.nn import group_norm, residual
+    from bozzetto.training import picture_loss
+
+    kept = []
+    for module, name in ((group_norm, "use_kernels"), (residual, "use_kernels"), (picture_loss, "_triton")):
+        if hasattr(module, name):
+            kept.append((module, name, getattr(module, name)))
+            setattr(module, name, lambda *x: False)
+    try:
+        yield
+    finally:
+        for module, name, value in kept:
+            setattr(module, name, value)
+
+
+def leaf(tensor: Tensor) -> Tensor:
     """The same values, cut from what made them: the backward pass halts there and can be timed in parts."""
     return tensor.detach().requires_grad_()
 
 
-def one_step(
-    recipe: MiniRecipe,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[dict[str, Any]],
-    device: torch.device,
-) -> list[float]:
+def parts_of_a_step(way: Ours, batches: Iterator[Batch]) -> list[float]:
     """Milliseconds of each of :data:`PARTS`."""
-    cuda = device.type == "cuda"
-    clock = Clock(cuda)
-    amp = torch.autocast(device.type, torch.bfloat16, enabled=cuda)
+    task, clock = way.task, Clock(way.device.type == "cuda")
     clock.mark()
     batch = next(batches)
     clock.mark()
-    with amp:
-        made = model(mini_inputs(batch["input_rgba"], batch["input_slots"], batch["known"], recipe.config.input_size))
+    with way.amp:
+        made = way.model(task.inputs(batch))
     raw = leaf(made)
     clock.mark()
-    splats = ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])
+    splats = task.head(raw, batch)
     gaussians = Gaussians(*map(leaf, splats.tensors()))
     clock.mark()
-    rendering = rasterize(gaussians, batch["cameras"], recipe.render_size)
+    rendering = way.draw(gaussians, batch)
     drawn = Rendering(leaf(rendering.rgb), leaf(rendering.alpha), rendering.depth.detach())
     clock.mark()
-    with amp:
-        loss, _ = recipe.objective(raw, gaussians, drawn, batch, 0.5)
+    with way.amp:
+        loss = task.loss(raw, gaussians, drawn, batch)
     clock.mark()
     loss.backward()
     clock.mark()
@@ -99,53 +177,101 @@ def one_step(
     torch.autograd.backward([s for s, _ in pairs], [g for _, g in pairs])
     made.backward(raw.grad)
     clock.mark()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    way.update(_Done(), 0.999)
     clock.mark()
     return clock.spans()
+
+
+class _Done:
+    """A loss whose backward pass has been made; the update's zero_grad comes before it and is left out."""
+
+    def backward(self) -> None: ...
+
+
+def print_parts(way: Ours, steps: int, title: str) -> None:
+    batches = way.task.batches(way.device)
+    way.optimizer.zero_grad = lambda set_to_none=True: None
+    times = []
+    try:
+        for _ in range(steps + 3):
+            times.append(parts_of_a_step(way, batches))
+            for p in way.model.parameters():
+                p.grad = None
+    finally:
+        batches.close()
+        del way.optimizer.zero_grad
+    medians = [statistics.median(column) for column in zip(*times[3:])]
+    print(f"\n| {way.task.title}, {title} | ms |\n|---|---|")
+    for part, median in zip(PARTS, medians):
+        print(f"| {part} | {median:.1f} |")
+    print(f"| **sum** | **{sum(medians):.1f}** |", flush=True)
+
+
+def whole_steps(way: Ours, steps: int) -> str:
+    """A row's cells: ms a step, objects per second, the host's ms, peak memory."""
+    batches = way.task.batches(way.device)
+    cuda = way.device.type == "cuda"
+    try:
+        for _ in range(3):
+            way.step(next(batches))
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        for _ in range(steps):
+            way.step(next(batches))
+        host = time.perf_counter() - start
+        if cuda:
+            torch.cuda.synchronize()
+        whole = time.perf_counter() - start
+    finally:
+        batches.close()
+    peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if cuda else "–"
+    return f"{1e3 * whole / steps:.1f} | {way.task.batch_size * steps / whole:.1f} | {1e3 * host / steps:.1f} | {peak}"
 
 
 def main() -> None:
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if cuda else "cpu")
-    parser.add_argument("--preset", help="network size (mini on a GPU, debug on a CPU)")
-    parser.add_argument("--batch", type=int, help="objects (16 on a GPU, 2 on a CPU)")
-    parser.add_argument("--steps", type=int, default=20, help="that are measured (20)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network")
+    parser.add_argument(
+        "--model", choices=("mini", "big", "debug"), help="only this one (both on a GPU, debug on a CPU)"
+    )
+    parser.add_argument("--batch", type=int, help="objects (mini 16, big 8, debug 2)")
+    parser.add_argument("--steps", type=int, default=15, help="that are measured (15)")
+    parser.add_argument("--ways", nargs="+", choices=("ours", "checkpointed", "reference"), help="default: all")
+    parser.add_argument("--compile", action="store_true", help="only ours with a compiled network, beside it (minutes)")
+    parser.add_argument("--no-parts", dest="parts", action="store_false", help="whole steps only")
     options = parser.parse_args()
     device = torch.device(options.device)
-    name = options.preset or ("mini" if device.type == "cuda" else "debug")
-    batch = options.batch or (16 if device.type == "cuda" else 2)
-    recipe = MiniRecipe(preset=name, batch_size=batch, block=batch, repeats=10**9, render_size=preset(name).input_size)
-    torch.manual_seed(0)
-    model = recipe.build().to(device)
-    if device.type == "cuda":  # as the training loop does
-        model = model.to(memory_format=torch.channels_last)
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    if options.compile:
-        model.compile(dynamic=False)
-    config = TrainConfig(out="")
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=1e-5, betas=config.betas, fused=device.type == "cuda"
-    )
-    batches = recipe.batches(0, 0, 0, 1, device)
-    try:
-        times = [one_step(recipe, model, optimizer, batches, device) for _ in range(options.steps + 2)][2:]
-    finally:
-        batches.close()
-    medians = [statistics.median(column) for column in zip(*times)]
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    views = 4 + recipe.novel_views
-    print(f"torch {torch.__version__}, {where}; preset {name}, {batch} objects, {views} views of {recipe.render_size}²")
-    print(f"\n| part | {'--compile' if options.compile else 'eager'}, ms |\n|---|---|")
-    for part, median in zip(PARTS, medians):
-        print(f"| {part} | {median:.1f} |")
-    total = sum(medians)
-    print(f"| **sum** | **{total:.1f}** |\n| objects per second | {1e3 * batch / total:.1f} |")
-    if device.type == "cuda":
-        print(f"| peak memory, GB | {torch.cuda.max_memory_allocated() / 1e9:.1f} |")
+    looped = "gsplat's" if importlib.util.find_spec("gsplat") else "our own"
+    print(f"torch {torch.__version__}, {where}; the reference's loop calls {looped} rasterizer")
+    models = [options.model] if options.model else ["mini", "big"] if device.type == "cuda" else ["debug"]
+    ways = {
+        "ours": lambda task: Ours(task, device),
+        "checkpointed": lambda task: Ours(task, device, checkpointed=True),
+        "reference": lambda task: Reference(task, device),
+    }
+    wanted = options.ways or (list(ways) if not options.compile else ["ours"])
+    if options.compile:
+        ways["compiled"] = lambda task: Ours(task, device, compiled=True)
+        wanted.append("compiled")
+    rows = []
+    for name in models:
+        task = Big(options.batch or 8) if name == "big" else Mini(options.batch or {"mini": 16, "debug": 2}[name], name)
+        for title in wanted:
+            way = ways[title](task)
+            rows.append(f"| {task.title} | {title} | {whole_steps(way, options.steps)} |")
+            print(rows[-1], flush=True)
+            if options.parts and title in ("ours", "compiled"):
+                print_parts(way, options.steps, title)
+            del way
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    print("\n| step | way | ms | objects/s | host, ms | peak memory, GiB |\n|---|---|---|---|---|---|")
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":
