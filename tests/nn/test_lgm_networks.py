@@ -1,4 +1,4 @@
-"""LGM's and L4GM's networks with the kernels (on the CPU in Triton's interpreter) against the plain path, values and gradients."""
+"""LGM's and L4GM's networks with the kernels against the plain path, values and gradients."""
 
 from __future__ import annotations
 

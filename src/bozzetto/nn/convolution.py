@@ -31,6 +31,25 @@ def pointwise(x: Tensor, weight: Tensor, skip: Tensor | None = None) -> Tensor:
     return y.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
+def convolve_padded(x: Tensor, conv: nn.Conv2d, multiple: int = 16) -> Tensor:
+    """``conv`` with its bias, for maps [N, C, H, W] of few channels, such as a network's input of 9; the result is channels-last.
+
+    The tensor cores' convolutions want whole multiples of channels. The first channel of the padding is a constant 1, whose
+    weight is the bias.
+    """
+    n, c, h, w = x.shape
+    padding = -c % multiple
+    if padding == 0 or conv.bias is None:
+        return conv(x.contiguous(memory_format=torch.channels_last))
+    wide = torch.empty((n, c + padding, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    wide[:, :c] = x
+    wide[:, c] = 1.0
+    wide[:, c + 1 :] = 0.0
+    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, padding))
+    weight[:, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = conv.bias
+    return F.conv2d(wide, weight.contiguous(memory_format=torch.channels_last), None, conv.stride, conv.padding)
+
+
 def rows(x: Tensor) -> Tensor:
     """Channels-last map [N, C, H, W] -> a row per pixel [N*H*W, C], a view."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])

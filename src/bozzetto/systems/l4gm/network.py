@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.convolution import convolve_padded
 from ...nn.group_norm import GroupNorm
-from ..lgm.network import EPS, GROUPS, Attention, LGMConfig, MVAttention, ResnetBlock
+from ..lgm.network import EPS, GROUPS, Attention, LGMConfig, MVAttention, ResnetBlock, lean
 
 
 class TemporalAttention(nn.Module):
@@ -154,7 +155,7 @@ class UNet(nn.Module):
         self.skips_used = len(up) * (layers + 1)
 
     def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, 9, H, W] -> [B*T*V, 14, h, h]
-        x = self.conv_in(x)
+        x = convolve_padded(x, self.conv_in) if lean(x) else self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             x, new = block(x, frames, views)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.backend import use_kernels
-from ...nn.convolution import convolve, pointwise
+from ...nn.convolution import convolve, convolve_padded, pointwise
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
 
@@ -266,7 +266,7 @@ class UNet(nn.Module):
         self.skips_used = len(up) * (layers + 1)
 
     def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, h, h]
-        x = self.conv_in(x)
+        x = convolve_padded(x, self.conv_in) if lean(x) else self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             x, new = block(x, views)
