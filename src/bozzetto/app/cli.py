@@ -29,6 +29,7 @@ COMMANDS = {
     "text": "prompt -> splats, mesh, film, viewer page",
     "video": "video -> a sequence of splats, films, player page",
     "views": "posed pictures -> splats, mesh, film, viewer page",
+    "fit": "posed pictures -> splats, by optimisation",
     "render": "splats -> pictures or a film",
     "mesh": "splats -> textured mesh",
     "convert": "one file format -> another",
