@@ -29,3 +29,11 @@ def kernels() -> tuple[ModuleType, ModuleType, ModuleType] | None:
     from . import group_norm_gradient, group_norm_kernels, residual_kernel
 
     return group_norm_kernels, group_norm_gradient, residual_kernel
+
+
+@cache
+def attention_kernel() -> ModuleType:
+    """The module ``attention_kernel``, imported now; only where :func:`use_kernels` says so."""
+    from . import attention_kernel
+
+    return attention_kernel
