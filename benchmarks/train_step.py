@@ -94,7 +94,8 @@ class Ours:
         return draw(self.task, gaussians, batch)
 
     def step(self, batch: Batch) -> None:
-        self.update(self.loss(batch), 0.999)
+        self.loss(batch).backward()
+        self.update(0.999)
 
     def loss(self, batch: Batch) -> Tensor:
         with self.amp:
@@ -177,29 +178,19 @@ def parts_of_a_step(way: Ours, batches: Iterator[Batch]) -> list[float]:
     torch.autograd.backward([s for s, _ in pairs], [g for _, g in pairs])
     made.backward(raw.grad)
     clock.mark()
-    way.update(_Done(), 0.999)
+    way.update(0.999)
     clock.mark()
     return clock.spans()
 
 
-class _Done:
-    """A loss whose backward pass has been made; the update's zero_grad comes before it and is left out."""
-
-    def backward(self) -> None: ...
-
-
 def print_parts(way: Ours, steps: int, title: str) -> None:
     batches = way.task.batches(way.device)
-    way.optimizer.zero_grad = lambda set_to_none=True: None
     times = []
     try:
         for _ in range(steps + 3):
             times.append(parts_of_a_step(way, batches))
-            for p in way.model.parameters():
-                p.grad = None
     finally:
         batches.close()
-        del way.optimizer.zero_grad
     medians = [statistics.median(column) for column in zip(*times[3:])]
     print(f"\n| {way.task.title}, {title} | ms |\n|---|---|")
     for part, median in zip(PARTS, medians):

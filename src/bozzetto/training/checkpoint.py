@@ -100,6 +100,16 @@ def load_training_state(
     return int(state["step"])
 
 
+def saved_parts(path: Path) -> int | None:
+    """How many parts the batches of the run had that wrote this checkpoint; None where that cannot be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        identity = state["description"]["identity"]
+        return int(identity.get("parts", identity.get("processes", 0))) or None
+    except Exception:  # whoever loads the rest of it says what is wrong
+        return None
+
+
 def _compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a run whose stream of batches would not be the one it was started with."""
     differing = [f"{k} was {before[k]} and is now {now[k]}" for k in now if k in before and before[k] != now[k]]

@@ -1,7 +1,9 @@
 """The one training loop. A system plugs in through a :class:`Recipe`; the loop knows nothing of Gaussians.
 
-One process per GPU (``torchrun``) or a single one on any device. Everything random in a step is drawn from a generator
-seeded by (seed, step, rank), so a run that was killed and resumed makes the very same steps as one that was not.
+One process per GPU (``torchrun``) or a single one on any device. The batch of a step has one or more *parts*, each with its
+own stream of data, which the processes share out evenly; who has several takes them one after the other and adds up their
+gradients. Everything random is drawn from a generator seeded by (seed, step, part), so a run that was killed and resumed makes
+the very same steps as one that was not, on any number of processes that divides that of the parts.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from ..device import pick_device
 from ..errors import InputError
-from .checkpoint import latest_checkpoint, load_training_state, save_training_state
+from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts
 from .log import RunLog
 from .update import Update
 
@@ -48,6 +50,7 @@ class TrainConfig:
     precision: str = "bf16"  # or "fp32"
     compile: bool = False  # torch.compile: pays off from a few minutes on
     seed: int = 0
+    parts: int | None = None  # of a step's batch; None: as many as processes, or what a resumed run began with
     log_every: int = 50
     sample_every: int = 1000
     eval_every: int = 0  # 0: only at the end
@@ -67,8 +70,9 @@ class TrainConfig:
             if not math.isfinite(value) or value < 0 or (least is None and value == 0):
                 wanted = "above 0" if least is None else "of at least 0"
                 raise InputError(f"{name} must be a finite number {wanted}, got {value}")
-        for name, least in (("steps", 1), ("warmup", 0), ("log_every", 1), ("checkpoint_every", 1)):
-            if getattr(self, name) < least:
+        counts = (("steps", 1), ("warmup", 0), ("log_every", 1), ("checkpoint_every", 1), ("parts", 1))
+        for name, least in counts:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise InputError(f"max_minutes must be above 0, got {self.max_minutes}")
@@ -79,11 +83,13 @@ class Recipe(Protocol):
 
     def build(self) -> nn.Module: ...
 
-    def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[Any]:
-        """Batches of steps ``start``, ``start + 1``, ...: each a pure function of (seed, step, rank, world)."""
+    def batches(self, start: int, seed: int, part: int, parts: int, device: torch.device) -> Iterator[Any]:
+        """One part of the batches of steps ``start``, ``start + 1``, ...: each a pure function of (seed, step, part, parts)."""
         ...
 
-    def loss(self, model: nn.Module, batch: Any, progress: float) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def loss(self, model: nn.Module, batch: Any, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss over ``batch``, and named numbers to log."""
+        ...
 
     def sample_picture(self, model: nn.Module, device: torch.device) -> Tensor | None: ...
 
@@ -177,6 +183,27 @@ def _same_start(start: int, world: int, device: torch.device, out: Path) -> None
         )
 
 
+def _own_parts(parts: int | None, saved: int | None, rank: int, world: int) -> tuple[int, list[int]]:
+    """How many parts a step has, and which of them this process takes."""
+    parts = parts or saved or world
+    if parts % world:
+        raise InputError(
+            f"{parts} parts of a batch cannot be shared out evenly among {world} processes; start as many processes as "
+            "divide the parts (--parts of the first start, by default the processes there were)"
+        )
+    return parts, list(range(rank, parts, world))
+
+
+def _mean_numbers(numbers: list[dict[str, Tensor]], world: int) -> dict[str, float]:
+    """The mean of every named number over all parts of a step; all processes must call this together."""
+    names = list(numbers[0])
+    values = torch.stack([torch.stack([n[k].detach().float() for k in names]) for n in numbers]).mean(0)
+    if world > 1:
+        dist.all_reduce(values)
+        values /= world
+    return dict(zip(names, values.tolist()))
+
+
 def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str, float]:
     """Run (or resume) a training run in ``config.out``; returns the last evaluation's numbers.
 
@@ -197,8 +224,9 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
     )
-    start, identity = 0, {"seed": config.seed, "processes": world, **recipe.identity()}
     resume = latest_checkpoint(out)
+    parts, own = _own_parts(config.parts, None if resume is None else saved_parts(resume), rank, world)
+    start, identity = 0, {"seed": config.seed, "parts": parts, **recipe.identity()}
     if resume is not None:
         start = load_training_state(resume, model, ema, optimizer, identity)
     elif config.init_from:
@@ -215,7 +243,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
     update = Update(model, ema, optimizer, config.clip)
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
-    batches = recipe.batches(start, config.seed, rank, world, target)
+    streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
     began = time.monotonic()
     results: dict[str, float] | None = None
     step, stop = start, False
@@ -229,18 +257,20 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
             while step < config.steps and not stop:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(config, step)
-                batch = next(batches)
-                with amp:
-                    loss, parts = recipe.loss(wrapped, batch, step / config.steps)
-                norm = update(loss, min(config.ema, (1 + step) / (10 + step)))  # one bad batch does not end a run
+                told = []
+                for i, batches in enumerate(streams):
+                    batch = next(batches)
+                    alone = world > 1 and i < len(streams) - 1  # only the last part's gradients, the sum, are exchanged
+                    with wrapped.no_sync() if alone else contextlib.nullcontext():
+                        with amp:
+                            loss, numbers = recipe.loss(wrapped, batch, step / config.steps)
+                        (loss / len(streams)).backward()
+                    told.append({**numbers, "loss": loss})
+                norm = update(min(config.ema, (1 + step) / (10 + step)))  # one bad batch does not end a run
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
-                    numbers = {k: float(v.detach()) for k, v in parts.items()}
-                    numbers |= {
-                        "loss": float(loss.detach()),
-                        "grad_norm": float(norm),
-                        "lr": learning_rate(config, step - 1),
-                    }
+                    numbers = _mean_numbers(told, world)
+                    numbers |= {"grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
                     numbers |= {"skipped": int(update.skipped), "seconds": time.monotonic() - began}
                     log.write(step, numbers)
                 if rank == 0 and config.sample_every and step % config.sample_every == 0:
@@ -253,8 +283,9 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                 if step % config.checkpoint_every == 0 and not stop:
                     save()
         finally:
-            if hasattr(batches, "close"):
-                batches.close()
+            for batches in streams:
+                if hasattr(batches, "close"):
+                    batches.close()
     if resume is None or step > start:
         save()
     if rank == 0:

@@ -1,4 +1,4 @@
-"""One update of the weights: backward pass, clipped gradients, optimiser, moving average; the host never waits for the device."""
+"""One update of the weights: clipped gradients, optimiser, moving average; the host never waits for the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Update:
-    """Call it with a step's loss.
+    """Call it when a step's gradients are complete.
 
     A batch whose gradients are not finite leaves weights and moments as they are: the optimiser is told so by a number on
     the device, which the host need not read.
@@ -28,10 +28,10 @@ class Update:
         self.optimizer, self.clip = optimizer, clip
         self.skipped = torch.zeros((), device=self.parameters[0].device)
 
-    def __call__(self, loss: Tensor, average: float) -> Tensor:
-        """Norm of the gradients before clipping. ``average``: share of the old weights in the moving average, 0..1."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def __call__(self, average: float) -> Tensor:
+        """Norm of the gradients before clipping; they are gone afterwards. ``average``: share of the old weights in the
+        moving average, 0..1.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         bad = (~torch.isfinite(norm)).float()
         self.optimizer.found_inf = bad  # what torch.amp.GradScaler tells fused optimisers
@@ -39,4 +39,5 @@ class Update:
         self.skipped += bad
         with torch.no_grad():
             torch._foreach_lerp_(self.averaged, self.parameters, 1 - average)
+        self.optimizer.zero_grad(set_to_none=True)
         return norm

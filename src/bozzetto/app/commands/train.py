@@ -70,7 +70,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run; resumed if it has one")
     parser.add_argument("--preset", choices=("mini", "debug"), default="mini", help="network size (mini)")
     parser.add_argument("--steps", type=positive, default=20_000, help="optimiser steps of the whole run (20000)")
-    parser.add_argument("--batch", type=positive, default=16, help="objects per step and GPU (16)")
+    parser.add_argument("--batch", type=positive, default=16, help="objects per step and part (16)")
+    parser.add_argument(
+        "--parts",
+        type=positive,
+        metavar="N",
+        help="of a step, of --batch objects each, which the GPUs share out: a run goes on with any number of GPUs that "
+        "divides it (the GPUs of the first start)",
+    )
     parser.add_argument("--novel-views", type=positive, default=4, help="supervised views besides the four slots (4)")
     parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
@@ -155,6 +162,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         precision=options.precision,
         compile=options.compile,
         seed=options.seed,
+        parts=options.parts,
         log_every=options.log_every,
         sample_every=options.sample_every,
         eval_every=options.eval_every,
