@@ -20,15 +20,15 @@ def use_kernels(x: Tensor) -> bool:
 
 
 @cache
-def kernels() -> tuple[ModuleType, ModuleType, ModuleType] | None:
-    """The modules ``group_norm_kernels``, ``group_norm_gradient`` and ``residual_kernel``, imported now; None without Triton."""
+def kernels() -> tuple[ModuleType, ...] | None:
+    """The kernels' modules, imported now: group norm, its gradient, residual sum, upsampling; None without Triton."""
     try:
         import triton  # noqa: F401
     except ImportError:
         return None
-    from . import group_norm_gradient, group_norm_kernels, residual_kernel
+    from . import group_norm_gradient, group_norm_kernels, residual_kernel, upsample_kernel
 
-    return group_norm_kernels, group_norm_gradient, residual_kernel
+    return group_norm_kernels, group_norm_gradient, residual_kernel, upsample_kernel
 
 
 @cache

@@ -7,14 +7,30 @@ later ones replay. On the CPU, and where recording is impossible, every call is 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _streams: dict[int, torch.cuda.Stream] = {}  # device index -> the stream on which graphs are recorded
+
+
+_of_modules: WeakKeyDictionary[nn.Module, Captured] = WeakKeyDictionary()
+
+
+def captured(module: nn.Module) -> Captured:
+    """The module's one :class:`Captured`, which goes with the module and notices when parameters are replaced."""
+    if module not in _of_modules:
+        reference = weakref.ref(module)  # a strong one would keep its own key alive
+        _of_modules[module] = Captured(
+            lambda *args, **kwargs: reference()(*args, **kwargs),
+            version=lambda: tuple(p.data_ptr() for p in reference().parameters()),
+        )
+    return _of_modules[module]
 
 
 class Captured:
@@ -23,7 +39,7 @@ class Captured:
     Arguments may be tensors, numbers, strings, None, and tuples, lists and dicts of them; results too. Everything but
     tensors' values is part of the key of a recording: shape, strides, dtype, numbers. The function must not depend on
     tensors' values by control flow, nor wait for the device; parameters that it uses must stay where they are in memory
-    (changing them in place is fine; after moving or replacing them, call :meth:`reset`).
+    (changing them in place is fine; after moving or replacing them, call :meth:`reset`, or see ``version``).
 
     Memory: a recording keeps its inputs, results and intermediate tensors until it is evicted, :meth:`reset` or the object is
     deleted.
@@ -34,14 +50,22 @@ class Captured:
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, limit: int = 4, copy: bool = True, eager_calls: int = 1
+        self,
+        function: Callable[..., Any],
+        *,
+        limit: int = 4,
+        copy: bool = True,
+        eager_calls: int = 1,
+        version: Callable[[], Hashable] | None = None,
     ) -> None:
         """
         Args:
             copy: give fresh tensors; otherwise results are the recording's own, which its next call overwrites.
             eager_calls: calls with the same shapes before recording, at least 1.
+            version: asked before every call; a recording is replayed for the version only that it was made for.
         """
         self.function, self.limit, self.copy, self.eager_calls = function, limit, copy, max(eager_calls, 1)
+        self.version = version
         self.reason: str | None = None
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
@@ -52,7 +76,8 @@ class Captured:
         key = _flatten((args, kwargs), tensors)
         if not self._possible(tensors):
             return self.function(*args, **kwargs)
-        key = (key, torch.is_inference_mode_enabled(), torch.is_grad_enabled(), _autocast())
+        version = None if self.version is None else self.version()
+        key = (key, version, torch.is_inference_mode_enabled(), torch.is_grad_enabled(), _autocast())
         with self._lock:
             recording = self._recordings.get(key)
             if recording is None:

@@ -10,11 +10,11 @@ Pictures are always ordered (batch, frame, view), the view running fastest: B*T*
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.convolution import convolve_padded
 from ...nn.group_norm import GroupNorm
+from ...nn.upsample import UpsampleConv
 from ..lgm.network import EPS, GROUPS, Attention, LGMConfig, MVAttention, ResnetBlock, lean
 
 
@@ -108,13 +108,13 @@ class UpBlock(_Block):
             nets.append(ResnetBlock(trunk + skip, out_channels))
         self.nets = nn.ModuleList(nets)
         self._add_attentions(out_channels, layers, attention, heads)
-        self.upsample = nn.Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
+        self.upsample = UpsampleConv(out_channels, out_channels) if upsample else None
 
     def forward(self, x: Tensor, skips: list[Tensor], frames: int, views: int) -> Tensor:
         for i, net in enumerate(self.nets):
             x = self._attend(i, net(x, skips.pop()), frames, views)
         if self.upsample is not None:
-            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = self.upsample(x)
         return x
 
 

@@ -53,8 +53,9 @@ def predict(model: L4GM, rgb: Tensor, rays: Tensor | None = None) -> Gaussians:
     parameter = next(model.parameters())
     inputs = l4gm_inputs(rgb.to(parameter.device, torch.float32), model.config, rays)
     dtype = published_dtype(parameter.device)
-    with torch.autocast(parameter.device.type, dtype, enabled=dtype != torch.float32):
-        raw = model(inputs)  # [B, T, 4, 14, h, w]
+    half = parameter.dtype == dtype != torch.float32  # then no autocast; the work is too large for a graph to matter
+    with torch.autocast(parameter.device.type, dtype, enabled=dtype != torch.float32 and not half):
+        raw = model(inputs.to(dtype) if half else inputs)  # [B, T, 4, 14, h, w]
     if not bool(torch.isfinite(raw).all()):
         raise BozzettoError(
             "L4GM's result holds NaN or infinity: the checkpoint is damaged, or the views are not pictures"

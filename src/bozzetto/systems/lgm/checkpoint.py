@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ...errors import CheckpointError
+from ...nn.layout import for_inference
 from ...zoo.identify import refuse_other_system
 from ...zoo.loading import place_state, read_tensors
 from .network import LGM, LGMConfig
@@ -118,7 +119,8 @@ def load_lgm(
         model = LGM(config)
     if dtype is None:
         dtype = published_dtype(device) if config.head == "lgm" else torch.float32
-    return place_state(model, tensors, str(path), IGNORED_PREFIXES, device=device, dtype=dtype)
+    model = place_state(model, tensors, str(path), IGNORED_PREFIXES, device=device, dtype=dtype)
+    return for_inference(model) if device.type == "cuda" else model
 
 
 def save_lgm(

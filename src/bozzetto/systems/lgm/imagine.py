@@ -36,7 +36,6 @@ def imagine_views(
     ImageDream where there is a ``picture`` ([H, W, 3] on white), else MVDream. The networks are loaded for this call and
     freed after it. The other arguments are those of ``mvdream.MultiViewDiffusion.generate``.
     """
-    from ..mvdream.cameras import LGM_ORDER
     from ..mvdream.checkpoint import load_mvdream
 
     entry, name = ("mvdream", "MVDream") if picture is None else ("imagedream", "ImageDream")
@@ -45,23 +44,32 @@ def imagine_views(
         folder = job.locate(entry)
         diffusion = load_mvdream(folder, job.device)
     with job.stage("diffusion"):
-        views = diffusion.generate(
-            [prompt],
-            None if picture is None else picture[None],
-            negative=negative_prompt,
-            steps=steps,
-            guidance=guidance,
-            elevation=elevation,
-            solver=solver,
-            candidates=candidates,
-            size=VIEW_SIZE,
-            seed=job.seed,
-            progress=lambda share: job.tell("imagining the other sides", share),
-        )[0][:, list(LGM_ORDER)].cpu()
+        views = in_lgms_order(
+            diffusion.generate(
+                [prompt],
+                None if picture is None else picture[None],
+                negative=negative_prompt,
+                steps=steps,
+                guidance=guidance,
+                elevation=elevation,
+                solver=solver,
+                candidates=candidates,
+                size=VIEW_SIZE,
+                seed=job.seed,
+                progress=lambda share: job.tell("imagining the other sides", share),
+            )[0]
+        ).cpu()
     del diffusion
     free(job.device)
     show(job, views[0], "views.png")
     return views
+
+
+def in_lgms_order(views: Tensor) -> Tensor:
+    """Views [C, 4, ...] as the diffusion networks count them -> front, 90, 180, 270 degrees."""
+    from ..mvdream.cameras import LGM_ORDER
+
+    return views[:, list(LGM_ORDER)]
 
 
 def square_photo(rgba: Tensor) -> Tensor:

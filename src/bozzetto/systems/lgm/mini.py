@@ -11,14 +11,16 @@ from ...job import Job
 from ...matting.recenter import recenter
 from .checkpoint import load_lgm
 from .mini_options import PhotoOptions
-from .reconstruct import reconstruct
+from .reconstruct import autocast_dtype, reconstruct
 
 
 def from_photo(rgba: Tensor, options: PhotoOptions, job: Job) -> Asset:
     """Cut-out [H, W, 4] -> Gaussians, y up, the photo's side facing +z."""
     with job.stage("load_model"):
         job.tell("loading lgm-mini", 0.0)
-        network = load_lgm(job.locate("lgm-mini"), device=job.device)
+        # On a GPU in the arithmetic itself; on a CPU in float32, from which every call casts.
+        dtype = autocast_dtype(job.device) if job.device.type == "cuda" else None
+        network = load_lgm(job.locate("lgm-mini"), device=job.device, dtype=dtype)
     if network.config.head != "ray":
         raise InputError("these weights need posed views and cannot imagine unseen sides; use --model lgm")
     with job.stage("network"):

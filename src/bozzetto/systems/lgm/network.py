@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.attention import self_attention
 from ...nn.backend import use_kernels
 from ...nn.convolution import convolve, convolve_padded, pointwise
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
+from ...nn.upsample import UpsampleConv
 
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
 GROUPS = 32
@@ -121,9 +123,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, L, C]
         b, length, c = x.shape
         qkv = self.qkv(x).reshape(b, length, 3, self.num_heads, c // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, L, C / heads]
-        y = F.scaled_dot_product_attention(q, k, v)
-        return y.transpose(1, 2).reshape(b, length, c)  # [B, heads, L, d] -> [B, L, C]
+        return self_attention(qkv).reshape(b, length, c)  # [B, L, heads, d] -> [B, L, C]
 
     def add_to(self, x: Tensor, y: Tensor) -> Tensor:
         """``(proj(y) + x) * SKIP_SCALE`` for maps ``x`` [N, C, H, W] and as many tokens ``y`` in its order, [..., C]."""
@@ -218,7 +218,7 @@ class UpBlock(nn.Module):
             nets.append(ResnetBlock(trunk + skip, out_channels))
         self.nets = nn.ModuleList(nets)
         self.attns = _attentions(out_channels, num_layers, attention, num_heads)
-        self.upsample = nn.Conv2d(out_channels, out_channels, 3, padding=1) if upsample else None
+        self.upsample = UpsampleConv(out_channels, out_channels) if upsample else None
 
     def forward(self, x: Tensor, skips: list[Tensor], views: int) -> Tensor:
         for net, attn in zip(self.nets, self.attns):
@@ -226,7 +226,7 @@ class UpBlock(nn.Module):
             if attn is not None:
                 x = attn(x, views)
         if self.upsample is not None:
-            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = self.upsample(x)
         return x
 
 

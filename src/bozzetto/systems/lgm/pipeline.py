@@ -108,39 +108,52 @@ def _best(candidates: Tensor, numbers: list[int], elevation: float, job: Job) ->
         if network.config.rotation != "fixed":
             job.report["rotation"] = network.config.rotation
     with job.stage("network"):
-        results = []
+        several = bool(job.report.get("candidates_without_object")) or len(candidates) > 1
+        results, errors = [], []
         for number, views in enumerate(candidates):
             job.tell("reconstructing", number / len(candidates))
             results.append(reconstruct_views(network, views, elevation))
-        errors = [error for _, error in results]
+            errors.append(share_missed(results[-1], network, views, elevation) if several else 0.0)
         best = errors.index(min(errors))
-    if job.report.get("candidates_without_object") or len(results) > 1:
+    if several:
         named = {str(number): round(error, 6) for number, error in zip(numbers, errors)}
         job.report |= {"view_errors": named, "chosen_candidate": numbers[best]}
     show(job, on_white(candidates[best]), "views.png")
     del network
     free(job.device)
-    return results[best][0].prune()
+    return results[best].prune()
+
+
+def ring(network: LGM, elevation: float) -> Cameras:
+    """The cameras (4,) of LGM's views, on the network's device."""
+    config = network.config
+    return Cameras.orbit(RING, elevation, config.radius, config.fov_y).to(next(network.parameters()).device)
 
 
 @torch.no_grad()
-def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> tuple[Gaussians, float]:
-    """Four views [4, S, S, 4] in LGM's order -> Gaussians on the network's device, and what share of the views they miss.
-
-    The share is the squared difference of renders and views over that of views and a white page: a thin or pale object is
-    not taken for a well reproduced one because most of its pictures is white.
+def reconstruct_views(network: LGM, views: Tensor, elevation: float = 0.0) -> Gaussians:
+    """Four views [4, S, S, 4] in LGM's order -> Gaussians on the network's device.
 
     Raises :class:`BozzettoError` where the result is not finite.
     """
-    config = network.config
-    device = next(network.parameters()).device
-    cameras = Cameras.orbit(RING, elevation, config.radius, config.fov_y).to(device)
-    rgba = views.permute(0, 3, 1, 2).to(device)  # [4, S, S, 4] -> [4, 4, S, S]
+    cameras = ring(network, elevation)
+    rgba = views.permute(0, 3, 1, 2).to(cameras.device)  # [4, S, S, 4] -> [4, 4, S, S]
     gaussians = reconstruct(network, rgba[None], cameras[None])[0]
-    if not all(bool(torch.isfinite(t).all()) for t in gaussians.tensors()):
+    if not bool(torch.stack([torch.isfinite(t).all() for t in gaussians.tensors()]).all()):
         raise BozzettoError(
             "LGM's result holds NaN or infinity: the checkpoint is damaged, or the views are no pictures"
         )
+    return gaussians
+
+
+@torch.no_grad()
+def share_missed(gaussians: Gaussians, network: LGM, views: Tensor, elevation: float = 0.0) -> float:
+    """What share of their views [4, S, S, 4] the Gaussians miss.
+
+    It is the squared difference of renders and views over that of views and a white page: a thin or pale object is not
+    taken for a well reproduced one because most of its pictures is white.
+    """
+    config, cameras = network.config, ring(network, elevation)
     shown = rasterize(gaussians, cameras, views.shape[1], WHITE, near=config.znear, far=config.zfar).rgb.clamp(0, 1)
-    white = (rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]).permute(0, 2, 3, 1)
-    return gaussians, float((shown - white).square().mean() / (1 - white).square().mean().clamp_min(1e-4))
+    white = on_white(views.to(cameras.device))
+    return float((shown - white).square().mean() / (1 - white).square().mean().clamp_min(1e-4))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...camera import Cameras
 from ...errors import InputError
 from ...gaussians import Gaussians
+from ...nn.graphs import captured
 from .cameras import SLOTS
 from .heads import lgm_head, ray_head
 from .inputs import canonical_frame, lgm_inputs, mini_inputs, query_cameras, to_frame
@@ -34,6 +35,20 @@ def published_dtype(device: torch.device) -> torch.dtype:
 def _cpu_has_bf16() -> bool:
     check = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(check and check())
+
+
+def run(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """The network's raw channels, computed in ``dtype``: as it is where its weights have that dtype, else under autocast.
+
+    On CUDA, a second call with inputs of the same shape is recorded as a graph (``bozzetto.nn.graphs``), which lives as long
+    as the network: a single photo pays nothing for it, candidates and evaluations replay it.
+    """
+    device, own = inputs.device, next(model.parameters()).dtype
+    call = captured(model) if device.type == "cuda" else model
+    if own == dtype:
+        return call(inputs.to(own))
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        return call(inputs)
 
 
 @torch.no_grad()
@@ -68,8 +83,7 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
     else:
         # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
         inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        raw = model(inputs).float()
+    raw = run(model, inputs, dtype).float()
     gaussians = ray_head(raw, slots, rgba, known) if config.head == "ray" else lgm_head(raw, config.rotation)
     back = [gaussians[i].transformed(frame[i].T) for i in range(b)]
     return Gaussians(*(torch.stack(parts) for parts in zip(*(g.tensors() for g in back))))

@@ -1,0 +1,74 @@
+"""Doubling of the resolution followed by a 3x3 convolution, at 4/9 of the arithmetic.
+
+Every output pixel of "repeat pixels 2x2, then convolve 3x3" sees only 2x2 input pixels, with weights that are sums of the nine:
+four 2x2 convolutions, one for each parity of the output's row and column, give the same result without the repeated map.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backend import kernels, use_kernels
+
+
+class UpsampleConv(nn.Conv2d):
+    """Nearest-neighbour doubling, then a 3x3 convolution; parameters and their names are ``nn.Conv2d``'s.
+
+    After :meth:`fold_weights` (which ``for_inference`` calls), channels-last maps on CUDA take the four small convolutions.
+    Training and loading weights forget the sums.
+    """
+
+    quarters: Tensor | None
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+        self.register_buffer("quarters", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, D, 2H, 2W]
+        if self.quarters is not None and use_kernels(x) and x.is_contiguous(memory_format=torch.channels_last):
+            z = F.conv2d(x, self.quarters, padding=1)  # [N, 4D, H + 1, W + 1]
+            return kernels()[3].interleave(z, self.bias)
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+    @torch.no_grad()
+    def fold_weights(self) -> None:
+        """Make the four 2x2 convolutions where the kernels run: on CUDA, for weights that ask for no gradient."""
+        self.quarters = None
+        if use_kernels(self.weight) and not self.weight.requires_grad:
+            quarters = quarter_weights(self.weight.float()).to(self.weight.dtype)
+            self.quarters = quarters.contiguous(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> UpsampleConv:
+        if mode:
+            self.quarters = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self.quarters = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def quarter_weights(weight: Tensor) -> Tensor:
+    """[D, C, 3, 3] -> [4D, C, 2, 2], output row parity slowest, then column parity.
+
+    The two taps of an even row are the input's rows above it and at it, those of an odd row at it and below it.
+    """
+    above, at, below = weight.unbind(2)  # each [D, C, 3]
+    by_row = [torch.stack([above, at + below], 2), torch.stack([above + at, below], 2)]  # each [D, C, 2, 3]
+    result = []
+    for half in by_row:
+        left, middle, right = half.unbind(3)  # each [D, C, 2]
+        result += [torch.stack([left, middle + right], 3), torch.stack([left + middle, right], 3)]
+    return torch.cat(result)
+
+
+def interleave_torch(z: Tensor, bias: Tensor | None) -> Tensor:
+    """Results of the four convolutions [N, 4D, H + 1, W + 1] -> [N, D, 2H, 2W]; the model of the kernel."""
+    n, d, h, w = z.shape[0], z.shape[1] // 4, z.shape[2] - 1, z.shape[3] - 1
+    z = z.unflatten(1, (2, 2, d))
+    parts = [z[:, a, b, :, a : a + h, b : b + w] for a in (0, 1) for b in (0, 1)]  # each [N, D, H, W]
+    y = torch.stack(parts, 2).unflatten(2, (2, 2))  # [N, D, 2, 2, H, W]
+    y = y.permute(0, 1, 4, 2, 5, 3).reshape(n, d, 2 * h, 2 * w)
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
