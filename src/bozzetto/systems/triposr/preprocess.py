@@ -48,7 +48,8 @@ def _pad_to(rgba: Tensor, side: int) -> Tensor:
 
 def composite_on_grey(rgba: Tensor) -> Tensor:
     """[H, W, 4] uint8, straight alpha -> [H, W, 3] uint8 on grey (truncated, as published)."""
-    values = rgba.float() / 255
+    # A tensor as divisor: CUDA multiplies by the reciprocal of a number, and truncation below shows the last bit.
+    values = rgba.float() / torch.full((1,), 255.0, device=rgba.device)
     colour, alpha = values[..., :3], values[..., 3:]
     return ((colour * alpha + (1 - alpha) * GREY) * 255).to(torch.uint8)
 
