@@ -109,15 +109,16 @@ class Ours:
 class Reference(Ours):
     """The usual way."""
 
-    def __init__(self, task: Mini | Big, device: torch.device) -> None:
+    def __init__(self, task: Mini | Big, device: torch.device, gsplat: bool) -> None:
         super().__init__(task, device)
+        self.gsplat = gsplat
         self.model = self.model.to(memory_format=torch.contiguous_format)
         self.model.unet.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5, betas=CONFIG.betas)
         del self.update
 
     def draw(self, gaussians: Gaussians, batch: Batch) -> Rendering:
-        return draw_one_by_one(self.task, gaussians, batch)
+        return draw_one_by_one(self.task, gaussians, batch, self.gsplat)
 
     def step(self, batch: Batch) -> None:
         with plain_layers():
@@ -231,18 +232,23 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="objects (mini 16, big 8, debug 2)")
     parser.add_argument("--steps", type=int, default=15, help="that are measured (15)")
     parser.add_argument("--ways", nargs="+", choices=("ours", "checkpointed", "reference"), help="default: all")
+    parser.add_argument(
+        "--loop", choices=("gsplat", "own"), help="what the reference calls (gsplat where it is installed)"
+    )
     parser.add_argument("--compile", action="store_true", help="only ours with a compiled network, beside it (minutes)")
     parser.add_argument("--no-parts", dest="parts", action="store_false", help="whole steps only")
     options = parser.parse_args()
     device = torch.device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    looped = "gsplat's" if importlib.util.find_spec("gsplat") else "our own"
-    print(f"torch {torch.__version__}, {where}; the reference's loop calls {looped} rasterizer")
+    gsplat = importlib.util.find_spec("gsplat") is not None if options.loop is None else options.loop == "gsplat"
+    print(
+        f"torch {torch.__version__}, {where}; the reference's loop calls {'gsplat' if gsplat else 'our own rasterizer'}"
+    )
     models = [options.model] if options.model else ["mini", "big"] if device.type == "cuda" else ["debug"]
     ways = {
         "ours": lambda task: Ours(task, device),
         "checkpointed": lambda task: Ours(task, device, checkpointed=True),
-        "reference": lambda task: Reference(task, device),
+        "reference": lambda task: Reference(task, device, gsplat),
     }
     wanted = options.ways or (list(ways) if not options.compile else ["ours"])
     if options.compile:

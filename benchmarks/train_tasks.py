@@ -107,12 +107,11 @@ def draw(task: Mini | Big, gaussians: Gaussians, batch: Batch) -> Rendering:
     return rasterize(gaussians, batch["cameras"], task.size, task.background)
 
 
-def draw_one_by_one(task: Mini | Big, gaussians: Gaussians, batch: Batch) -> Rendering:
-    """A Python loop of one call per view, as the reference does it: gsplat's where it is installed, else our own."""
-    try:
+def draw_one_by_one(task: Mini | Big, gaussians: Gaussians, batch: Batch, gsplat: bool) -> Rendering:
+    """A Python loop of one call per view, as the reference does it, of gsplat's rasterizer or of our own."""
+    rasterization = None
+    if gsplat:
         from gsplat import rasterization
-    except ImportError:
-        rasterization = None
     rgb, alpha, depth = [], [], []
     for b in range(task.batch_size):
         one = gaussians[b]

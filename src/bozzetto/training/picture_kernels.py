@@ -1,6 +1,6 @@
 """Triton kernels of :mod:`.picture_loss`.
 
-Pictures are cut into cells of 4x4 pixels; a window of the similarity is 2x2 cells. *Errors*: a program owns a row of up to 32
+Pictures are cut into cells of 4x4 pixels; a window of the similarity is 2x2 cells. *Errors*: a program owns a row of up to 64
 cells of one picture. Its 16 pixels a cell lie in registers, channel by channel; it adds up the squared errors of all of them
 and, per cell and channel, the sums of x, y, x^2, y^2 and xy (drawn x, true y, over white). *Similarity*: a program owns 256
 windows, joins the sums of their cells, and writes for each window the three numbers of which its pixels' gradients are
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CELLS = 32  # cells a program, at most
+CELLS = 64  # cells a program, at most
 WINDOWS = 256
 C1 = tl.constexpr(0.01**2)
 C2 = tl.constexpr(0.03**2)
