@@ -118,7 +118,7 @@ def test_the_published_schedule_and_short_ones():
     assert [s for s in range(1000) if full.due(s)] == [600, 700, 800, 900]
     assert full.resets(3000) and not full.resets(0) and not full.resets(15_000)
     short = DensitySchedule.for_steps(600)
-    assert 0 < short.start < short.stop == 300 and short.every == 20
+    assert 0 < short.start < short.stop == 300 and short.every == 40
     rates = Rates()
     assert rates.xyz(0, 2.0) == pytest.approx(3.2e-4) and rates.xyz(30_000, 1.0) == pytest.approx(1.6e-6)
 

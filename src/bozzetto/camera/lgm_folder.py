@@ -15,7 +15,7 @@ import torch
 from ..errors import CameraError
 from .cameras import Cameras
 from .checks import check_poses
-from .conventions import blender_to_opengl_world, opencv_to_opengl
+from .conventions import blender_to_opengl_world, opencv_to_opengl, opengl_to_blender_world, opengl_to_opencv
 from .posed_views import PosedViews, find_picture, picture_size
 
 FOV_Y = 49.1  # degrees
@@ -60,3 +60,8 @@ def read_lgm_folder(path: str | PathLike[str], fov_y: float = FOV_Y) -> PosedVie
 def poses_to_house(poses: torch.Tensor) -> torch.Tensor:
     """Stored poses [..., 4, 4] -> camera-to-world, y up, OpenGL camera axes."""
     return blender_to_opengl_world(opencv_to_opengl(poses))
+
+
+def house_to_poses(camera_to_world: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`poses_to_house`: what stands in the pose files."""
+    return opengl_to_opencv(opengl_to_blender_world(camera_to_world))

@@ -57,9 +57,9 @@ class DensitySchedule:
     def for_steps(cls, steps: int) -> DensitySchedule:
         """The published schedule for 30,000 steps; in shorter runs it begins and ends earlier.
 
-        Between two passes lie 20 steps at least: what was cloned must find its opacity before it is looked at again.
+        Between two passes lie 40 steps at least: what was cloned must find its opacity before it is looked at again.
         """
-        return cls(start=min(500, steps // 10), stop=steps // 2, every=max(20, min(100, steps // 30)))
+        return cls(start=min(500, steps // 10), stop=steps // 2, every=max(40, min(100, steps // 30)))
 
     def due(self, step: int) -> bool:
         """Whether ``step`` clones, splits and prunes."""
@@ -106,7 +106,7 @@ def fit_gaussians(
         ssim_weight: share of 1 - SSIM in the loss; the rest is L1.
         background: rgb behind pictures with alpha, and behind the Gaussians; None is random for pictures with alpha, and
             black for others.
-        rates: Adam's; None is :class:`Rates` with the positions' schedule stretched over ``steps``.
+        rates: Adam's; None is :meth:`Rates.for_steps`.
         seed: of everything random. On a CPU the same arguments give the same result.
         device: where to optimise.
         progress: called with (what is being done, share done).
@@ -127,7 +127,7 @@ def fit_gaussians(
     start = _start(init, pictures, cameras, points, sh_degree, seed)
     schedule = DensitySchedule.for_steps(steps) if densify is True else densify or None
     extent = scene_extent(cameras, start)
-    rates = rates or Rates(xyz_steps=steps)
+    rates = rates or Rates.for_steps(steps)
     parameters = GaussianParameters.from_gaussians(start.to(device), extent, rates)
     run = _Run(
         [p.to(device) for p in pictures], cameras.to(device), background, ssim_weight, batch, 0.01 * extent, seed

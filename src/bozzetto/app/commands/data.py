@@ -6,6 +6,7 @@ convert   collections, or your own folders of GLB, OBJ, PLY, STL or USD files, i
 sheet     draw what is in a dataset folder
 stats     count what is in it
 verify    read all of it and report damage
+render    draw it into LGM's or L4GM's folder layout, or into WebDataset shards
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..data_rendering import add_render, render
 from ..options import positive
 from ..progress import Progress, human_size
 
@@ -27,6 +29,7 @@ EXAMPLES = (
     "bozzetto data sheet assets/ -o moving.png --clips",
     "bozzetto data stats assets/",
     "bozzetto data verify assets/",
+    "bozzetto data render assets/ -o rendered/ --format lgm --size 256",
 )
 
 
@@ -111,6 +114,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     one = action("verify", "read a whole dataset folder and report damage and leaks between splits", "verify assets/")
     one.add_argument("folder", metavar="DIR", help="dataset folder")
+
+    one = action(
+        "render",
+        "draw the objects of a dataset folder to disk; an interrupted run goes on where it stopped",
+        "render assets/ -o rendered/ --format lgm",
+        "render assets/ -o clips/ --format l4gm --source zeroad",
+        "render assets/ -o shards/ --format webdataset --views 24 --size 256 --light random --device cuda",
+    )
+    _add_dataset(one)
+    add_render(one)
     for one in actions.choices.values():
         one.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -130,6 +143,7 @@ def run(options: argparse.Namespace, progress: Progress) -> int | None:
         "sheet": _sheet,
         "stats": _stats,
         "verify": _verify,
+        "render": render,
     }
     return actions[options.action](options, progress)
 

@@ -1,0 +1,52 @@
+"""The arguments and the work of ``bozzetto data render``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import add_device, positive
+from .progress import Progress
+
+
+def add_render(one: argparse.ArgumentParser) -> None:
+    """The arguments beside those of a dataset folder."""
+    one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
+    one.add_argument("--format", choices=("lgm", "l4gm", "webdataset"), default="lgm", help="layout of the files (lgm)")
+    one.add_argument("--size", type=positive, default=512, help="pixels along a side (512)")
+    one.add_argument("--views", type=int, default=0, help="of each still object (lgm 100, webdataset 32)")
+    one.add_argument("--light", choices=("default", "random"), default="default", help="light (default)")
+    one.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="leave out objects with this flag (may be given again)",
+    )
+    one.add_argument("--per-shard", type=positive, default=64, help="objects in a shard (64)")
+    one.add_argument("--limit", type=positive, help="only the first so many objects")
+    one.add_argument("--seed", type=int, default=0, help="of random light and cameras (0)")
+    add_device(one)
+
+
+def render(options: argparse.Namespace, progress: Progress) -> None:
+    """Draw a dataset folder to disk."""
+    from ..data.export import RenderOptions, render_dataset
+    from ..device import pick_device
+
+    chosen = RenderOptions(
+        format=options.format,
+        size=options.size,
+        views=options.views,
+        split=options.split or "train",
+        sources=tuple(options.source or ()),
+        without=tuple(options.without),
+        light=options.light,
+        per_shard=options.per_shard,
+        limit=options.limit or 0,
+        seed=options.seed,
+    )
+    done = render_dataset(options.folder, options.output, chosen, device=pick_device(options.device), progress=progress)
+    before = f", {done.skipped:,} of them were there" if done.skipped else ""
+    progress.result(f"{done.objects:,} objects{before}; {done.pictures:,} pictures drawn")
+    progress.summary([Path(options.output)])
