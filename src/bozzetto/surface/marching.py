@@ -1,11 +1,11 @@
-"""Volume → triangles: scikit-image's marching cubes (Lewiner et al. 2003) with our frame, winding and errors."""
+"""Volume of signed distances → triangles in its frame."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..errors import MeshError
+from .marching_cubes import grid_surface
 
 
 def marching_cubes(volume: Tensor, origin: Tensor, voxel: float, level: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -21,13 +21,10 @@ def marching_cubes(volume: Tensor, origin: Tensor, voxel: float, level: float = 
     Raises:
         MeshError: the level is never crossed.
     """
-    from skimage.measure import marching_cubes as lewiner
-
-    if min(volume.shape) < 2 or not bool((volume < level).any() & (volume > level).any()):
+    surface = grid_surface(lambda start, stop: -volume[start:stop], -level, shape=tuple(volume.shape))
+    if len(surface.faces) == 0:
         raise MeshError(
             "no surface was found in the volume: the object is too transparent or too small for this resolution; "
             "raise the resolution or crop the Gaussians to the object"
         )
-    vertices, faces, _, _ = lewiner(volume.float().cpu().numpy(), level, gradient_direction="descent")
-    vertices = torch.from_numpy(vertices.copy()).float() * voxel + origin.cpu().float()
-    return vertices, torch.from_numpy(faces.copy()).long()
+    return surface.vertices.cpu() * voxel + origin.cpu().float(), surface.faces.cpu()

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -170,12 +171,22 @@ def _cpu() -> type:
     return CpuSlabs
 
 
-BACKENDS: dict[str, Callable[[], type]] = {"reference": _reference, "cpu": _cpu}
+def _triton() -> type:
+    from .triton import TritonSlabs
+
+    return TritonSlabs
+
+
+BACKENDS: dict[str, Callable[[], type]] = {"reference": _reference, "cpu": _cpu, "triton": _triton}
 
 
 def _backend(name: str, device: torch.device) -> type:
-    if name == "auto":
-        name = "cpu" if device.type == "cpu" else "reference"
-    if name not in BACKENDS:
+    if name not in ("auto", *BACKENDS):
         raise MeshError(f"unknown back end {name!r} of marching cubes; known: auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name]()
+    if name != "auto":
+        return BACKENDS[name]()
+    if device.type == "cpu":
+        return _cpu()
+    if device.type == "cuda" and find_spec("triton") is not None:
+        return _triton()
+    return _reference()

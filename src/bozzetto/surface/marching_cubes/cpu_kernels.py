@@ -22,7 +22,7 @@ FULL = 0xFFFFFFFF
 
 @compiled
 def pack_signs(samples, level, row0, bit0, signs, first, last):
-    """Signs of sample planes first..last (exclusive) into ``signs`` [P, R, W + 1] uint32 at plane + 1; returns the number of NaN."""
+    """Signs of sample planes first..last (exclusive) into ``signs`` [P, R, W + 1] uint32 at plane + 1; the number of NaN."""
     _, height, depth = samples.shape
     word0 = bit0 // BITS
     whole = depth // BITS

@@ -1,101 +1,23 @@
 """Signed distance grid -> triangles, with vertex positions and order as in Shap-E's own marching cubes.
 
-One vertex lies on each grid edge that the surface crosses: first the edges along x, then y, then z, each in C order. Faces
-come from a table of all 256 ways in which a cube's corners can lie inside; the table is derived below. It draws the same lines on
-the faces of the cubes as the published one; only the diagonals inside a cube can differ.
+One vertex lies on each grid edge that the surface crosses: first the edges along x, then y, then z, each in C order. On a face of
+a cube with two inside corners in a diagonal the two stay apart. So the lines on the faces of the cubes are those of the
+published code; only the diagonals inside a cube can differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ...errors import MeshError
+from ...surface.marching_cubes import grid_surface
 from .transmitter import ImplicitFields
 
 BATCH = 1 << 18  # grid points evaluated at once
 SRGB_KNEE = 0.04045
-
-
-@cache
-def edge_table() -> tuple[tuple[int, tuple[int, int, int]], ...]:
-    """The 12 edges of a cube: (axis it runs along, corner it starts from)."""
-    edges = []
-    for axis in range(3):
-        for corner in range(8):
-            start = (corner & 1, corner >> 1 & 1, corner >> 2 & 1)
-            if start[axis] == 0:
-                edges.append((axis, start))
-    return tuple(edges)
-
-
-def _faces_of_cube() -> list[list[tuple[int, int, int]]]:
-    """The corners of the six faces, each counter-clockwise seen from outside the cube."""
-    faces = []
-    for axis in range(3):
-        u, v = (axis + 1) % 3, (axis + 2) % 3  # axis, u, v is right-handed
-        for side in (0, 1):
-            ring = []
-            for a, b in ((0, 0), (1, 0), (1, 1), (0, 1)):
-                corner = [0, 0, 0]
-                corner[axis], corner[u], corner[v] = side, a, b
-                ring.append(tuple(corner))
-            faces.append(ring if side == 1 else ring[::-1])
-    return faces
-
-
-def _edge_between(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    axis = next(i for i in range(3) if a[i] != b[i])
-    return edge_table().index((axis, min(a, b)))
-
-
-@cache
-def triangle_table() -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """For each of 256 cases (bit x + 2 y + 4 z set: that corner is inside) the triangles, as triples of edge numbers.
-
-    On each face of the cube, line segments cut the inside corners off; walking round the face counter-clockwise, a segment
-    leads from where one enters the inside to where one leaves it. Every crossed edge belongs to two faces, is entered on one
-    and left on the other, so the segments close to loops, which are cut into fans. On a face with two inside corners in a
-    diagonal the two stay apart; as this depends on the face alone, neighbouring cubes agree and the surface is watertight.
-    """
-    table = []
-    for case in range(256):
-        follow: dict[int, int] = {}
-        for ring in _faces_of_cube():
-            inside = [bool(case >> (x + 2 * y + 4 * z) & 1) for x, y, z in ring]
-            for i in range(4):
-                if inside[i] and not inside[i - 1]:  # the inside run that starts at corner i
-                    j = i
-                    while inside[(j + 1) % 4]:
-                        j += 1
-                    enter = _edge_between(ring[i - 1], ring[i])
-                    follow[enter] = _edge_between(ring[j % 4], ring[(j + 1) % 4])
-        triangles = []
-        while follow:
-            loop = [min(follow)]
-            while follow[loop[-1]] != loop[0]:
-                loop.append(follow.pop(loop[-1]))
-            follow.pop(loop[-1])
-            triangles += _fan(loop)
-        table.append(tuple(triangles))
-    return tuple(table)
-
-
-def _fan(loop: list[int]) -> list[tuple[int, int, int]]:
-    """A closed loop of crossed edges as a fan of triangles, none of whose diagonals lies in a face of the cube.
-
-    Such a diagonal could be the neighbouring cube's diagonal too, and four triangles would meet in it.
-    """
-    faces = [{_edge_between(ring[i - 1], ring[i]) for i in range(4)} for ring in _faces_of_cube()]
-    for turn in range(len(loop)):
-        first, *rest = loop[turn:] + loop[:turn]
-        if not any(first in face and other in face for other in rest[1:-1] for face in faces):
-            return [(first, a, b) for a, b in pairwise(rest)]
-    raise AssertionError(f"no fan cuts the loop {loop}")
 
 
 def marching_cubes(field: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,47 +27,11 @@ def marching_cubes(field: Tensor) -> tuple[Tensor, Tensor]:
         vertices [V, 3] float32 in grid steps (0 is the first sample) and faces [F, 3] int64, counter-clockwise from outside;
         both empty where nothing is crossed.
     """
-    field = field.float()
-    inside = field > 0
-    vertices, numbers, count = [], [], 0
-    for axis in range(3):
-        n = field.shape[axis] - 1
-        low, high = field.narrow(axis, 0, n), field.narrow(axis, 1, n)
-        crossed = inside.narrow(axis, 0, n) != inside.narrow(axis, 1, n)
-        where = crossed.nonzero()  # [E, 3], C order
-        a, b = low[crossed], high[crossed]
-        points = where.float()
-        points[:, axis] += a / (a - b)
-        number = torch.full(crossed.shape, -1, dtype=torch.int32, device=field.device)
-        number[crossed] = torch.arange(count, count + len(where), dtype=torch.int32, device=field.device)
-        count += len(where)
-        vertices.append(points)
-        numbers.append(number)
-    return torch.cat(vertices), _connect(inside, numbers)
-
-
-def _connect(inside: Tensor, numbers: list[Tensor]) -> Tensor:
-    """Faces [F, 3] from the table; ``numbers[axis]`` holds the vertex number of each edge along that axis."""
-    x, y, z = (n - 1 for n in inside.shape)
-    code = torch.zeros(x, y, z, dtype=torch.uint8, device=inside.device)
-    for corner in range(8):
-        i, j, k = corner & 1, corner >> 1 & 1, corner >> 2 & 1
-        code |= inside[i : i + x, j : j + y, k : k + z].to(torch.uint8) << corner
-    cells = ((code > 0) & (code < 255)).nonzero()  # [N, 3]
-    table = triangle_table()
-    most = max(map(len, table))
-    rows = [list(t) + [(-1, -1, -1)] * (most - len(t)) for t in table]
-    triangles = torch.tensor(rows, device=inside.device)[code[tuple(cells.T)].long()]  # [N, most, 3] edges of the cube
-    at_edge = torch.stack(
-        [_lookup(numbers[axis], cells + torch.tensor(start, device=inside.device)) for axis, start in edge_table()],
-        dim=1,
-    )  # [N, 12] vertex numbers
-    faces = at_edge.gather(1, triangles.clamp_min(0).flatten(1)).reshape(-1, 3)  # [N, most * 3] -> [N * most, 3]
-    return faces[(triangles[..., 0] >= 0).flatten()]
-
-
-def _lookup(numbers: Tensor, at: Tensor) -> Tensor:
-    return numbers[at[:, 0], at[:, 1], at[:, 2]].long()
+    surface = grid_surface(field, joined=False)
+    order = surface.axes.sort(stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return surface.vertices[order], rank[surface.faces]
 
 
 def sdf_grid(fields: ImplicitFields, resolution: int = 128, progress: Callable[[float], None] | None = None) -> Tensor:
