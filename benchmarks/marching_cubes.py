@@ -33,6 +33,9 @@ def gyroid(axis: Tensor, start: int, stop: int) -> Tensor:
     return x * c[:, None] + s[:, None] * c + s * cx
 
 
+FIELDS = {"ball": ball, "gyroid": gyroid}
+
+
 def timed(work: Callable[[], object], repeat: int, device: torch.device) -> float:
     """Median milliseconds of ``work`` after one run to warm up."""
     times = []
@@ -49,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512, 1024])
+    parser.add_argument("--fields", nargs="+", choices=FIELDS, default=list(FIELDS))
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--compare-up-to", type=int, default=512, help="largest grid for --compare")
     args = parser.parse_args()
@@ -61,7 +65,7 @@ def main() -> None:
     print(f"| samples | field | faces | in memory, ms | by slabs, ms | sampling, ms | {other}, ms | peak, GB |")
     print("|---|---|---|---|---|---|---|---|")
     for size in args.sizes:
-        for field in (ball, gyroid):
+        for field in (FIELDS[name] for name in args.fields):
             axis = torch.linspace(-1, 1, size, device=device)
             shape = (size, size, size)
             repeat = 10 if cuda else max(1, min(5, 512 // size))
@@ -77,12 +81,17 @@ def main() -> None:
                     read(start, min(size, start + planes))
 
             sampling = timed(sample, repeat, device)
-            slabs = timed(lambda shape=shape, read=read: grid_surface(read, shape=shape), repeat, device)
+            faces = 0
+
+            def by_slabs(shape: tuple = shape, read: Callable = read) -> None:
+                nonlocal faces
+                faces = len(grid_surface(read, shape=shape).faces)
+
+            slabs = timed(by_slabs, repeat, device)
             peak = (
                 torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             )
             whole = compared = float("nan")
-            faces = len(grid_surface(read, shape=shape).faces)
             if size <= args.compare_up_to:
                 volume = read(0, size)
                 whole = timed(lambda volume=volume: grid_surface(volume), repeat, device)

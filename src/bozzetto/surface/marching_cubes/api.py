@@ -121,7 +121,8 @@ def grid_surface(
     report = progress or (lambda share: None)
     level = torch.tensor(level, dtype=torch.float32).item()
     slab = slab or max(1, POINTS_PER_SLAB // (shape[1] * shape[2]))
-    pieces, extremes, slabs = [], [], None
+    pieces: tuple[list[Tensor], ...] = ([], [], [])  # vertices, axes, faces
+    extremes, slabs = [], None
     for start in range(0, shape[0], slab):
         stop = min(shape[0], start + slab)
         planes = samples(start, stop).detach()
@@ -131,14 +132,22 @@ def grid_surface(
         slabs = slabs or _backend(backend, planes.device)(shape, level, closed, joined, planes.device)
         if planes.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             planes = planes.float()
-        pieces += slabs.add(planes)
+        for piece in slabs.add(planes):
+            for kind, part in zip(pieces, piece, strict=True):
+                kind.append(part)
         if extremes is not None:
-            empty = not any(len(faces) for _, _, faces in pieces)
-            extremes = [*extremes, _extremes(planes)] if empty else None
+            extremes = None if any(map(len, pieces[2])) else [*extremes, _extremes(planes)]
         report(stop / shape[0])
-    vertices, axes, faces = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*pieces, strict=True))
+    vertices, axes, faces = map(_take, pieces)
     least, most = torch.stack(extremes).T.tolist() if extremes else ([math.nan], [math.nan])
     return GridSurface(vertices, faces, axes, int(slabs.nans), min(least), max(most))
+
+
+def _take(parts: list[Tensor]) -> Tensor:
+    """All parts in one tensor. They are let go of at once: a large mesh is in memory once, and a part of it twice."""
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    parts.clear()
+    return whole
 
 
 def _extremes(planes: Tensor) -> Tensor:
