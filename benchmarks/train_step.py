@@ -132,19 +132,15 @@ class Reference(Ours):
 @contextlib.contextmanager
 def plain_layers() -> Iterator[None]:
     """Without our kernels for layers and losses."""
-    from bozzetto.nn import group_norm, residual
+    from bozzetto.nn import backend
     from bozzetto.training import picture_loss
 
-    kept = []
-    for module, name in ((group_norm, "use_kernels"), (residual, "use_kernels"), (picture_loss, "_triton")):
-        if hasattr(module, name):
-            kept.append((module, name, getattr(module, name)))
-            setattr(module, name, lambda *x: False)
+    kept = backend.kernels, picture_loss.has_triton
+    backend.kernels, picture_loss.has_triton = (lambda: None), (lambda: False)
     try:
         yield
     finally:
-        for module, name, value in kept:
-            setattr(module, name, value)
+        backend.kernels, picture_loss.has_triton = kept
 
 
 def leaf(tensor: Tensor) -> Tensor:

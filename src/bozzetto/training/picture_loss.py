@@ -51,7 +51,7 @@ def picture_terms(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTerms:
             f"{tuple(alpha.shape)} and {tuple(target.shape)}"
         )
     whole = height % CELL == 0 and width % CELL == 0 and min(height, width) >= WINDOW
-    if rgb.is_cuda and whole and not target.requires_grad and _triton():
+    if rgb.is_cuda and whole and not target.requires_grad and has_triton():
         from .picture_kernels import PictureLoss
 
         return PictureTerms(*PictureLoss.apply(rgb.float(), alpha.float(), target.float()).unbind())
@@ -72,7 +72,8 @@ def picture_terms_torch(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTe
     )
 
 
-def _triton() -> bool:
+def has_triton() -> bool:
+    """Whether the kernels can run here and now."""
     try:
         import triton  # noqa: F401
     except ImportError:
