@@ -1,8 +1,8 @@
 """Milliseconds of marching cubes, a function of position sampled slab by slab, as a markdown table.
 
-python benchmarks/marching_cubes.py [--device cuda] [--sizes 128 256 512 1024] [--compare]
+python benchmarks/marching_cubes.py [--device cuda] [--sizes 128 256 512 1024] [--no-compare]
 
-``--compare`` adds scikit-image (CPU) or the plain PyTorch back end (GPU), on samples in memory. "sampling" is the time of the
+The last but one column is scikit-image (CPU) or the plain PyTorch back end (GPU), on samples in memory. "sampling" is the time of the
 function alone; "peak" is this process's main memory, or what CUDA allocated, whichever device is measured.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from statistics import median
 
 import torch
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512, 1024])
     parser.add_argument("--fields", nargs="+", choices=FIELDS, default=list(FIELDS))
-    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--compare", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--compare-up-to", type=int, default=512, help="largest grid for --compare")
     args = parser.parse_args()
     device = torch.device(args.device)
@@ -97,7 +98,7 @@ def main() -> None:
                 whole = timed(lambda volume=volume: grid_surface(volume), repeat, device)
                 if args.compare and cuda:
                     compared = timed(lambda volume=volume: grid_surface(volume, backend="reference"), repeat, device)
-                elif args.compare:
+                elif args.compare and find_spec("skimage"):
                     from skimage.measure import marching_cubes as skimage
 
                     array = volume.numpy()
