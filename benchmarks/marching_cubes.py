@@ -2,8 +2,8 @@
 
 python benchmarks/marching_cubes.py [--device cuda] [--sizes 128 256 512 1024] [--no-compare]
 
-The last but one column is scikit-image (CPU) or the plain PyTorch back end (GPU), on samples in memory. "sampling" is the time of the
-function alone; "peak" is this process's main memory, or what CUDA allocated, whichever device is measured.
+The last but one column is scikit-image (CPU) or the plain PyTorch back end (GPU), on samples in memory. "sampling" is the time of
+the function alone; "peak" is this process's main memory, or what CUDA allocated, whichever device is measured.
 """
 
 from __future__ import annotations
