@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import published_configs as published
 import torch
 from torch import Tensor, nn
 
+from bozzetto.files.ply import write_ply
 from bozzetto.gaussians import Gaussians
 from bozzetto.nn.layout import for_inference
 from bozzetto.systems.gaussian_dreamer.diffusion_prior import StableDiffusion
@@ -185,7 +187,7 @@ class Clock:
         if self.cuda:
             torch.cuda.synchronize()
         out: dict[str, float] = {}
-        for (_, a), (name, b) in zip(self.marks, self.marks[1:]):
+        for (_, a), (name, b) in pairwise(self.marks):
             out[name] = out.get(name, 0.0) + (a.elapsed_time(b) if self.cuda else 1e3 * (b - a))
         return out
 
@@ -281,33 +283,56 @@ def time_encoders(networks: Networks, report: Report) -> None:
 def time_photo(networks: Networks, report: Report) -> None:
     """From a cut-out to a PLY file, everything loaded."""
     from bozzetto.systems.lgm.imagine import square_photo
-    from bozzetto.systems.lgm.pipeline import _opaque, reconstruct_views
-    from bozzetto.systems.mvdream.cameras import LGM_ORDER
+    from bozzetto.systems.lgm.loaded import LoadedLGM
+    from bozzetto.systems.lgm.options import PhotoOptions
 
-    model, network = networks.diffusion("imagedream"), networks.lgm()
+    loaded = LoadedLGM(networks.diffusion("imagedream"), networks.lgm())
+    model = loaded.diffusion
     size, steps = (64, 2) if networks.micro else (512, STEPS)
     y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
     alpha = (x**2 + y**2 < 0.5).float()
     photo = torch.stack([0.5 + 0.4 * x, 0.5 + 0.4 * y, 0.5 + 0 * x, alpha], dim=-1)
 
+    options = PhotoOptions(steps=steps)
+    picture = square_photo(photo)
+
     def synchronize() -> None:
         if report.cuda:
             torch.cuda.synchronize()
 
-    def run(clock: Clock) -> None:
+    def parts(clock: Clock) -> None:
+        """What the whole consists of, each waited for."""
+        text = model.encode_text(["", ""])
+        synchronize()
+        clock.mark("photo: text")
+        features = model._features([picture])
+        model.unet.image_embed(features)
+        synchronize()
+        clock.mark("photo: CLIP picture")
+        moments = model._moments([picture], 256)
+        synchronize()
+        clock.mark("photo: VAE picture")
+        tokens = torch.zeros(1, 16, 1024, device=networks.device, dtype=networks.dtype)
+        condition = Condition(text[:1], tokens, moments[0][0][None])
+        latents = model.denoise(torch.randn(1, 5, 4, 32, 32), condition, condition, steps=steps)
+        synchronize()
+        clock.mark(f"photo: {steps} steps")
+        model.decode(latents[:, :4])
+        synchronize()
+        clock.mark("photo: VAE views")
+
+    def whole(clock: Clock) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            picture = square_photo(photo)
-            clock.mark("photo: recentre")
-            views = model.generate([""], picture[None], steps=steps)[0][:, list(LGM_ORDER)]
+            gaussians = loaded(photo, options=options)
             synchronize()
-            clock.mark(f"photo: ImageDream, {steps} steps")
-            gaussians = reconstruct_views(network, _opaque(views)[0])[0].prune()
-            synchronize()
-            clock.mark("photo: LGM")
-            gaussians.save(Path(folder) / "splats.ply")
+            clock.mark("photo: ImageDream and LGM")
+            write_ply(gaussians, Path(folder) / "splats.ply", layout="lgm")
             clock.mark("photo: PLY")
 
-    spans = median_spans(run, False, 1, 1 if networks.micro else 5)
+    runs = 1 if networks.micro else 7
+    for name, spent in median_spans(parts, False, 3, runs).items():
+        report.add(name, spent)
+    spans = median_spans(whole, False, 3, runs)
     for name, spent in spans.items():
         report.add(name, spent)
     report.add("photo: whole", sum(spans.values()))
@@ -392,18 +417,28 @@ class Report:
         """The kernels of ``run`` that take longest, by name."""
         if not self.profiling:
             return
+        from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
             run()
             if self.cuda:
                 torch.cuda.synchronize()
-        rows = [e for e in seen.key_averages() if e.self_device_time_total > 0 and not e.key.startswith("aten::")]
-        rows.sort(key=lambda e: -e.self_device_time_total)
-        whole = sum(e.self_device_time_total for e in rows)
-        print(f"\nkernels of {name}: {whole / 1e3:.2f} ms, {sum(e.count for e in rows)} launches\n")
-        for e in rows[:40]:
-            print(f"{e.self_device_time_total / 1e3:9.3f} ms {e.count:6d} x  {e.key[:150]}")
+        kernels = [e for e in seen.events() if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+        kernels.sort(key=lambda e: e.time_range.start)
+        times: dict[str, list[float]] = {}
+        gaps: list[tuple[float, str, str]] = []
+        for e in kernels:
+            times.setdefault(e.name, []).append((e.time_range.end - e.time_range.start) / 1e3)
+        for e, after in pairwise(kernels):
+            gaps.append(((after.time_range.start - e.time_range.end) / 1e3, e.name[:50], after.name[:50]))
+        whole, idle = sum(map(sum, times.values())), sum(g for g, *_ in gaps if g > 0)
+        print(f"\nkernels of {name}: {whole:.2f} ms, {len(kernels)} launches, {idle:.2f} ms idle between them\n")
+        for kernel, each in sorted(times.items(), key=lambda item: -sum(item[1]))[:40]:
+            print(f"{sum(each):9.3f} ms {len(each):6d} x  {kernel[:150]}")
+        print("\nlongest gaps, ms")
+        for gap, before, after in sorted(gaps, reverse=True)[:12]:
+            print(f"{gap:9.3f}  {before}  ->  {after}")
         print(flush=True)
 
 

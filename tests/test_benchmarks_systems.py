@@ -216,7 +216,7 @@ def test_lgm_has_visible_gaussians(monkeypatch, tmp_path):
     from bozzetto.systems.lgm.pipeline import reconstruct_views
 
     path = write(monkeypatch, tmp_path, LGM(MICRO), "model.safetensors", full_size.shape_lgm, single=True)
-    gaussians, _ = reconstruct_views(load_lgm(path), torch.rand(4, 256, 256, 4))
+    gaussians = reconstruct_views(load_lgm(path), torch.rand(4, 256, 256, 4))
     assert float((gaussians.opacities > 0.5).float().mean()) > 0.8 and gaussians.scales.max() < 1
 
 

@@ -98,7 +98,8 @@ def test_level_views_give_what_the_network_gives(weights):
     assert network.config == MICRO
     views = torch.rand(4, 256, 256, 4, generator=torch.Generator().manual_seed(0))
     views[..., 3] = 1.0
-    gaussians, error = pipeline.reconstruct_views(network, views)
+    gaussians = pipeline.reconstruct_views(network, views)
+    error = pipeline.share_missed(gaussians, network, views)
     cameras = Cameras.orbit(pipeline.RING)[None]
     with torch.no_grad():
         raw = network(lgm_inputs(views[..., :3].permute(0, 3, 1, 2)[None], cameras, 256))

@@ -262,7 +262,8 @@ class Cameras:
     def pixel_intrinsics(self, size: Size) -> Tensor:
         """(fx, fy, cx, cy) in pixels for an image of ``size``, [*batch, 4]."""
         height, width = as_size(size)
-        return self.intrinsics * self.intrinsics.new_tensor([width, height, width, height])
+        fx, fy, cx, cy = self.intrinsics.unbind(-1)
+        return torch.stack([fx * width, fy * height, cx * width, cy * height], dim=-1)
 
     def rays(self, size: Size) -> tuple[Tensor, Tensor]:
         """Origins and unit directions through every pixel centre, both [*batch, H, W, 3], in the world frame."""

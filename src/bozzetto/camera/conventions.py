@@ -15,11 +15,10 @@ TripoSR               z up, front looks to +x  right, up, backward   (OpenGL)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-
-# Columns y and z of a camera-to-world matrix change sign between OpenGL and OpenCV camera axes.
-_FLIP_YZ = (1.0, -1.0, -1.0, 1.0)
 
 # World rotations, written as rows: new coordinate = signed old coordinate.
 # Blender (x right, y away, z up) -> y-up world: (x, y, z) -> (x, z, -y).
@@ -28,14 +27,23 @@ _BLENDER_TO_WORLD = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0
 _TRIPOSR_TO_WORLD = ((0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
-def _matrix(rows: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    """``rows`` as a tensor of the type and on the device of ``like``."""
-    return torch.tensor(rows, dtype=like.dtype, device=like.device)
+def _turned(rows: Sequence[Sequence[float]], matrix: Tensor) -> Tensor:
+    """The signed permutation ``rows`` times ``matrix`` [..., 4, 4], without a tensor from the host, for which it would wait."""
+    picked = []
+    for row in rows:
+        (column,) = (i for i, value in enumerate(row) if value)
+        picked.append(matrix[..., column, :] if row[column] > 0 else -matrix[..., column, :])
+    return torch.stack(picked, dim=-2)
+
+
+def _transposed(rows: Sequence[Sequence[float]]) -> Sequence[Sequence[float]]:
+    return tuple(zip(*rows))
 
 
 def opengl_to_opencv(camera_to_world: Tensor) -> Tensor:
     """Camera axes OpenGL (x right, y up, z back) -> OpenCV (x right, y down, z forward). [..., 4, 4] -> same shape."""
-    return camera_to_world * torch.tensor(_FLIP_YZ, dtype=camera_to_world.dtype, device=camera_to_world.device)
+    x, y, z, position = camera_to_world.unbind(-1)
+    return torch.stack([x, -y, -z, position], dim=-1)
 
 
 def opencv_to_opengl(camera_to_world: Tensor) -> Tensor:
@@ -45,19 +53,19 @@ def opencv_to_opengl(camera_to_world: Tensor) -> Tensor:
 
 def blender_to_opengl_world(matrix: Tensor) -> Tensor:
     """Blender's z-up world -> our y-up world, camera axes kept. ``matrix`` [..., 4, 4] maps something to the world."""
-    return _matrix(_BLENDER_TO_WORLD, matrix) @ matrix
+    return _turned(_BLENDER_TO_WORLD, matrix)
 
 
 def opengl_to_blender_world(matrix: Tensor) -> Tensor:
     """Inverse of :func:`blender_to_opengl_world`."""
-    return _matrix(_BLENDER_TO_WORLD, matrix).T @ matrix
+    return _turned(_transposed(_BLENDER_TO_WORLD), matrix)
 
 
 def triposr_to_world(matrix: Tensor) -> Tensor:
     """TripoSR's world (z up, photo camera on +x) -> ours (y up, photo camera on +z). ``matrix`` [..., 4, 4]."""
-    return _matrix(_TRIPOSR_TO_WORLD, matrix) @ matrix
+    return _turned(_TRIPOSR_TO_WORLD, matrix)
 
 
 def world_to_triposr(matrix: Tensor) -> Tensor:
     """Inverse of :func:`triposr_to_world`."""
-    return _matrix(_TRIPOSR_TO_WORLD, matrix).T @ matrix
+    return _turned(_transposed(_TRIPOSR_TO_WORLD), matrix)

@@ -74,8 +74,9 @@ def screen_radii(gaussians: Gaussians, cameras: Cameras, size: Size, near: float
     middle, determinant = 0.5 * (xx + yy), xx * yy - xy * xy
     longest = middle + (middle * middle - determinant).clamp_min(0.1).sqrt()  # the larger eigenvalue; published floor
     radius = torch.ceil(3 * longest.sqrt())
-    border = centres.new_tensor([width, height])
-    inside = ((centres + radius[..., None] > 0) & (centres - radius[..., None] < border)).all(-1)
+    right, bottom = (centres + radius[..., None]).unbind(-1)
+    left, top = (centres - radius[..., None]).unbind(-1)
+    inside = (right > 0) & (bottom > 0) & (left < width) & (top < height)
     return torch.where(inside & (z > near) & torch.isfinite(radius), radius, torch.zeros_like(radius))
 
 

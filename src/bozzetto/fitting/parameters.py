@@ -75,7 +75,10 @@ class GaussianParameters:
         self.groups = {name: nn.Parameter(raw[name].detach().clone().float().contiguous()) for name in GROUPS}
         first = {name: getattr(self.rates, name) for name in GROUPS[1:]} | {"xyz": self.rates.xyz(0, extent)}
         self.optimizer = torch.optim.Adam(
-            [{"params": [self.groups[name]], "lr": first[name], "name": name} for name in GROUPS], lr=0.0, eps=1e-15
+            [{"params": [self.groups[name]], "lr": first[name], "name": name} for name in GROUPS],
+            lr=0.0,
+            eps=1e-15,
+            fused=self.groups["xyz"].is_cuda,  # one launch a group
         )
 
     @classmethod
@@ -100,12 +103,15 @@ class GaussianParameters:
         """Set gradients that are not finite to zero; returns how many there were (0-d tensor, no synchronisation), and of how
         many entries.
         """
-        bad, entries = torch.zeros((), dtype=torch.long, device=self.groups["xyz"].device), 0
-        for p in self.groups.values():
-            if p.grad is not None:
-                bad, entries = bad + (~torch.isfinite(p.grad)).sum(), entries + p.grad.numel()
-                torch.nan_to_num_(p.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        return bad, entries
+        held = [p for p in self.groups.values() if p.grad is not None]
+        if not held:
+            return torch.zeros((), dtype=torch.long, device=self.groups["xyz"].device), 0
+        together = torch.cat([p.grad.flatten() for p in held])
+        bad = (~torch.isfinite(together)).sum()
+        torch.nan_to_num_(together, nan=0.0, posinf=0.0, neginf=0.0)
+        for p, part in zip(held, together.split([p.numel() for p in held])):
+            p.grad = part.view_as(p)
+        return bad, together.numel()
 
     def step(self) -> None:
         """One Adam step. Parameters without a gradient (just replaced) stay as they are."""
@@ -169,7 +175,7 @@ class GaussianParameters:
         for name, p in out.groups.items():
             if f"exp_avg.{name}" in state:
                 out.optimizer.state[p] = {
-                    "step": state[f"step.{name}"].clone(),
+                    "step": state[f"step.{name}"].clone().to(device if p.is_cuda else "cpu"),
                     "exp_avg": state[f"exp_avg.{name}"].to(device),
                     "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(device),
                 }

@@ -185,10 +185,8 @@ class MVDream:
 
 def mvdream_cameras(cameras: Cameras) -> Tensor:
     """House cameras (B,) as MVDream sees them, [B, 16]: on the unit sphere, z up, its azimuth 90 the front."""
-    turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]], device=cameras.device)  # front +z -> +x, azimuth 0 -> 90
-    pose = cameras.camera_to_world.clone()
-    pose[:, :3] = turn @ pose[:, :3]
-    return camera_vectors(pose)
+    x, y, z, last = cameras.camera_to_world.unbind(-2)
+    return camera_vectors(torch.stack([z, y, -x, last], dim=-2))  # front +z -> +x, azimuth 0 -> 90
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:

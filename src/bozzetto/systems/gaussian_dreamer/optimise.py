@@ -17,6 +17,7 @@ from torch import Tensor
 from ...camera import Cameras
 from ...errors import BozzettoError
 from ...gaussians import Gaussians
+from ...nn.graphs import Captured
 from ...raster import rasterize
 from .cameras import NEAR, ViewRange, Views, sample_ring, sample_views
 from .densify import DensificationStats, densify_and_prune, screen_gradient, screen_radii
@@ -34,7 +35,7 @@ from .guidance import (
 from .losses import opaque_loss, sparsity_loss
 from .options import TextOptions
 from .parameters import GaussianParameters
-from .prompts import ViewTexts
+from .prompts import PerpNegTexts, ViewTexts
 
 MAX_BAD_STEPS = 20  # so many bad steps in a row end the run
 BAD_SHARE = 0.01  # a step is bad when more of the score, or of the parameters' gradients, is not finite
@@ -110,6 +111,7 @@ class Optimiser:
         self.views = views or (ViewRange() if prior.together == 1 else MVDREAM_VIEWS)
         self.guidance_schedule = guidance_schedule or GuidanceSchedule()
         self.densify_schedule = densify_schedule or DensifySchedule()
+        self._statistics = Captured(self._seen, limit=1)  # recorded anew whenever the number of Gaussians changes
 
     def generator(self, step: int) -> torch.Generator:
         """The random stream of a step (CPU)."""
@@ -121,7 +123,9 @@ class Optimiser:
         parameters = state.parameters
         parameters.set_learning_rate(state.step)
         views = self._draw_views(random)
-        cameras = views.cameras().to(self.device)
+        cameras = views.cameras().to(self.device, non_blocking=True)
+        # What comes from the host comes before the renderer, where the host waits for the device.
+        noise, texts = self._draw_noise(state.step, random), self._texts_of(views)
 
         # Every view gets its own copy of the Gaussians, so that gradients can be told apart by view.
         gaussians = parameters.gaussians()
@@ -129,7 +133,7 @@ class Optimiser:
         copies.means.retain_grad()
         drawn = rasterize(copies, cameras[:, None], self.options.size, near=NEAR)
         rgb = drawn.rgb[:, 0].movedim(-1, 1)  # [B, 3, H, W], on black
-        gradient_latents, latents, bad = self._distil(rgb, views, cameras, state.step, random)
+        gradient_latents, latents, bad = self._distil(rgb, cameras, texts, noise, state.step)
         loss = distillation_loss(latents, gradient_latents)
         if self.options.lambda_sparsity:
             loss = loss + self.options.lambda_sparsity * sparsity_loss(drawn.alpha)
@@ -154,30 +158,44 @@ class Optimiser:
             return sample_views(self.options.batch, self.views, random)
         return sample_ring(self.options.batch, self.views, random, self.prior.together)
 
+    def _draw_noise(self, step: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit noise of the encoder's posterior and of the latents [B, C, h, w], timesteps [B]; on the device."""
+        shape, together = self.prior.latent_shape(self.options.batch), self.prior.together
+        posterior, noise = (torch.randn(shape, generator=random) for _ in range(2))
+        low, high = self.guidance_schedule.timesteps(step, len(self.prior.alphas_cumprod))
+        t = torch.randint(low, high + 1, (shape[0] // together,), generator=random).repeat_interleave(together)
+        return tuple(x.to(self.device, non_blocking=True) for x in (posterior, noise, t))
+
+    def _texts_of(self, views: Views) -> PerpNegTexts | tuple[Tensor, Tensor]:
+        """The perp-neg mixture for the views, or (text, negative) where that is off."""
+        choose = self.texts.select if self.options.perp_neg == "off" else self.texts.perp_neg
+        return choose(views.elevation, views.azimuth)
+
     def _distil(
-        self, rgb: Tensor, views: Views, cameras: Cameras, step: int, random: torch.Generator
+        self,
+        rgb: Tensor,
+        cameras: Cameras,
+        texts: PerpNegTexts | tuple[Tensor, Tensor],
+        drawn: tuple[Tensor, Tensor, Tensor],
+        step: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(gradient for the latents, latents, number of entries that were not finite) for pictures [B, 3, H, W]."""
-        o, batch = self.options, len(rgb)
+        """(gradient for the latents, latents, number of entries that were not finite) for pictures [B, 3, H, W].
+
+        ``texts``: of :meth:`_texts_of`. ``drawn``: of :meth:`_draw_noise`.
+        """
+        o = self.options
+        posterior, noise, t = drawn
         if rgb.shape[-2:] != (self.prior.size, self.prior.size):
             rgb = F.interpolate(rgb, (self.prior.size, self.prior.size), mode="bilinear", align_corners=False)
-        shape = self.prior.latent_shape(batch)
-        posterior, noise = (torch.randn(shape, generator=random).to(self.device, non_blocking=True) for _ in range(2))
         latents = self.prior.encode(rgb, posterior)
-        low, high = self.guidance_schedule.timesteps(step, len(self.prior.alphas_cumprod))
-        rings = batch // self.prior.together
-        t = torch.randint(low, high + 1, (rings,), generator=random).repeat_interleave(self.prior.together)
-        t = t.to(self.device, non_blocking=True)
         table = self.prior.alphas_cumprod
         with torch.no_grad():
             noisy = add_noise(latents, noise, t, table)
             epsilon = self.prior.epsilon(cameras)
-            if o.perp_neg == "off":
-                text, negative = self.texts.select(views.elevation, views.azimuth)
-                estimate = guided_epsilon(epsilon, noisy, t, text, negative, o.guidance, o.guidance_form)
+            if isinstance(texts, PerpNegTexts):
+                estimate = perp_neg_epsilon(epsilon, noisy, t, texts, o.guidance, o.perp_neg == "compat")
             else:
-                mixture = self.texts.perp_neg(views.elevation, views.azimuth)
-                estimate = perp_neg_epsilon(epsilon, noisy, t, mixture, o.guidance, o.perp_neg == "compat")
+                estimate = guided_epsilon(epsilon, noisy, t, *texts, o.guidance, o.guidance_form)
             if o.method == "sjc":
                 gradient = sjc_gradient(latents, estimate, noise, t, table)
             else:
@@ -185,16 +203,30 @@ class Optimiser:
             gradient, bad = limit_gradient(gradient, self.guidance_schedule.clamp(step))
         return gradient, latents, bad
 
+    def _seen(
+        self, means: Tensor, scales: Tensor, quats: Tensor, gradient: Tensor, pose: Tensor, intrinsics: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Screen-space gradients [N, 2] summed over the views, and the largest radii [N] in pixels.
+
+        ``gradient`` [V, N, 3]: of the positions as seen from each view, which ``pose`` and ``intrinsics`` describe.
+        """
+        cameras = Cameras(pose, intrinsics)
+        shapes = Gaussians(means, scales, quats, means[:, 0], means[:, None])  # opacity and colour change no radius
+        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        return screen_gradient(means, gradient, cameras).sum(0), screen_radii(shapes, cameras, self.options.size).amax(
+            0
+        )
+
     @torch.no_grad()
     def _densify(
         self, state: RunState, gaussians: Gaussians, gradient: Tensor, cameras: Cameras, random: torch.Generator
     ) -> None:
         """Statistics of this step, and the surgery when it is due."""
         o, schedule = self.options, self.densify_schedule
-        radii = screen_radii(gaussians, cameras, o.size).amax(0)
-        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        on_screen = screen_gradient(gaussians.means, gradient, cameras).sum(0) * o.grad_scale
-        state.stats.add(on_screen, radii > 0, radii)
+        on_screen, radii = self._statistics(
+            *(t.contiguous() for t in gaussians.tensors()[:3]), gradient, cameras.camera_to_world, cameras.intrinsics
+        )
+        state.stats.add(on_screen * o.grad_scale, radii > 0, radii)
         if schedule.due(state.step):
             late = state.step > schedule.size_rule_after
             densify_and_prune(

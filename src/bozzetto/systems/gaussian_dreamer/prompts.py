@@ -53,7 +53,7 @@ class ViewTexts:
 
     def select(self, elevation: Tensor, azimuth: Tensor) -> tuple[Tensor, Tensor]:
         """(text, negative) for B views, each [B, L, C]."""
-        index = direction_index(elevation, azimuth).to(self.text.device)
+        index = direction_index(elevation, azimuth).to(self.text.device, non_blocking=True)
         return self.text[index], self.negative[index]
 
     def perp_neg(self, elevation: Tensor, azimuth: Tensor) -> PerpNegTexts:

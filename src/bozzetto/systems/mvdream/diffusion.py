@@ -73,6 +73,16 @@ class MultiViewDiffusion:
 
     def __post_init__(self) -> None:
         self._run = Captured(self._step, limit=2)
+        self._text_tokens = self._repeated(lambda ids: self.text_encoder(input_ids=ids).last_hidden_state)
+        self._image_features = self._repeated(
+            lambda pixels: self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        )
+        self._latent_moments = self._repeated(lambda image, size: latent_moments(self.vae, image, size))
+        self._decode = self._repeated(lambda latents, chunk: decode_latents(self.vae, latents, chunk))
+
+    def _repeated(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, recorded as a graph when it is called again; not where its network moves in between."""
+        return function if self.offload else Captured(function, limit=2)
 
     @property
     def takes_image(self) -> bool:
@@ -89,12 +99,12 @@ class MultiViewDiffusion:
         return self.unet.out[2].weight.dtype
 
     @contextmanager
-    def _here(self, module: nn.Module) -> Iterator[nn.Module]:
+    def _here(self, module: nn.Module) -> Iterator[None]:
         """``module`` on the device for as long as it is used."""
         if self.offload:
             module.to(self.device)
         try:
-            yield module
+            yield
         finally:
             if self.offload:
                 module.to("cpu")
@@ -102,8 +112,8 @@ class MultiViewDiffusion:
     @torch.no_grad()
     def encode_tokens(self, ids: Tensor) -> Tensor:
         """Token ids [B, L] -> text tokens [B, L, C] (last hidden state after the final normalisation)."""
-        with self._here(self.text_encoder) as encoder:
-            return encoder(input_ids=ids.to(self.device)).last_hidden_state
+        with self._here(self.text_encoder):
+            return self._text_tokens(ids.to(self.device))
 
     def encode_text(self, prompts: str | Iterable[str]) -> Tensor:
         """Prompts -> text tokens [B, 77, C]; longer prompts are cut with a warning.
@@ -117,14 +127,14 @@ class MultiViewDiffusion:
     @torch.no_grad()
     def _features(self, images: Sequence[Tensor]) -> Tensor:
         """CLIP's features before its last layer, [B, N, D], for pictures [H, W, 3]."""
-        with self._here(self.image_encoder) as encoder:
-            pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device, self.dtype)
-            return encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        with self._here(self.image_encoder):
+            pixels = torch.stack([self.preprocess(image) for image in images])
+            return self._image_features(pixels.to(self.device, self.dtype))
 
     @torch.no_grad()
     def _moments(self, images: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tensor]]:
-        with self._here(self.vae) as vae:
-            return [latent_moments(vae, image, size) for image in images]
+        with self._here(self.vae):
+            return [self._latent_moments(image.to(self.device), size) for image in images]
 
     def encode_image(
         self,
@@ -156,8 +166,8 @@ class MultiViewDiffusion:
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int = 4) -> Tensor:
         """Latents [..., 4, h, w] -> pictures [..., H, W, 3], float32 in 0..1; ``chunk`` views are decoded at a time."""
-        with self._here(self.vae) as vae:
-            pictures = decode_latents(vae, latents.reshape(-1, *latents.shape[-3:]), chunk)
+        with self._here(self.vae):
+            pictures = self._decode(latents.to(self.device).reshape(-1, *latents.shape[-3:]), chunk)
         return pictures.reshape(*latents.shape[:-3], *pictures.shape[1:])
 
     def _plan(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
+from ...nn.upsample import UpsampleConv
 from .resampler import Resampler
 from .transformer import KeysValues, SpatialTransformer3D
 
@@ -99,10 +100,10 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = UpsampleConv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:  # [B*F, C, H, W] -> [B*F, C, 2H, 2W]
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(x)
 
 
 class Stage(nn.ModuleList):

@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ...nn.convolution import convolve_padded
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
+from ...nn.upsample import UpsampleConv
 
 EPS = 1e-6
 MOST_SCORES = 4096  # tokens up to which attention writes its table of scores
@@ -120,10 +122,10 @@ class Upsample2D(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = UpsampleConv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(x)
 
 
 class Level(nn.Module):
@@ -171,7 +173,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = convolve_padded(x, self.conv_in) if x.is_cuda else self.conv_in(x)
         for level in self.down_blocks:
             x = level(x)
         return self.conv_out(self.conv_norm_out(self.mid_block(x)))
