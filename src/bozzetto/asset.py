@@ -30,7 +30,7 @@ class Asset:
         report: model, versions, seed, timings (seconds) and sizes; plain values, goes to ``report.json``.
         field: what film and preview show where there are no splats.
         pictures: file name -> [H, W, 3] in 0..1, intermediate results such as the views that a model imagined.
-        mesh_format: "glb", or "obj" (with .mtl and .png beside it).
+        mesh_format: "glb", "usdz", or "obj" (with .mtl and .png beside it).
     """
 
     gaussians: Gaussians | None = None
@@ -87,7 +87,7 @@ class Asset:
         return sorted(folder / name for name in (*self.report["files"], "report.json"))
 
 
-_POSSIBLE = {"splats.ply", "views.png", "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "viewer.html"}
+_POSSIBLE = {"splats.ply", "views.png", "mesh.glb", "mesh.usdz", "mesh.obj", "mesh.mtl", "mesh.png", "viewer.html"}
 
 
 def earlier_files(folder: Path) -> set[str]:

@@ -12,8 +12,10 @@ from .glb_read import read_glb
 from .inputs import check_input
 from .mesh_ply import read_mesh_ply, write_mesh_ply
 from .obj import read_obj, write_obj
+from .usdz import write_usdz
 
-SUFFIXES = (".glb", ".obj", ".ply")
+READ = (".glb", ".obj", ".ply")
+WRITTEN = (*READ, ".usdz")
 
 
 def read_mesh(path: str | PathLike[str]) -> Mesh:
@@ -32,23 +34,23 @@ def read_mesh(path: str | PathLike[str]) -> Mesh:
         return read_mesh_ply(path)
     if suffix == ".obj":
         return read_obj(path)
-    raise MeshError(f"{path} is not a mesh file that can be read; known are {', '.join(SUFFIXES)}")
+    raise MeshError(f"{path} is not a mesh file that can be read; known are {', '.join(READ)}")
 
 
 def check_suffix(path: str | PathLike[str]) -> str:
     """The suffix of ``path`` if a mesh can be written under it; raises :class:`OutputError` otherwise."""
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise OutputError(f"cannot write {path}: the name of a mesh file must end in {', '.join(SUFFIXES)}")
+    if suffix not in WRITTEN:
+        raise OutputError(f"cannot write {path}: the name of a mesh file must end in {', '.join(WRITTEN)}")
     return suffix
 
 
 def write_mesh(mesh: Mesh, path: str | PathLike[str]) -> None:
-    """Write ``.glb``, ``.obj`` (with .mtl and .png beside it) or ``.ply`` (vertex colours), by the name's suffix.
+    """Write ``.glb``, ``.obj`` (with .mtl and .png beside it), ``.ply`` (vertex colours) or ``.usdz``, by the name's suffix.
 
     Raises:
         MeshError: the mesh has no triangles, or positions are NaN or infinite.
         OutputError: another suffix, or a file cannot be written.
     """
-    writers = {".glb": write_glb, ".obj": write_obj, ".ply": write_mesh_ply}
+    writers = {".glb": write_glb, ".obj": write_obj, ".ply": write_mesh_ply, ".usdz": write_usdz}
     writers[check_suffix(path)](mesh, path)

@@ -1,8 +1,8 @@
 """Convert between file formats.
 
-Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh to mesh (.glb, .obj, .ply), a sequence of splats
-(.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames (`--frame`) to
-.ply or .splat.
+Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .obj, .ply) to mesh (these, or .usdz), a sequence
+of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames
+(`--frame`) to .ply or .splat.
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """
@@ -18,9 +18,11 @@ EXAMPLES = (
     "bozzetto convert splats.ply splats.splat",
     "bozzetto convert splats.splat viewer.html",
     "bozzetto convert mesh.glb mesh.obj",
+    "bozzetto convert mesh.glb mesh.usdz",
     "bozzetto convert splats.4dgs frames/",
 )
 SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
+MESHES_WRITTEN = (*MESHES, ".usdz")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--layout is about a splat .ply that is written; leave it out, or give B the suffix .ply")
     if source == SEQUENCE:
         _convert_sequence(options, target, progress)
-    elif source in MESHES and target in (*MESHES, ".ply"):
+    elif source in MESHES and target in (*MESHES_WRITTEN, ".ply"):
         Mesh.load(options.source).save(options.target)
     elif source in SPLATS and target == ".ply":
         from ...files.ply import write_ply
@@ -59,14 +61,14 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         from ...files.viewer import write_viewer
 
         write_viewer(options.target, Gaussians.load(options.source), title=Path(options.source).stem)
-    elif source == ".ply" and target in MESHES and _is_mesh(options.source):
+    elif source == ".ply" and target in MESHES_WRITTEN and _is_mesh(options.source):
         Mesh.load(options.source).save(options.target)
-    elif source in SPLATS and target in MESHES:
+    elif source in SPLATS and target in MESHES_WRITTEN:
         raise InputError(f"splats become a mesh with: bozzetto mesh {options.source} -o {options.target}")
     else:
         raise InputError(
             f"cannot convert {source or 'a file without suffix'} to {target or 'a file without suffix'}; "
-            f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply; "
+            f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply, .usdz; "
             "sequences: .4dgs -> .html, a folder, or with --frame N .ply, .splat"
         )
     progress.summary([Path(options.target)])

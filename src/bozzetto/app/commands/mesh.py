@@ -1,4 +1,4 @@
-"""Turn splats into a textured mesh (.glb, .obj with .mtl and .png, or .ply with vertex colours)."""
+"""Turn splats into a textured mesh (.glb, .usdz, .obj with .mtl and .png, or .ply with vertex colours)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLES = ("bozzetto mesh splats.ply -o mesh.glb", "bozzetto mesh splats.ply -o
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("splats", metavar="SPLATS", help=".ply or .splat file")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".glb, .obj or .ply")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=".glb, .obj, .ply or .usdz")
     parser.add_argument("--faces", type=positive, metavar="N", help="at most this many triangles")
     parser.add_argument("--texture", type=positive, metavar="N", help="texture size in pixels")
     add_device(parser)

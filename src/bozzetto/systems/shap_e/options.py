@@ -16,7 +16,7 @@ class _Common:
     resolution: int = option(128, "samples of the signed distance along each side of the cube", low=16, high=512)
     texture: str = option("uv", "a texture picture, or one colour per vertex", choices=("uv", "vertex"))
     texture_size: int = option(1024, "side of the texture in texels", low=64, high=8192)
-    mesh_format: str = option("glb", "file format of the mesh", choices=("glb", "obj"))
+    mesh_format: str = option("glb", "file format of the mesh", choices=("glb", "obj", "usdz"))
     max_faces: int = option(0, "upper limit for the number of triangles; 0 keeps all", low=0)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ class PhotoOptions:
     foreground_ratio: float = option(0.85, "share of the picture's side that the object fills", low=0.1, high=1.0)
     texture: str = option("uv", "a texture picture, or one colour per vertex", choices=("uv", "vertex"))
     texture_size: int = option(1024, "side of the texture in texels", low=64, high=8192)
-    mesh_format: str = option("glb", "file format of the mesh", choices=("glb", "obj"))
+    mesh_format: str = option("glb", "file format of the mesh", choices=("glb", "obj", "usdz"))
     max_faces: int = option(0, "upper limit for the number of triangles; 0 keeps all", low=0)
     chunk_size: int = option(131072, "points per query of the field; lower needs less memory", low=256, high=1 << 24)
 
