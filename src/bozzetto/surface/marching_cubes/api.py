@@ -66,6 +66,7 @@ def marching_cubes(
         shape: (X, Y, Z), for a function.
         slab: planes of a slab; by default as many as have some 2^25 points. Bounds the memory for a function.
         closed: treat everything beyond the grid as outside, with lids on its border; else there are holes at the border.
+            Where two lids meet, vertices of both lie at one place.
         joined: where the corners of a face are inside in one diagonal and outside in the other, connect the inside ones;
             else the outside ones.
         backend: "auto", "reference" (PyTorch on any device), "cpu" (numba) or "triton".
