@@ -12,12 +12,13 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from bozzetto.nn import group_norm, residual
+from bozzetto.nn import backend, group_norm, residual
 from bozzetto.nn.graphs import Captured
 from bozzetto.nn.layout import for_inference
 from bozzetto.systems.l4gm.network import L4GM
@@ -58,7 +59,7 @@ def median(function: Callable[[], object], seconds: float = 0.25) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def timed(function: Callable[[], Tensor]) -> tuple[float, float, Tensor]:
+def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
     """(milliseconds of a first call, peak GiB, result)."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -102,7 +103,8 @@ def measure(name: str, show: bool, accuracy: bool) -> None:
         with plain_layers():
             exact = net(inputs)
     torch.cuda.empty_cache()
-    for_inference(net, dtype=dtype)
+    milliseconds, _, _ = timed(lambda: for_inference(net, dtype=dtype))
+    print(f"| {name} | casting, compiling or reading kernels | {milliseconds:.0f} | | {backend.failure or ''} |")
     inputs = inputs.to(dtype)
     if exact is not None:  # before anything else, so that the first row is not the one that starts the libraries
         with plain_layers():

@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
+
 BM, BN = 128, 64
 
 
@@ -64,8 +66,7 @@ def attention(qkv: Tensor) -> Tensor:
     q, k, v = qkv.unbind(2)
     out = torch.empty((b, length, heads, d), dtype=qkv.dtype, device=qkv.device)
     scale = d**-0.5 * 1.4426950408889634  # of powers of two
-    attention_kernel[(length // BM, b * heads)](
-        q, k, v, out, qkv.stride(0), qkv.stride(3), qkv.stride(1), length, heads, scale,
-        D=d, BM=BM, BN=BN, STEPS=0 if qkv.is_cuda else length // BN, INLINE=qkv.is_cuda, num_warps=4, num_stages=3,
-    )  # fmt: skip
+    args = (q, k, v, out, qkv.stride(0), qkv.stride(3), qkv.stride(1), length, heads, scale)
+    steps = 0 if qkv.is_cuda else length // BN
+    launch(attention_kernel, (length // BM, b * heads, 1), args, (d, BM, BN, steps, qkv.is_cuda), 4)
     return out

@@ -8,6 +8,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+failure: str | None = None  # why the kernels are not used, if compiling them failed
+
 
 def use_kernels(x: Tensor) -> bool:
     """True for a CUDA tensor in half or single precision where Triton is installed."""
@@ -15,6 +17,7 @@ def use_kernels(x: Tensor) -> bool:
         x.is_cuda
         and x.dtype in (torch.float16, torch.bfloat16, torch.float32)
         and not torch.compiler.is_compiling()
+        and failure is None
         and kernels() is not None
     )
 

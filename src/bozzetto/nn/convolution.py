@@ -24,10 +24,9 @@ def pointwise(x: Tensor, weight: Tensor, skip: Tensor | None = None) -> Tensor:
     """
     n, c1, h, w = x.shape
     weight = weight.flatten(1).to(x.dtype)  # [D, C, 1, 1] -> [D, C]
-    with torch.autocast(x.device.type, enabled=False):
-        y = rows(x) @ weight[:, :c1].t()
-        if skip is not None:
-            y = y.addmm_(rows(skip).to(x.dtype), weight[:, c1:].t())
+    y = torch.mm(rows(x), weight[:, :c1].t())  # of one dtype already: autocast has nothing to change
+    if skip is not None:
+        y = y.addmm_(rows(skip).to(x.dtype), weight[:, c1:].t())
     return y.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 

@@ -24,12 +24,13 @@ from .group_norm_kernels import (
     shapes,
     small_blocks,
 )
+from .launch import launch
 
 
 @triton.jit
-def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP: tl.constexpr):
+def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu):
     """(xhat, gradient by z) of a tile; the latter 0 outside the mask."""
-    xhat = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+    xhat = _load(x, skip, image, p, c, mask, pixels, c1, c2)
     xhat = (xhat - centre[None, :]) * rstd[None, :]
     at = (image.to(tl.int64) * pixels + p[:, None]) * (c1 + c2) + c[None, :]
     dz = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
@@ -39,20 +40,17 @@ def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, si
 
 
 @triton.jit
-def _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP: tl.constexpr):
+def _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2):
     at = image.to(tl.int64) * pixels + p[:, None]
-    if SKIP:
-        behind = c[None, :] - c1
-        tl.store(dx + at * c1 + c[None, :], value.to(dx.dtype.element_ty), mask=mask & (c[None, :] < c1))
-        tl.store(dskip + at * c2 + behind, value.to(dskip.dtype.element_ty), mask=mask & (behind >= 0))
-    else:
-        tl.store(dx + at * c1 + c[None, :], value.to(dx.dtype.element_ty), mask=mask)
+    cols = c[None, :]
+    to = tl.where(cols < c1, dx + at * c1 + cols, dskip + at * c2 + (cols - c1))
+    tl.store(to, value.to(dx.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["pixels", "size", "width", "silu"])
 def small_gradient_kernel(
     x, skip, dy, rstds, centres, weight, bias, dx, dskip, sums, xsums, pixels, c1, c2, size, width, silu,
-    SKIP: tl.constexpr, MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -71,7 +69,7 @@ def small_gradient_kernel(
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
         s += dz
         t += dz * xhat
         start += BP
@@ -86,16 +84,16 @@ def small_gradient_kernel(
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
         value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
-        _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
+        _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2)
         start += BP
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk", "silu"])
 def sums_kernel(
     x, skip, dy, rstds, centres, weight, bias, partial, xpartial, pixels, c1, c2, chunk, silu,
-    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     k, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -112,7 +110,7 @@ def sums_kernel(
     while start < end:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < end) & valid[None, :]
-        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
+        xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
         s += dz
         t += dz * xhat
         start += BP
@@ -154,7 +152,7 @@ def join_sums_kernel(
 @triton.jit(do_not_specialize=["pixels", "silu"])
 def gradient_kernel(
     x, skip, dy, rstds, centres, weight, bias, plains, slopes, dx, dskip, pixels, c1, c2, silu,
-    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     channels = c1 + c2
@@ -168,9 +166,9 @@ def gradient_kernel(
     b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
     plain = tl.load(plains + image * channels + c, mask=valid, other=0.0)
     slope = tl.load(slopes + image * channels + c, mask=valid, other=0.0)
-    xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu, SKIP)
+    xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
     value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
-    _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2, SKIP)
+    _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2)
 
 
 def backward(
@@ -194,27 +192,22 @@ def backward(
     results = torch.empty((4, n, channels), dtype=torch.float32, device=x.device)
     sums, xsums, plains, slopes = results.unbind(0)
     maps = (x, other, dy, rstds, centres, weight, bias)
-    flag, gate = skip is not None, int(silu)
+    gate = int(silu)
     if pixels <= SMALL:
-        programs, width, options = small_blocks(size, channels, c1)
-        small_gradient_kernel[(programs, n)](
-            *maps, dx, dother, sums, xsums, pixels, c1, c2, size, width, gate,
-            SKIP=flag, **options, BP=4096 // options["BC"], num_warps=8,
-        )  # fmt: skip
+        programs, width, (many, align, columns) = small_blocks(size, channels, c1)
+        args = (*maps, dx, dother, sums, xsums, pixels, c1, c2, size, width, gate)
+        launch(small_gradient_kernel, (programs, n, 1), args, (many, align, 4096 // columns, columns), 8)
     else:
         blocks = triton.cdiv(channels, TILE_C)
         chunk = chunk_length(n, pixels, blocks)
         chunks = triton.cdiv(pixels, chunk)
         partial, xpartial = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
-        tile = {"BP": TILE_P, "BC": TILE_C, "num_warps": 8}
-        sums_kernel[(chunks, n, blocks)](*maps, partial, xpartial, pixels, c1, c2, chunk, gate, SKIP=flag, **tile)
+        tile = (TILE_P, TILE_C)
+        launch(sums_kernel, (chunks, n, blocks), (*maps, partial, xpartial, pixels, c1, c2, chunk, gate), tile, 8)
         wide = 16 if size <= 16 else 128
-        join_sums_kernel[(groups, n)](
-            partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size,
-            BK=1024 // wide, BC=wide, num_warps=4,
-        )  # fmt: skip
-        gradient_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
-            *maps, plains, slopes, dx, dother, pixels, c1, c2, gate, SKIP=flag, **tile
-        )  # fmt: skip
+        args = (partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size)
+        launch(join_sums_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
+        args = (*maps, plains, slopes, dx, dother, pixels, c1, c2, gate)
+        launch(gradient_kernel, (triton.cdiv(pixels, TILE_P), n, blocks), args, tile, 8)
     by_bias, by_weight = results[:2].sum(1)  # over pictures
     return dx, dskip, by_weight, by_bias

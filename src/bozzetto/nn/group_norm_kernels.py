@@ -8,15 +8,21 @@ place of the moments. Registers hold one tile and its running sums; nothing is s
 program; launches are ordered by the stream.
 
 Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
-a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``: a tile loads from both, masked.
+a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``: every column of a tile has its
+pointer into one of them.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .launch import launch
 
 SMALL = 1024  # pixels up to which one program does a whole group
 TILE_P, TILE_C = 64, 64  # large maps
@@ -24,17 +30,11 @@ CHUNKS = 1024  # programs wanted for a pass over large maps
 
 
 @triton.jit
-def _load(x, skip, image, rows, cols, mask, pixels, c1, c2, SKIP: tl.constexpr):
+def _load(x, skip, image, rows, cols, mask, pixels, c1, c2):
     """A tile [rows, cols] of the concatenation, float32."""
     at = image.to(tl.int64) * pixels + rows[:, None]
-    if SKIP:
-        a = tl.load(x + at * c1 + cols[None, :], mask=mask & (cols[None, :] < c1), other=0.0).to(tl.float32)
-        behind = cols[None, :] - c1
-        b = tl.load(skip + at * c2 + behind, mask=mask & (behind >= 0), other=0.0).to(tl.float32)
-        tile = a + b
-    else:
-        tile = tl.load(x + at * c1 + cols[None, :], mask=mask, other=0.0).to(tl.float32)
-    return tile
+    c = cols[None, :]
+    return tl.load(tl.where(c < c1, x + at * c1 + c, skip + at * c2 + (c - c1)), mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def _sum_groups(values, group, MANY: tl.constexpr):
 def small_kernel(
     x, skip, shift, weight, bias, y, rstds, centres,
     pixels, c1, c2, size, width, eps, shift_stride, shift_gain, silu,
-    SKIP: tl.constexpr, MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -69,14 +69,14 @@ def small_kernel(
     valid = (local < width) & (c < channels)
     group = local // size
     first = tl.arange(0, 1)
-    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2, SKIP), axis=0)
+    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
     s = tl.zeros([BP, BC], tl.float32)
     q = tl.zeros([BP, BC], tl.float32)
     start = 0
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        d = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP) - pivot[None, :]
+        d = _load(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
         d = tl.where(mask, d, 0.0)
         s += d
         q += d * d
@@ -98,7 +98,7 @@ def small_kernel(
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        v = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+        v = _load(x, skip, image, p, c, mask, pixels, c1, c2)
         z = (v - centre[None, :]) * (rstd * w)[None, :] + b[None, :]
         if silu != 0:
             z = z * tl.sigmoid(z)
@@ -109,7 +109,7 @@ def small_kernel(
 
 @triton.jit(do_not_specialize=["pixels", "chunk"])
 def moments_kernel(
-    x, skip, means, m2s, pixels, c1, c2, chunk, SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
+    x, skip, means, m2s, pixels, c1, c2, chunk, BP: tl.constexpr, BC: tl.constexpr
 ):  # fmt: skip
     k, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -118,14 +118,14 @@ def moments_kernel(
     begin = k * chunk
     end = tl.minimum(begin + chunk, pixels)
     first = begin + tl.arange(0, 1)
-    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2, SKIP), axis=0)
+    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
     s = tl.zeros([BP, BC], tl.float32)
     q = tl.zeros([BP, BC], tl.float32)
     start = begin
     while start < end:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < end) & valid[None, :]
-        d = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP) - pivot[None, :]
+        d = _load(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
         d = tl.where(mask, d, 0.0)
         s += d
         q += d * d
@@ -177,7 +177,7 @@ def join_kernel(
 @triton.jit(do_not_specialize=["pixels", "silu"])
 def normalise_kernel(
     x, skip, rstds, centres, weight, bias, y, pixels, c1, c2, silu,
-    SKIP: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     channels = c1 + c2
@@ -185,7 +185,7 @@ def normalise_kernel(
     c = tl.program_id(2) * BC + tl.arange(0, BC)
     valid = c < channels
     mask = (p[:, None] < pixels) & valid[None, :]
-    v = _load(x, skip, image, p, c, mask, pixels, c1, c2, SKIP)
+    v = _load(x, skip, image, p, c, mask, pixels, c1, c2)
     w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
     gain = tl.load(rstds + image * channels + c, mask=valid, other=0.0) * w
     centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
@@ -204,18 +204,48 @@ def shapes(x: Tensor, skip: Tensor | None, groups: int) -> tuple[int, int, int, 
     return n, h * w, c1, c2, (c1 + c2) // groups
 
 
-def small_blocks(size: int, channels: int, c1: int) -> tuple[int, int, dict]:
-    """(programs, channels a program: whole groups, options of the small kernels)."""
-    width = size * max(32 // size, 1)
-    columns = 32 if size <= 32 else triton.next_power_of_2(size)
+def small_blocks(size: int, channels: int, c1: int) -> tuple[int, int, tuple[bool, int, int]]:
+    """(programs, channels a program: whole groups, the small kernels' MANY, ALIGN, BC)."""
+    per = 8 // math.gcd(size, 8)  # groups until loads are of 8 channels
+    if per * size > 128:
+        per = 1
+    while 2 * per * size <= 32:
+        per *= 2
+    width = per * size
+    columns = max(triton.next_power_of_2(width), 32)
     align = 8 if width % 8 == 0 and c1 % 8 == 0 and channels % 8 == 0 else 1
-    return triton.cdiv(channels, width), width, {"MANY": size <= 32, "ALIGN": align, "BC": columns}
+    return triton.cdiv(channels, width), width, (columns <= 64 or per > 1, align, columns)
 
 
 def chunk_length(n: int, pixels: int, blocks: int) -> int:
     """Pixels of a chunk: a multiple of the tile's, such that about :data:`CHUNKS` programs run."""
     wanted = max(1, CHUNKS // (n * blocks))
     return max(triton.cdiv(triton.cdiv(pixels, wanted), TILE_P), 1) * TILE_P
+
+
+def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[], None]]:
+    """One launch of every forward kernel, in the forms for numbers of channels that are multiples of 16; on small zeros."""
+    x = torch.zeros((1, 64, 33, 32), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    v, f = torch.zeros(64, device=device, dtype=dtype), torch.zeros((2, 1, 64), device=device)
+    pixels, tile = 33 * 32, (TILE_P, TILE_C)
+
+    def small(columns: int) -> None:
+        args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], 64, 64, 0, columns, columns, 1e-5, 0, 0.0, 1)
+        launch(small_kernel, (1, 1, 1), args, (True, 8, 8192 // columns, columns), 8)
+
+    def join(wide: int) -> None:
+        args = (f[0], f[1], v, torch.empty_like(f[0]), torch.empty_like(f[0]), pixels, 1, pixels, 64, 2, 1e-5, 0, 0.0)
+        launch(join_kernel, (1, 1, 1), args, (1024 // wide, wide), 4)
+
+    def moments() -> None:
+        m = torch.empty_like(f)
+        launch(moments_kernel, (1, 1, 1), (x, x, m[0], m[1], pixels, 64, 0, pixels), tile, 4)
+
+    def normalise() -> None:
+        args = (x, x, f[0], f[1], v, v, torch.empty_like(x), pixels, 64, 0, 1)
+        launch(normalise_kernel, (1, 1, 1), args, tile, 4)
+
+    return [lambda: small(32), lambda: small(64), moments, normalise, lambda: join(16), lambda: join(128)]
 
 
 def forward(
@@ -236,31 +266,25 @@ def forward(
     channels = c1 + c2
     y = torch.empty((n, channels, *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     rstds, centres = torch.empty((2, n, channels), dtype=torch.float32, device=x.device).unbind(0)
-    other, flag = (x, False) if skip is None else (skip, True)
+    other = x if skip is None else skip
     stride = channels if shift is not None and shift.dim() == 2 else 0
     added, gain = (weight, 0.0) if shift is None else (shift, 1.0)  # weight: any vector, times 0
     if pixels <= SMALL:
         programs, width, options = small_blocks(size, channels, c1)
-        small_kernel[(programs, n)](
-            x, other, added, weight, bias, y, rstds, centres,
-            pixels, c1, c2, size, width, eps, stride, gain, int(silu),
-            SKIP=flag, **options, BP=8192 // options["BC"], num_warps=8,
-        )  # fmt: skip
+        args = (x, other, added, weight, bias, y, rstds, centres)
+        args += (pixels, c1, c2, size, width, eps, stride, gain, int(silu))
+        many, align, columns = options
+        launch(small_kernel, (programs, n, 1), args, (many, align, 8192 // columns, columns), 8)
         return y, rstds, centres
     blocks = triton.cdiv(channels, TILE_C)
     chunk = chunk_length(n, pixels, blocks)
     chunks = triton.cdiv(pixels, chunk)
     means, m2s = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
-    moments_kernel[(chunks, n, blocks)](
-        x, other, means, m2s, pixels, c1, c2, chunk, SKIP=flag, BP=TILE_P, BC=TILE_C, num_warps=4
-    )
+    tile = (TILE_P, TILE_C)
+    launch(moments_kernel, (chunks, n, blocks), (x, other, means, m2s, pixels, c1, c2, chunk), tile, 4)
     wide = 16 if size <= 16 else 128
-    join_kernel[(groups, n)](
-        means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain,
-        BK=1024 // wide, BC=wide, num_warps=4,
-    )  # fmt: skip
-    normalise_kernel[(triton.cdiv(pixels, TILE_P), n, blocks)](
-        x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu),
-        SKIP=flag, BP=TILE_P, BC=TILE_C, num_warps=4,
-    )  # fmt: skip
+    args = (means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain)
+    launch(join_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
+    args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu))
+    launch(normalise_kernel, (triton.cdiv(pixels, TILE_P), n, blocks), args, tile, 4)
     return y, rstds, centres

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
+
 TILE_P, TILE_C = 64, 64
 
 
@@ -26,8 +28,7 @@ def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None, channels: int, scale: 
     """``x``, ``y``: dense tensors of one layout whose memory runs over channels fastest; the same layout comes back."""
     out = torch.empty_like(x)
     rows = x.numel() // channels
-    add_scaled_kernel[(triton.cdiv(rows, TILE_P), triton.cdiv(channels, TILE_C))](
-        x, y, x if bias is None else bias, out, rows, channels, scale,
-        BIAS=bias is not None, BP=TILE_P, BC=TILE_C, num_warps=4,
-    )  # fmt: skip
+    grid = (triton.cdiv(rows, TILE_P), triton.cdiv(channels, TILE_C), 1)
+    args = (x, y, x if bias is None else bias, out, rows, channels, scale)
+    launch(add_scaled_kernel, grid, args, (bias is not None, TILE_P, TILE_C), 4)
     return out

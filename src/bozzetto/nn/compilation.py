@@ -1,0 +1,51 @@
+"""All kernels that a network will need, compiled side by side before its first call, instead of one after another in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from . import backend
+
+THREADS = 8
+_done: set[tuple] = set()
+
+
+def compile_kernels(device: torch.device, dtype: torch.dtype, narrow_attention: bool = False) -> None:
+    """Compile what inference in half precision uses, or read it from Triton's cache; the second call does nothing.
+
+    Where that fails (Triton wants a C compiler, for its launchers), ``backend.failure`` says why, and plain PyTorch runs.
+
+    Args:
+        narrow_attention: also attention with 32 channels a head.
+    """
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or backend.kernels() is None:
+        return
+    if (device, dtype, narrow_attention) in _done or backend.failure is not None:
+        return
+    norm, _, residual, upsample = backend.kernels()
+    with torch.cuda.device(device), torch.no_grad():
+        tasks: list[Callable[[], object]] = norm.first_launches(device, dtype)
+        x = torch.zeros((1, 64, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        z = torch.zeros((1, 256, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        tasks += [
+            lambda: residual.add_scaled(x, x, x[0, :, 0, 0], 64, 1.0),
+            lambda: upsample.interleave(z, x[0, :, 0, 0]),
+        ]
+        if narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0):
+            qkv = torch.zeros((1, 128, 3, 16, 32), device=device, dtype=dtype)
+            tasks.append(lambda: backend.attention_kernel().attention(qkv))
+
+    def run(task: Callable[[], object]) -> None:
+        with torch.cuda.device(device), torch.no_grad():  # threads have their own
+            task()
+
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(run, tasks))
+        torch.cuda.synchronize(device)
+    except Exception as error:  # whatever the compiler, its cache or the driver may raise
+        backend.failure = f"Triton's kernels are not used: {type(error).__name__}: {error}"
+    _done.add((device, dtype, narrow_attention))
