@@ -71,12 +71,10 @@ class Pipeline:
 
     def check_extra(self) -> None:
         """Raise :class:`MissingDependencyError` if the optional packages are not installed."""
-        if self.extra == "diffusion":
-            for package in ("diffusers", "transformers"):
-                if importlib.util.find_spec(package) is None:
-                    raise MissingDependencyError(
-                        f"{self.name} needs the package {package}: pip install 'bozzetto[diffusion]'"
-                    )
+        if self.extra == "diffusion" and importlib.util.find_spec("transformers") is None:
+            raise MissingDependencyError(
+                f"{self.name} needs the package transformers: pip install 'bozzetto[diffusion]'"
+            )
 
 
 def _systems(system: str, *kinds: str) -> dict[str, str]:

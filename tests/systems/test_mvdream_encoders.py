@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from micro_mvdream import FEATURE_EXTRACTOR, published_state, write_tokenizer
+from micro_mvdream import FEATURE_EXTRACTOR, published_state, write_micro_mvdream, write_tokenizer
 
 from bozzetto.errors import CheckpointError, InputError, MissingDependencyError
 from bozzetto.systems.mvdream.checks import check_prompts
@@ -205,3 +205,16 @@ def test_the_libraries_are_imported_only_when_something_is_loaded():
     code = "import sys, bozzetto.systems.mvdream.checkpoint; print({'diffusers', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_pictures_are_made_without_diffusers(tmp_path):
+    folder = write_micro_mvdream(tmp_path)["imagedream"]
+    code = f"""
+import sys, torch
+sys.modules["diffusers"] = None
+from bozzetto.systems.mvdream.checkpoint import load_mvdream
+views = load_mvdream({str(folder)!r}).generate("a cat", torch.rand(1, 16, 16, 3), steps=1, size=32)
+print(tuple(views.shape))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 1, 4, 32, 32, 3)", done.stderr

@@ -1,4 +1,4 @@
-"""Components of transformers and diffusers (CLIP, VAE, UNet, tokenizer) from published folders: ``config.json`` and weights.
+"""Components of transformers (CLIP and its tokenizer) from published folders: ``config.json`` and weights.
 
 A component is built without memory, and its weights load strictly through the package's own loader. The libraries rename
 their modules now and then while published files keep the names of their day, so the names are brought up to date here
@@ -28,7 +28,7 @@ _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_att
 
 
 def library(package: str) -> Any:
-    """The package "transformers" or "diffusers"; raises :class:`MissingDependencyError` where it is not installed."""
+    """The package "transformers"; raises :class:`MissingDependencyError` where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -126,10 +126,10 @@ def load_component(
     config: Mapping[str, Any] | None = None,
     only: tuple[str, ...] = ("",),
 ) -> nn.Module:
-    """A network of transformers or diffusers with the weights in ``folder``, frozen, in evaluation mode.
+    """A network of transformers with the weights in ``folder``, frozen, in evaluation mode.
 
     Args:
-        name: "package.Class", such as "diffusers.AutoencoderKL".
+        name: "package.Class", such as "transformers.CLIPTextModel".
         config: None reads ``config.json``.
         only: beginnings of the names of the tensors to take, where a file holds more than this network.
 
@@ -140,11 +140,8 @@ def load_component(
     package, kind = name.split(".")
     home = library(package)
     with torch.device("meta"):
-        if package == "transformers":
-            network_class = getattr(home, kind)
-            module = network_class(network_class.config_class.from_dict(config))
-        else:
-            module = getattr(home, kind).from_config(config)
+        network_class = getattr(home, kind)
+        module = network_class(network_class.config_class.from_dict(config))
     path = find_weights(folder)
     set_positions(module, device)
     state = {key: tensor for key, tensor in read_tensors(path, device).items() if key.startswith(only)}
