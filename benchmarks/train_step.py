@@ -3,9 +3,10 @@
 First the parts of the step (medians between CUDA events, or by the clock on a CPU; the network's backward pass includes the
 head's), then whole steps, one after the other without a look at the clock in between: objects per second, how long the host
 needs to give a step to the GPU, and peak memory. *Ours* is what ``bozzetto train`` does (bf16, channels-last, one rasterizer
-call for all views, fused optimiser, clipping, moving average); *checkpointed* computes the activations of the network's blocks
-anew in the backward pass; *reference* is the usual way: plain PyTorch layers on channels-first maps in bf16, a Python loop of
-one rasterizer call per view (gsplat's where it is installed, else our own), PyTorch's default AdamW, clipping, no average.
+call for all views, the network's launches recorded as CUDA graphs, fused optimiser, clipping, moving average); *eager* is the
+same without graphs; *checkpointed* computes the activations of the network's blocks anew in the backward pass, eagerly;
+*reference* is the usual way: plain PyTorch layers on channels-first maps in bf16, a Python loop of one rasterizer call per view
+(gsplat's where it is installed, else our own), PyTorch's default AdamW, clipping, no average.
 On a CPU the tiny debug network is measured, to see that nothing is broken.
 """
 
@@ -26,6 +27,7 @@ from train_tasks import Batch, Big, Mini, draw, draw_one_by_one
 
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import Rendering
+from bozzetto.training.graphed import graph_network
 from bozzetto.training.loop import TrainConfig, parameter_groups
 from bozzetto.training.memory import checkpoint_activations
 from bozzetto.training.update import Update
@@ -70,7 +72,12 @@ class Ours:
     """The training loop's way."""
 
     def __init__(
-        self, task: Mini | Big, device: torch.device, compiled: bool = False, checkpointed: bool = False
+        self,
+        task: Mini | Big,
+        device: torch.device,
+        compiled: bool = False,
+        checkpointed: bool = False,
+        graph: bool = True,
     ) -> None:
         torch.manual_seed(0)
         self.task, self.device = task, device
@@ -85,6 +92,7 @@ class Ours:
             checkpoint_activations(self.model)
         if compiled:
             self.model.compile(dynamic=False)
+        self.graph = device.type == "cuda" and graph and not compiled
         groups = parameter_groups(self.model, CONFIG.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-5, betas=CONFIG.betas, fused=True)
         self.update = Update(self.model, averaged, self.optimizer, CONFIG.clip)
@@ -93,13 +101,21 @@ class Ours:
     def draw(self, gaussians: Gaussians, batch: Batch) -> Rendering:
         return draw(self.task, gaussians, batch)
 
+    def record(self, inputs: Tensor) -> None:
+        """At the first call, the network's launches as a graph."""
+        if self.graph:
+            self.graph = False
+            print(f"recorded: {graph_network(self.model, (inputs,), torch.bfloat16)}", flush=True)
+
     def step(self, batch: Batch) -> None:
         self.loss(batch).backward()
         self.update(0.999)
 
     def loss(self, batch: Batch) -> Tensor:
+        inputs = self.task.inputs(batch)
+        self.record(inputs)
         with self.amp:
-            raw = self.model(self.task.inputs(batch))
+            raw = self.model(inputs)
         gaussians = self.task.head(raw, batch)
         drawn = self.draw(gaussians, batch)
         with self.amp:
@@ -110,7 +126,7 @@ class Reference(Ours):
     """The usual way."""
 
     def __init__(self, task: Mini | Big, device: torch.device, gsplat: bool) -> None:
-        super().__init__(task, device)
+        super().__init__(task, device, graph=False)
         self.gsplat = gsplat
         self.model = self.model.to(memory_format=torch.contiguous_format)
         self.model.unet.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
@@ -154,8 +170,10 @@ def parts_of_a_step(way: Ours, batches: Iterator[Batch]) -> list[float]:
     clock.mark()
     batch = next(batches)
     clock.mark()
+    inputs = task.inputs(batch)
+    way.record(inputs)
     with way.amp:
-        made = way.model(task.inputs(batch))
+        made = way.model(inputs)
     raw = leaf(made)
     clock.mark()
     splats = task.head(raw, batch)
@@ -227,7 +245,9 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, help="objects (mini 16, big 8, debug 2)")
     parser.add_argument("--steps", type=int, default=15, help="that are measured (15)")
-    parser.add_argument("--ways", nargs="+", choices=("ours", "checkpointed", "reference"), help="default: all")
+    parser.add_argument(
+        "--ways", nargs="+", choices=("ours", "eager", "checkpointed", "reference"), help="default: all"
+    )
     parser.add_argument(
         "--loop", choices=("gsplat", "own"), help="what the reference calls (gsplat where it is installed)"
     )
@@ -243,7 +263,8 @@ def main() -> None:
     models = [options.model] if options.model else ["mini", "big"] if device.type == "cuda" else ["debug"]
     ways = {
         "ours": lambda task: Ours(task, device),
-        "checkpointed": lambda task: Ours(task, device, checkpointed=True),
+        "eager": lambda task: Ours(task, device, graph=False),
+        "checkpointed": lambda task: Ours(task, device, checkpointed=True, graph=False),
         "reference": lambda task: Reference(task, device, gsplat),
     }
     wanted = options.ways or (list(ways) if not options.compile else ["ours"])
@@ -257,7 +278,7 @@ def main() -> None:
             way = ways[title](task)
             rows.append(f"| {task.title} | {title} | {whole_steps(way, options.steps)} |")
             print(rows[-1], flush=True)
-            if options.parts and title in ("ours", "compiled"):
+            if options.parts and title in ("ours", "eager", "compiled"):
                 print_parts(way, options.steps, title)
             del way
             gc.collect()

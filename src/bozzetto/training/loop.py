@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..device import pick_device
 from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts
+from .graphed import graph_network
 from .log import RunLog
 from .update import Update
 
@@ -49,6 +50,7 @@ class TrainConfig:
     ema: float = 0.999
     precision: str = "bf16"  # or "fp32"
     compile: bool = False  # torch.compile: pays off from a few minutes on
+    graph: bool = True  # on CUDA, record the network's launches (unless compiled, or a process has several parts)
     seed: int = 0
     parts: int | None = None  # of a step's batch; None: as many as processes, or what a resumed run began with
     log_every: int = 50
@@ -89,6 +91,10 @@ class Recipe(Protocol):
 
     def loss(self, model: nn.Module, batch: Any, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss over ``batch``, and named numbers to log."""
+        ...
+
+    def model_inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What ``loss`` calls the model with, once; every batch's have the same shapes."""
         ...
 
     def sample_picture(self, model: nn.Module, device: torch.device) -> Tensor | None: ...
@@ -234,6 +240,12 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     _same_start(start, world, target, out)
     if config.compile:
         model.compile(dynamic=False)
+    streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
+    taken: list[list[Any]] = [[] for _ in streams]
+    if config.graph and target.type == "cuda" and not config.compile and len(own) == 1 and start < config.steps:
+        taken[0].append(next(streams[0]))
+        precision = torch.bfloat16 if config.precision == "bf16" else None
+        graph_network(model, recipe.model_inputs(taken[0][0]), precision)
     wrapped = model
     if world > 1:
         wrapped = nn.parallel.DistributedDataParallel(
@@ -243,7 +255,6 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
     update = Update(model, ema, optimizer, config.clip)
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
-    streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
     began = time.monotonic()
     results: dict[str, float] | None = None
     step, stop = start, False
@@ -259,7 +270,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                     group["lr"] = learning_rate(config, step)
                 told = []
                 for i, batches in enumerate(streams):
-                    batch = next(batches)
+                    batch = taken[i].pop() if taken[i] else next(batches)
                     alone = world > 1 and i < len(streams) - 1  # only the last part's gradients, the sum, are exchanged
                     with wrapped.no_sync() if alone else contextlib.nullcontext():
                         with amp:

@@ -119,6 +119,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=whole, default=0, help="of weights, order and cameras (0)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(bf16)")
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then faster")
+    parser.add_argument(
+        "--no-graph", dest="graph", action="store_false", help="do not record the network's launches as a CUDA graph"
+    )
     parser.add_argument("--max-minutes", type=above_zero, help="stop with a checkpoint after this time")
     parser.add_argument("--init", metavar="FILE", help="weights to start from")
     parser.add_argument("--sample-every", type=whole, default=1000, help="steps between sample pictures (1000)")
@@ -161,6 +164,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         warmup=options.warmup,
         precision=options.precision,
         compile=options.compile,
+        graph=options.graph,
         seed=options.seed,
         parts=options.parts,
         log_every=options.log_every,

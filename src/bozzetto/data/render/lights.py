@@ -93,6 +93,10 @@ class Lights:
             shininess=uniform(batch, low=8.0, high=64.0),
         )
 
+    def pin_memory(self) -> Lights:
+        """All tensors in page-locked memory (needs CUDA)."""
+        return Lights(**{k: v.pin_memory() for k, v in vars(self).items()})
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Lights:
         return Lights(**{k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,20 @@ class ViewSet:
     novel: Cameras
     frame: Tensor
     target: Tensor
+
+    def pin_memory(self) -> ViewSet:
+        """All tensors in page-locked memory (needs CUDA)."""
+        return self._map(lambda x: x.pin_memory())
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ViewSet:
+        """All tensors on ``device``; ``non_blocking`` helps after :meth:`pin_memory`."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> ViewSet:
+        def of(x: Cameras | Tensor) -> Cameras | Tensor:
+            return change(x) if isinstance(x, Tensor) else Cameras(change(x.camera_to_world), change(x.intrinsics))
+
+        return ViewSet(**{k: of(v) for k, v in vars(self).items()})
 
     def world(self) -> Cameras:
         """Slots and novel cameras in the object's world, (B, 4 + n), for rendering the object."""

@@ -103,7 +103,7 @@ def ray_head(raw: Tensor, cameras: Cameras, rgba: Tensor, known: Tensor) -> Gaus
     return Gaussians.from_rgb(
         means.reshape(b, v * h * w, 3),
         scales.reshape(b, v * h * w, 3),
-        F.normalize(_per_gaussian(raw[:, :, 7:11]) + raw.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1),
+        F.normalize(_per_gaussian(torch.cat([raw[:, :, 7:8] + 1, raw[:, :, 8:11]], dim=2)), dim=-1),
         torch.sigmoid(_per_gaussian(opacity))[..., 0],
         _per_gaussian(rgb),
     )

@@ -19,9 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def normalize_rgb(rgb: Tensor) -> Tensor:
     """ImageNet normalisation of [..., 3, H, W] pictures in 0..1."""
-    mean = rgb.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = rgb.new_tensor(IMAGENET_STD)[:, None, None]
-    return (rgb - mean) / std
+    # Channel by channel: for a tensor of constants the host would wait until the device takes it.
+    planes = zip(rgb.unbind(-3), IMAGENET_MEAN, IMAGENET_STD)
+    return torch.stack([(plane - mean) / std for plane, mean, std in planes], dim=-3)
 
 
 def lgm_inputs(rgb: Tensor, cameras: Cameras, size: int) -> Tensor:

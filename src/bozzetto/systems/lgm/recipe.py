@@ -125,7 +125,8 @@ class MiniRecipe:
             views = sample_views(self.batch_size, self.novel_views, generator)
             scene.vertices *= zoom(scene, views, generator)
             lights = Lights.random(self.batch_size, generator, glossy=0.25)
-            return (scene.pin_memory() if pin else scene), views, lights
+            # From memory that is not page-locked, a copy to the device would make the host wait.
+            return tuple(x.pin_memory() for x in (scene, views, lights)) if pin else (scene, views, lights)
 
         try:
             with ThreadPoolExecutor(1) as ahead:
@@ -143,17 +144,17 @@ class MiniRecipe:
     def render(self, scene: SceneBatch, views: ViewSet, lights: Lights, device: torch.device) -> dict[str, Any]:
         """Pictures of a batch: input slots at the network's size, targets for all views at the supervision size."""
         size = self.config.input_size
-        scene = scene.to(device, non_blocking=True)
-        drawn = render_objects(scene, views.world().to(device), size, lights.to(device), outputs=("rgba", "depth"))
+        scene, views, lights = (x.to(device, non_blocking=True) for x in (scene, views, lights))
+        drawn = render_objects(scene, views.world(), size, lights, outputs=("rgba", "depth"))
         rgba = drawn.rgba.permute(0, 1, 4, 2, 3)  # [B, 4 + n, 4, S, S]
-        slots = views.slots.to(device)
+        slots = views.slots
         return {
             "rgba": rgba[:, :SLOTS].contiguous(),
             "target": resize_rgba(rgba, self.render_size),
             "depth": drawn.depth[:, :SLOTS],
             "slots": slots,
-            "known": views.known.to(device),
-            "cameras": Cameras.cat([slots, views.novel.to(device)], dim=1),
+            "known": views.known,
+            "cameras": Cameras.cat([slots, views.novel], dim=1),
         }
 
     def augment(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
@@ -173,11 +174,13 @@ class MiniRecipe:
 
     # ---- objective ----------------------------------------------------------------------------------------------------
 
+    def model_inputs(self, batch: dict[str, Any]) -> tuple[Tensor]:
+        return (mini_inputs(batch["input_rgba"], batch["input_slots"], batch["known"], self.config.input_size),)
+
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        slots, known = batch["slots"], batch["known"]
-        raw = model(mini_inputs(batch["input_rgba"], batch["input_slots"], known, self.config.input_size))
+        raw = model(*self.model_inputs(batch))
         with torch.autocast(raw.device.type, enabled=False):
-            gaussians = ray_head(raw, slots, batch["input_rgba"], known)
+            gaussians = ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)
         return self.objective(raw, gaussians, drawn, batch, progress)
 

@@ -1,0 +1,38 @@
+"""The launches of a network's forward and backward pass as CUDA graphs: two calls of the host instead of thousands."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def graph_network(model: nn.Module, inputs: Sequence[Tensor], precision: torch.dtype | None = None) -> bool:
+    """Record both passes of ``model`` for inputs of these shapes; from then on its calls in training mode replay them.
+
+    The module stays the same object with the same parameters. A call's results and the gradients of its backward pass lie in
+    memory that the next call overwrites: one forward and one backward pass at a time, and gradients that are used up or copied
+    before the next backward pass (so none that add up over several). The activations keep their memory for good. Record
+    before the model is wrapped for several processes.
+
+    Args:
+        inputs: what the model is called with; their content does not matter.
+        precision: arithmetic of autocast, under which the model is then called too; None without.
+
+    Returns:
+        False where nothing was recorded: not on CUDA, or an operation of the model cannot be. The model is then unchanged.
+    """
+    if not inputs or not all(x.is_cuda for x in inputs) or not model.training:
+        return False
+    # Recordings and autocast's cache of cast weights exclude each other: the casts are part of the recording.
+    amp = torch.autocast("cuda", precision, cache_enabled=False) if precision else contextlib.nullcontext()
+    try:
+        with amp:
+            torch.cuda.make_graphed_callables(model, tuple(x.detach().clone() for x in inputs))
+    except RuntimeError:
+        vars(model).pop("forward", None)
+        torch.cuda.synchronize()
+        return False
+    return True
