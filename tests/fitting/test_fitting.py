@@ -60,10 +60,10 @@ def test_a_short_run_converges_and_repeats():
 @pytest.mark.slow
 def test_a_small_object_is_fitted_to_30_db():
     """At 128 pixels from 32 views, seen from eight others; about half a minute of one core."""
-    train = spread_cameras(32)
+    train, seed = spread_cameras(32), HELD_OUT_SEEDS[5]
     test = Cameras.orbit([20 + 45 * k for k in range(8)], [-15.0, 5.0, 25.0, 45.0] * 2)
-    fitted = fit_gaussians(pictures(train, 128), train, steps=700)
-    assert quality(fitted, test, pictures(test, 128)) >= 30
+    fitted = fit_gaussians(pictures(train, 128, seed), train, steps=600)
+    assert quality(fitted, test, pictures(test, 128, seed)) >= 32
 
 
 def test_view_dependent_colour_is_found():

@@ -84,12 +84,17 @@ def _small(pictures: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def measure_object(
-    model: Measured, obj: TexturedObject, *, perceptual: Distance | None = None, mesh: bool = False
+    model: Measured,
+    obj: TexturedObject,
+    *,
+    perceptual: Distance | None = None,
+    mesh: bool = False,
+    size: int = SIZE,
 ) -> ObjectResult:
-    """One object through all the tasks that the model can do."""
+    """One object through all the tasks that the model can do. Another ``size`` than the protocol's is for tests."""
     grid, around = grid_cameras(), around_cameras()
     cameras = Cameras.cat([grid, around]).to(model.device)
-    truth = true_pictures(obj, cameras, model.device)
+    truth = true_pictures(obj, cameras, model.device, size)
     count = len(grid)
     result = ObjectResult(obj.source, obj.name, str(obj.info.get("caption", "")))
     goal = on_white(truth)
@@ -103,7 +108,7 @@ def measure_object(
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         result.seconds[task] = time.perf_counter() - began
-        drawn = draw(gaussians, cameras)
+        drawn = draw(gaussians, cameras, size)
         scores = score_pictures(drawn, truth, perceptual)
         result.scores[task] = {
             "grid": scores.select(novel_of_grid(TASKS[task])).means(),

@@ -83,7 +83,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--workers", type=int, default=0, help="processes that read and pack (0: none besides this one)")
     mine = one.add_argument_group("your own folders")
     mine.add_argument("--name", help="what to call the source (the folder's name)")
-    mine.add_argument("--kind", choices=("auto", "plain", "objaverse", "gso"), default="auto", help="layout (auto)")
+    mine.add_argument(
+        "--kind",
+        choices=("auto", "plain", "objaverse", "gso", "abo", "omniobject3d"),
+        default="auto",
+        help="layout (auto)",
+    )
     mine.add_argument("--up", choices=("y", "z"), help="axis of the files that points up (y; z for .stl and gso)")
     mine.add_argument(
         "--turn", type=float, default=0.0, help="degrees about the up axis that bring the front to +z (0)"

@@ -1,10 +1,14 @@
-"""Users' own folders of meshes, and those that the downloaders of Objaverse and Google Scanned Objects leave behind.
+"""Users' own folders of meshes, and those that the downloaders of public collections leave behind.
 
 * plain: every mesh file below the folder is an object. Its caption is the first line of a ``.txt`` file of the same name
   beside it, else its file name (or its folder's, where the file is called "model" or the like).
 * objaverse: ``glbs/000-023/<uid>.glb`` with ``metadata/000-023.json.gz`` beside ``glbs``: name, tags, licence and author.
 * gso: ``<Name>/meshes/model.obj`` with ``<Name>/materials/textures/texture.png`` and ``metadata.pbtxt``, or ``<Name>.zip`` of
   the same; z up, CC-BY-4.0.
+* abo (Amazon Berkeley Objects): ``3dmodels/original/<last letter>/<id>.glb``, ``listings/metadata/listings_*.json.gz`` beside
+  ``3dmodels`` for names and kinds of products; the licence is what a file ``LICENSE-...txt`` there says.
+* omniobject3d: ``<category>/<category>_001/Scan/Scan.obj`` (in any folder, ``raw_scans`` for one), its texture beside it;
+  CC-BY-4.0.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from ...errors import InputError
 from .mesh_files import SUFFIXES, read_mesh_file, read_zipped_obj
 from .source_object import SourceObject
 
-KINDS = ("plain", "objaverse", "gso")
+KINDS = ("plain", "objaverse", "gso", "abo", "omniobject3d")
 _NO_NAMES = {
     "model",
     "mesh",
@@ -108,6 +112,10 @@ def detect_kind(folder: Path) -> str:
         return "objaverse"
     if any(folder.glob("*/meshes/model.obj")):
         return "gso"
+    if any(folder.glob("3dmodels/original/*/*.glb")):
+        return "abo"
+    if any(any(folder.glob(f"{'*/' * depth}Scan/Scan.obj")) for depth in (1, 2, 3, 4)):
+        return "omniobject3d"
     for archive in sorted(folder.glob("*.zip"))[:3]:
         if _gso_member(archive):
             return "gso"
@@ -139,9 +147,18 @@ def find_objects(
         raise InputError(f"{folder} is not a folder")
     source = source or source_name(folder)
     kind = detect_kind(folder) if kind == "auto" else kind
-    tasks = {"plain": _plain, "objaverse": _objaverse, "gso": _gso}[kind](folder, source)
+    from .benchmark_folders import abo_tasks, omni_tasks
+
+    readers = {"plain": _plain, "objaverse": _objaverse, "gso": _gso, "abo": abo_tasks, "omniobject3d": omni_tasks}
+    tasks = readers[kind](folder, source)
     if not tasks:
-        wanted = {"plain": ", ".join(SUFFIXES), "objaverse": "glbs/*/*.glb", "gso": "*/meshes/model.obj"}[kind]
+        wanted = {
+            "plain": ", ".join(SUFFIXES),
+            "objaverse": "glbs/*/*.glb",
+            "gso": "*/meshes/model.obj",
+            "abo": "3dmodels/original/*/*.glb",
+            "omniobject3d": "*/*/Scan/Scan.obj",
+        }[kind]
         raise InputError(f"{folder} holds no objects ({wanted})")
     return [
         replace(t, up=up or t.up, licence=t.licence or licence, author=t.author or author)
