@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from os import PathLike
 
 import torch
@@ -63,14 +64,19 @@ class Mesh:
 
         write_mesh(self, path)
 
-    def with_normals(self) -> Mesh:
-        """The same mesh with area-weighted vertex normals; vertices at one position share their normal across UV seams."""
+    def with_normals(self, welded: bool = False) -> Mesh:
+        """The same mesh with area-weighted vertex normals; vertices at one position share their normal across UV seams.
+
+        Args:
+            welded: there are no two vertices at one position, so none are looked for (which takes most of the time).
+        """
         corners = self.vertices[self.faces]  # [F, 3, 3]
         face = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
-        _, group = torch.unique(self.vertices, dim=0, return_inverse=True)
+        group = None if welded else torch.unique(self.vertices, dim=0, return_inverse=True)[1]
         summed = torch.zeros_like(self.vertices)
-        summed.index_add_(0, group[self.faces].reshape(-1), face.repeat_interleave(3, dim=0))
-        normals = torch.nn.functional.normalize(summed[group], dim=-1)
+        owner = self.faces if group is None else group[self.faces]
+        summed.index_add_(0, owner.reshape(-1), face.repeat_interleave(3, dim=0))
+        normals = torch.nn.functional.normalize(summed if group is None else summed[group], dim=-1)
         flat = normals.norm(dim=-1, keepdim=True) < 0.5  # isolated vertices and zero-area fans
         return replace(self, normals=torch.where(flat, normals.new_tensor([0.0, 1.0, 0.0]), normals))
 
@@ -84,6 +90,11 @@ class Mesh:
             inverse_transpose = torch.linalg.inv(matrix[:3, :3]).T
             normals = torch.nn.functional.normalize(self.normals @ inverse_transpose.T, dim=-1)
         return replace(self, vertices=self.vertices @ matrix[:3, :3].T + matrix[:3, 3], normals=normals)
+
+    def cpu(self) -> Mesh:
+        """The same mesh in main memory."""
+        fields = {f.name: getattr(self, f.name) for f in dataclass_fields(self)}
+        return replace(self, **{k: v.cpu() for k, v in fields.items() if v is not None})
 
     def __repr__(self) -> str:
         skin = f"texture {tuple(self.texture.shape[:2])}" if self.texture is not None else "no texture"
