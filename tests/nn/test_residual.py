@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bozzetto.nn.backend import kernels
 from bozzetto.nn.residual import add_scaled, add_scaled_torch, add_scaled_triton
 
 pytest.importorskip("triton")
@@ -39,3 +40,15 @@ def test_half_precision_is_rounded_once():
     exact = ((x.double() + y.double() + bias.double()[:, None, None]) * 0.5**0.5).half()
     assert (add_scaled_triton(x, y, bias, 0.5**0.5) - exact).abs().max() <= 2e-3
     assert add_scaled_triton(x, y, bias, 0.5**0.5).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(3, 72, 21, 10), (700, 130)], ids=["maps", "tokens"])
+def test_column_sums(monkeypatch, shape):
+    torch.manual_seed(2)
+    kernel = kernels()[2]
+    monkeypatch.setattr(kernel, "PROGRAMS", 6)  # several tiles a program
+    x = torch.randn(shape, device=DEVICE).half()
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    expected = x.double().sum((0, 2, 3) if len(shape) == 4 else 0)
+    assert (kernel.column_sums(x, shape[1]) - expected).abs().max() < 1e-3

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .backend import kernels, use_kernels
+from .residual import bias_gradient
 
 
 def group_norm(
@@ -109,8 +110,8 @@ class _GroupNorm(torch.autograd.Function):
         dshift = None
         if ctx.needs_input_grad[2]:
             parts = [dx] if dskip is None else [dx, dskip]
-            axes = (2, 3) if shift[0] == 2 else (0, 2, 3)
-            dshift = torch.cat([p.sum(axes, dtype=torch.float32) for p in parts], dim=-1).to(shift[1])
+            sums = [p.sum((2, 3), dtype=torch.float32) if shift[0] == 2 else bias_gradient(p) for p in parts]
+            dshift = torch.cat(sums, dim=-1).to(shift[1])
         return dx, dskip, dshift, dweight.to(weight.dtype), dbias.to(bias.dtype), None, None, None
 
 

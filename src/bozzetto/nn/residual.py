@@ -32,6 +32,13 @@ def add_scaled_triton(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: f
     return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale)
 
 
+def bias_gradient(grad: Tensor) -> Tensor:
+    """Sum over pixels of maps [N, C, H, W], or over tokens [..., C]: [C], float32."""
+    if use_kernels(grad) and _channels_fastest(grad):
+        return kernels()[2].column_sums(grad, grad.shape[1 if grad.dim() == 4 else -1])
+    return grad.sum((0, 2, 3) if grad.dim() == 4 else tuple(range(grad.dim() - 1)), dtype=torch.float32)
+
+
 class _AddScaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, y, bias, scale):
@@ -43,8 +50,7 @@ class _AddScaled(torch.autograd.Function):
         grad = grad * ctx.scale if ctx.scale != 1.0 else grad
         by_bias = None
         if ctx.needs_input_grad[2]:
-            axes = (0, 2, 3) if grad.dim() == 4 else tuple(range(grad.dim() - 1))
-            by_bias = grad.sum(axes, dtype=torch.float32).to(ctx.bias)
+            by_bias = bias_gradient(grad).to(ctx.bias)
         return grad, grad, by_bias, None
 
 

@@ -1,4 +1,8 @@
-"""Triton kernel of a residual sum: each program adds one tile of rows (pixels or tokens) x channels, held in registers."""
+"""Triton kernels of residual sums and of their biases' gradients, on rows (pixels or tokens) of channels.
+
+A program of the sum adds one tile of rows x channels in registers. A program of the gradient goes over one chunk of rows for
+64 channels, keeps their sums in registers and writes them; PyTorch adds the chunks.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from torch import Tensor
 from .launch import launch
 
 TILE_P, TILE_C = 64, 64
+PROGRAMS = 1024  # wanted for a column sum
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -32,3 +37,26 @@ def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None, channels: int, scale: 
     args = (x, y, x if bias is None else bias, out, rows, channels, scale)
     launch(add_scaled_kernel, grid, args, (bias is not None, TILE_P, TILE_C), 4)
     return out
+
+
+@triton.jit(do_not_specialize=["rows", "chunk"])
+def column_sums_kernel(x, out, rows, channels, chunk, BP: tl.constexpr, BC: tl.constexpr):
+    first = tl.program_id(0) * chunk
+    end = tl.minimum(first + chunk, rows)
+    c = tl.program_id(1) * BC + tl.arange(0, BC)
+    total = tl.zeros([BP, BC], tl.float32)
+    while first < end:
+        p = first + tl.arange(0, BP)
+        mask = (p[:, None] < end) & (c[None, :] < channels)
+        total += tl.load(x + p[:, None].to(tl.int64) * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        first += BP
+    tl.store(out + tl.program_id(0) * channels + c, tl.sum(total, axis=0), mask=c < channels)
+
+
+def column_sums(x: Tensor, channels: int) -> Tensor:
+    """Sums over everything but channels of a dense tensor whose memory runs over channels fastest: [channels], float32."""
+    rows, blocks = x.numel() // channels, triton.cdiv(channels, TILE_C)
+    chunk = triton.cdiv(triton.cdiv(rows * blocks, PROGRAMS), TILE_P) * TILE_P
+    out = torch.empty((triton.cdiv(rows, chunk), channels), dtype=torch.float32, device=x.device)
+    launch(column_sums_kernel, (len(out), blocks, 1), (x, out, rows, channels, chunk), (TILE_P, TILE_C), 4)
+    return out.sum(0)

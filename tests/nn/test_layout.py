@@ -1,0 +1,59 @@
+"""A network laid out for inference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bozzetto.nn import backend
+from bozzetto.nn.group_norm import GroupNorm
+from bozzetto.nn.layout import for_inference
+
+
+def test_in_place_frozen_channels_last_and_folded():
+    class Layer(nn.Conv2d):
+        folded = None
+
+        def fold_weights(self):
+            self.folded = (self.weight.dtype, self.weight.requires_grad)
+
+    net = nn.Sequential(Layer(4, 8, 3), GroupNorm(2, 8, silu=True), nn.BatchNorm2d(8)).train()
+    assert for_inference(net, dtype=torch.bfloat16) is net
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert net[0].weight.dtype == net[1].weight.dtype == torch.bfloat16
+    assert net[2].num_batches_tracked.dtype == torch.int64
+    assert net[0].folded == (torch.bfloat16, False)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels_are_compiled_before_the_first_call():
+    from bozzetto.nn import launch
+
+    launch._compiled.clear()
+    net = for_inference(nn.Sequential(GroupNorm(8, 64, silu=True)), "cuda", torch.float16)
+    before = {id(made) for made in launch._compiled.values()}
+    assert backend.failure is None and len(before) >= 1
+    x = torch.randn(2, 64, 40, 40, device="cuda").half().contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        net(x)
+    assert {id(made) for made in launch._compiled.values()} == before  # nothing new was compiled
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_without_a_compiler_plain_layers_run(monkeypatch):
+    from bozzetto.nn import compilation
+
+    def broken(*args):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(compilation, "_done", set())
+    monkeypatch.setattr(backend, "failure", None)
+    monkeypatch.setattr(backend.kernels()[2], "add_scaled", broken)
+    net = for_inference(nn.Sequential(GroupNorm(8, 64, silu=True)), "cuda", torch.bfloat16)
+    assert "no C compiler" in backend.failure
+    x = torch.randn(1, 64, 8, 8, device="cuda").bfloat16()
+    assert not backend.use_kernels(x) and bool(torch.isfinite(net(x)).all())
