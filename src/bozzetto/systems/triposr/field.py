@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +13,20 @@ from torch import Tensor
 from ...camera import Cameras
 from ...camera.cameras import Size
 from ...camera.conventions import world_to_triposr
+from ...nn.backend import use_kernels
 from .config import RendererConfig
 from .network import NeRFMLP
+from .planes import GridPlanes, grid_density, project_planes
 from .render import render_rays
 from .triplane import query_triplane
+
+if TYPE_CHECKING:
+    from .triton_decoder import DecoderKernels
 
 VISIBLE = 2.0  # density of which a few samples in a row are seen
 FAINT = 0.01  # density that changes a pixel by less than 1 % even along the whole way through the cube
 GRID = 128
+CPU_CHUNK = 1 << 16  # points; larger chunks fall out of a CPU's caches
 
 
 class TriposrField:
@@ -32,10 +40,11 @@ class TriposrField:
         """
         Args:
             triplane: [3, C, H, W]; its device is where everything is computed.
-            chunk: the most points in one call of the decoder.
+            chunk: the most points in one call of the decoder in plain PyTorch; the kernels need no memory for them.
         """
         self.triplane, self.decoder, self.config, self.chunk = triplane.float(), decoder, config, chunk
         self._grid: tuple[Tensor, Tensor] | None = None
+        self._plain = False  # set when the kernels' range was too small
 
     @property
     def device(self) -> torch.device:
@@ -50,11 +59,81 @@ class TriposrField:
 
     def density(self, points: Tensor) -> Tensor:
         """Densities [N] of ``points`` [N, 3]."""
-        return query_triplane(self.decoder, self.triplane, points, self.config, self.chunk)["density_act"][..., 0]
+        return self._query(points)[0]
 
     def colour(self, points: Tensor) -> Tensor:
         """sRGB colours [N, 3] in 0..1 of ``points`` [N, 3]."""
-        return query_triplane(self.decoder, self.triplane, points, self.config, self.chunk)["color"]
+        return self._query(points)[1]
+
+    @torch.no_grad()
+    def grid(self, axes: tuple[Tensor, Tensor, Tensor]) -> Callable[[int, int], Tensor]:
+        """The density on a regular grid: a function (first, stop) -> [stop - first, Y, Z] for samples first <= x < stop.
+
+        Much faster than :meth:`density`, and the same but for rounding; memory is a few planes of 4 F bytes a sample (F = 64
+        hidden neurons) beside the slab itself.
+
+        Args:
+            axes: the samples' coordinates (x [X], y [Y], z [Z]) in TripoSR's frame.
+        """
+        if self._projected is None:
+            return lambda first, stop: self._grid_by_points(axes, first, stop)
+        planes = GridPlanes(self.decoder, self._projected, axes, self.config)
+
+        @torch.no_grad()
+        def slab(first: int, stop: int) -> Tensor:
+            if self._kernels is not None:
+                values = self._kernels.grid(planes, first, stop)
+                if self._in_range(values):
+                    return values
+            chunk = self.chunk if self.device.type != "cpu" else min(self.chunk, CPU_CHUNK)
+            return grid_density(planes, first, stop, chunk)
+
+        return slab
+
+    @cached_property
+    def _projected(self) -> Tensor | None:
+        """The planes behind the decoder's first layer, for decoders that have one."""
+        if not isinstance(self.decoder, NeRFMLP):
+            return None
+        with torch.no_grad():
+            return project_planes(self.decoder, self.triplane, self.config.feature_reduction)
+
+    @cached_property
+    def _fused(self) -> DecoderKernels | None:
+        if not use_kernels(self.triplane) or self._projected is None:
+            return None
+        from .triton_decoder import DecoderKernels
+
+        return DecoderKernels(self.decoder, self._projected, self.config) if DecoderKernels.take(self.decoder) else None
+
+    @property
+    def _kernels(self) -> DecoderKernels | None:
+        """The decoder's kernels, where they can be used."""
+        return None if self._plain else self._fused
+
+    def _in_range(self, values: Tensor) -> bool:
+        """Whether kernels' results are numbers; when they are not, plain PyTorch takes over from here on."""
+        self._plain = bool(torch.isnan(values).any())
+        return not self._plain
+
+    def _query(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Densities [N] and colours [N, 3] of ``points`` [N, 3]."""
+        learning = torch.is_grad_enabled() and (points.requires_grad or self.triplane.requires_grad)
+        if self._kernels is not None and not learning:
+            values = self._kernels.points(points)
+            if self._in_range(values):
+                return values[:, 0], values[:, 1:]
+        answer = query_triplane(self.decoder, self.triplane, points, self.config, self.chunk)
+        return answer["density_act"][..., 0], answer["color"]
+
+    def _grid_by_points(self, axes: tuple[Tensor, Tensor, Tensor], first: int, stop: int) -> Tensor:
+        """:meth:`grid` for decoders of any kind."""
+        x, y, z = (axis.to(self.device) for axis in axes)
+        planes = []
+        for i in range(first, stop):
+            points = torch.stack(torch.meshgrid(x[i : i + 1], y, z, indexing="ij"), dim=-1)  # [1, Y, Z, 3]
+            planes.append(self.density(points.reshape(-1, 3)).reshape(points.shape[:3]))
+        return torch.cat(planes)
 
     @torch.no_grad()
     def render(
@@ -67,11 +146,6 @@ class TriposrField:
             fast: leave out samples in empty space and behind opaque surfaces; False asks for every one. The pictures agree
                 to 2 %.
         """
-
-        def query(points: Tensor) -> tuple[Tensor, Tensor]:
-            answer = query_triplane(self.decoder, self.triplane, points, self.config, self.chunk)
-            return answer["density_act"][..., 0], answer["color"]
-
         cameras = cameras.to(self.device, torch.float32)
         cameras = Cameras(world_to_triposr(cameras.camera_to_world), cameras.intrinsics)
         back = torch.tensor(background, dtype=torch.float32, device=self.device)
@@ -83,7 +157,7 @@ class TriposrField:
             origins, directions = cameras[i].rays(size)  # [H, W, 3]
             rays = origins.reshape(-1, 3), directions.reshape(-1, 3)
             colours = render_rays(
-                query, *rays, self.config.radius, samples, back, chunk, self._occupied if fast else None
+                self._query, *rays, self.config.radius, samples, back, chunk, self._occupied if fast else None
             )
             pictures.append(colours.reshape(directions.shape))
         return torch.stack(pictures)
@@ -115,11 +189,7 @@ class TriposrField:
         if self._grid is None:
             n, r = GRID, self.config.radius
             axis = torch.linspace(-r, r, n + 1, device=self.device)
-            planes = []
-            for x in axis.split(8):
-                points = torch.stack(torch.meshgrid(x, axis, axis, indexing="ij"), dim=-1)  # [8, n + 1, n + 1, 3]
-                planes.append(self.density(points.reshape(-1, 3)).reshape(points.shape[:3]))
-            corners = torch.cat(planes)[None, None]
+            corners = self.grid((axis, axis, axis))(0, n + 1)[None, None]
             # A window of four corners covers the cell and its neighbours.
             high = F.max_pool3d(corners, 4, 1, padding=1)[0, 0]
             low = -F.max_pool3d(-corners, 4, 1, padding=1)[0, 0]

@@ -71,6 +71,7 @@ def field_mesh(field: TriposrField, options: PhotoOptions, job: Job) -> Mesh:
         chunk=options.chunk_size,
         device=field.device,
         progress=job.tell,
+        grid=field.grid,
     )
     return mesh.transformed(triposr_to_world(torch.eye(4)))
 
