@@ -132,8 +132,8 @@ def surface_shift(found: Tensor, reference: Tensor) -> str:
         shifts.append((a[both] / (a - b)[both] - c[both] / (c - d)[both]).abs())
         lost, count = lost + int((crossed != still).sum()), count + int(crossed.sum())
     shift = torch.cat(shifts)
-    if not count:
-        return "no surface"
+    if not len(shift):
+        return f"{lost} of {count:,} crossings come or go"
     far = float(shift.kthvalue(math.ceil(0.99 * len(shift))).values)
     return (
         f"mean {float(shift.mean()):.1e}, 99 % below {far:.1e}, most {float(shift.max()):.1e} voxels; "
