@@ -1,6 +1,7 @@
 """Films: decoded again, and played by a browser."""
 
 import base64
+import threading
 
 import numpy as np
 import pytest
@@ -225,3 +226,26 @@ def test_a_browser_plays_it(tmp_path, page):
     )
     for got, sent in zip(pixels, COLOURS):
         assert np.allclose(np.array(got) / 255, sent, atol=0.03), (got, sent)
+
+
+def test_frames_are_made_ahead_in_the_callers_mode(tmp_path):
+    """The frame after the one that is being encoded is drawn in another thread; errors and autograd's modes cross over."""
+    seen = []
+
+    def frames(count: int, fails: bool = False):
+        for i in range(count):
+            seen.append((threading.get_ident(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+            yield torch.full((16, 16, 3), i / 10)
+        if fails:
+            raise InputError("nothing more")
+
+    with torch.no_grad():
+        write_film(tmp_path / "a.mp4", frames(4))
+    assert len({thread for thread, *_ in seen}) == 2 and all(modes == [False, False] for _, *modes in seen)
+    seen.clear()
+    with torch.inference_mode():
+        write_film(tmp_path / "b.mp4", frames(2))
+    assert all(inference for *_, inference in seen)
+    with pytest.raises(InputError, match="nothing more"):
+        write_film(tmp_path / "c.mp4", frames(3, fails=True))
+    assert not (tmp_path / "c.mp4").exists()

@@ -7,6 +7,7 @@ of the file ("fast start"), so that a browser plays it while it loads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import chain, pairwise
 from os import PathLike
@@ -85,6 +86,21 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
         raise InputError("a film needs at least one frame, got none")
 
 
+def _ahead(frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same frames, the next one being made in another thread while one is used: drawing and encoding go on together."""
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()  # which hold for one thread alone
+
+    def make() -> Tensor | None:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return next(frames, None)
+
+    with ThreadPoolExecutor(1) as other:
+        coming = other.submit(make)
+        while (frame := coming.result()) is not None:
+            coming = other.submit(make)
+            yield frame
+
+
 # ---- MP4 ----------------------------------------------------------------------------------------------------------
 
 
@@ -98,7 +114,7 @@ def _write_mp4(path: Path, frames: Iterator[Tensor], rate: Fraction, crf: int) -
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream(encoder, rate=rate)
             _configure(stream.codec_context, width, height, rate, crf)
-            for i, frame in enumerate(chain([first], frames)):
+            for i, frame in enumerate(chain([first], _ahead(frames))):
                 picture = av.VideoFrame.from_ndarray(rgb_to_yuv420(frame), format="yuv420p")
                 picture.pts, picture.time_base = i, 1 / rate
                 picture.colorspace, picture.color_range = 1, 1  # BT.709, limited
