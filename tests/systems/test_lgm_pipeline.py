@@ -18,6 +18,7 @@ from bozzetto.systems.lgm import imagine, pipeline
 from bozzetto.systems.lgm.checkpoint import load_lgm
 from bozzetto.systems.lgm.heads import lgm_head
 from bozzetto.systems.lgm.inputs import lgm_inputs
+from bozzetto.systems.lgm.loaded import LoadedLGM
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.options import PhotoOptions, TextOptions
 from bozzetto.systems.mvdream import checkpoint as mvdream_checkpoint
@@ -31,7 +32,8 @@ class StandIn:
 
     def generate(self, prompts, images=None, **asked):
         self.asked = asked | {"prompts": prompts, "images": images}
-        asked["progress"](1.0)
+        if "progress" in asked:
+            asked["progress"](1.0)
         size, count = asked["size"], asked["candidates"]
         shade = torch.arange(count)[:, None] + torch.arange(4)  # [C, 4]
         return (shade / 10.0)[None, :, :, None, None, None].expand(1, count, 4, size, size, 3)
@@ -118,6 +120,26 @@ def test_the_candidate_that_agrees_best_is_kept(diffusion, job):
     assert shown.shape[:2] == (256, 1024)
     first = round(10 * float(shown[0, 0, 0]))  # view 1 of the chosen candidate
     assert first == job.report["chosen_candidate"] + 1
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_loaded_model_gives_what_the_pipeline_gives(diffusion, job, weights, candidates):
+    options = PhotoOptions(prompt="a mug", candidates=candidates, elevation=10.0)
+    wanted = pipeline.from_photo(photo(), options, job).gaussians
+    asked = {k: v for k, v in diffusion.asked.items() if k not in ("progress", "images")}
+    picture = diffusion.asked["images"]
+    loaded = LoadedLGM(diffusion, load_lgm(weights["lgm-big"]))
+    result = loaded(photo(), options=options, seed=3)
+    assert {k: v for k, v in diffusion.asked.items() if k != "images"} == asked
+    assert torch.equal(diffusion.asked["images"], picture)
+    assert all(torch.equal(a, b) for a, b in zip(result.tensors(), wanted.tensors()))
+
+
+def test_lgm_mini_is_not_taken_for_lgm():
+    from bozzetto.zoo.load import bundled_path
+
+    with pytest.raises(CheckpointError, match="lgm-mini"):
+        LoadedLGM(StandIn(), load_lgm(bundled_path("lgm-mini.safetensors")))
 
 
 def test_text_views_are_cut_out_and_centred(diffusion, job, monkeypatch):

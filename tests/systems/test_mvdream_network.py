@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bozzetto.camera.cameras import orbit_poses
+from bozzetto.nn.layout import for_inference
 from bozzetto.systems.mvdream.cameras import AZIMUTHS, LGM_ORDER, camera_vectors, diffusion_cameras
 from bozzetto.systems.mvdream.network import (
     Downsample,
@@ -193,3 +194,32 @@ def test_a_raised_camera_stands_above():
     heights = diffusion_cameras(30).reshape(4, 4, 4)[:, 2, 3]  # z is up
     assert torch.allclose(heights, torch.full((4,), 0.5))
     assert [AZIMUTHS[i] for i in LGM_ORDER] == [90, 180, 270, 0]
+
+
+def test_folded_weights_change_nothing_but_the_layout(given, fill):
+    unet, inputs = micro_unet(fill, 4), image_inputs(given)
+    keys, wanted = list(unet.state_dict()), unet(**inputs)
+    folded = for_inference(unet)
+    attention = folded.input_blocks[1][1].transformer_blocks[0].attn1
+    assert attention._qkv is not None and attention.to_k.weight.data_ptr() == attention._qkv.chunk(3)[1].data_ptr()
+    assert list(folded.state_dict()) == keys
+    close(folded(**inputs), wanted.numpy(), 1e-5)
+    attention.to_v.weight.zero_()  # the parts are the whole
+    assert float((folded(**inputs) - wanted).abs().max()) > 1e-3
+    folded.double().float()
+    assert attention._qkv is None
+
+
+@torch.no_grad()
+def test_what_no_step_changes_may_be_worked_out_beforehand(given, fill):
+    """Two samples of five views: a row of texts for each sample, a row of noise levels for each entry."""
+    unet, inputs = micro_unet(fill, 4), image_inputs(given)
+    text = inputs["context"][[0, 5]]
+    ip = inputs.pop("ip")[[0, 5]]
+    inputs |= {"context": text.repeat_interleave(5, 0), "ip_tokens": unet.image_embed(ip).repeat_interleave(5, 0)}
+    wanted = unet(**inputs)
+    shifts, memory = unet.shifts(inputs["timesteps"], inputs["cameras"]), unet.remember(text, unet.image_embed(ip))
+    assert len(shifts) == len(unet.residual_blocks()) and memory[0][0].k.shape[0] == 2
+    close(unet(inputs["x"], shifts, memory, views=5, ip_latent=inputs["ip_latent"]), wanted.numpy(), 1e-5)
+    with pytest.raises(ValueError, match="image tokens"):
+        unet.remember(text)

@@ -239,6 +239,23 @@ def test_offloaded_encoders_give_the_same_pictures(folders, photos):
     close(results[0], results[1], 1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_recorded_step_gives_the_same_pictures(folders, photos):
+    """The first call runs eagerly at first, the second replays from its first step on; another prompt is not the first one's."""
+    arguments = {"steps": 4, "size": SIZE}
+    model = load_mvdream(folders["imagedream"], "cuda")
+    first, second = (model.generate("cat", photos[:1], **arguments) for _ in range(2))
+    assert model._run.reason is None and len(model._run._recordings) == 1
+    close(first.cpu(), second.cpu(), 2e-3)
+    single = load_mvdream(folders["imagedream"], "cuda", dtype=torch.float32).generate("cat", photos[:1], **arguments)
+    assert float((first - single).abs().mean()) < 0.01
+    other = model.generate("dog", photos[1:], **arguments)
+    fresh = load_mvdream(folders["imagedream"], "cuda").generate("dog", photos[1:], **arguments)
+    close(other.cpu(), fresh.cpu(), 2e-3)
+    assert float((other - first).abs().max()) > 0.01
+
+
 def test_encoders_are_put_away_after_use(mvdream, monkeypatch):
     places = []
     monkeypatch.setattr(mvdream, "offload", True)

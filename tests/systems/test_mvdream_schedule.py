@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from bozzetto.errors import CheckpointError, InputError
-from bozzetto.systems.mvdream.schedule import DDIM, DPMSolver, NoiseSchedule, ddim_update, make_solver, predict_x0
+from bozzetto.systems.mvdream.schedule import (
+    DDIM,
+    DPMSolver,
+    NoiseSchedule,
+    ddim_update,
+    linear_steps,
+    make_solver,
+    predict_x0,
+)
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 # What a diffusers scheduler_config.json of these models says.
@@ -37,6 +45,20 @@ def run(solver, x, network):
     for index, timestep in enumerate(solver.timesteps):
         x, memory = solver.step(index, x, network(x, timestep), memory)
     return x
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ddim", 30), ("ddim", 1), ("dpm++", 12), ("dpm++", 1)])
+def test_steps_as_numbers_are_the_solvers_steps(name, steps):
+    solver = make_solver(name, NoiseSchedule(), steps)
+    numbers = linear_steps(solver)
+    assert numbers.shape == (steps, 6)
+    memory, past = None, torch.zeros(5, dtype=torch.float64)
+    for index, (a, b, c, d, e, f) in enumerate(numbers):
+        x, eps = torch.randn(2, 5, dtype=torch.float64)
+        wanted, memory = solver.step(index, x, eps, memory)
+        torch.testing.assert_close(a * x + b * eps + c * past, wanted, atol=1e-12, rtol=1e-12)
+        past = d * x + e * eps + f * past
+        torch.testing.assert_close(past, torch.zeros(5).double() if memory is None else memory, atol=1e-12, rtol=1e-12)
 
 
 def curved(x: torch.Tensor, timestep: int) -> torch.Tensor:
