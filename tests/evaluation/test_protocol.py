@@ -11,12 +11,13 @@ import pytest
 import torch
 from eval_shapes import sphere, surface_splats, write_abo, write_gso, write_omni
 
-from bozzetto import Gaussians
+from bozzetto import Gaussians, Mesh
 from bozzetto.app.cli import main
 from bozzetto.data.assets.user_folder import detect_kind, find_objects
 from bozzetto.errors import InputError
 from bozzetto.evaluation import run
 from bozzetto.evaluation.geometry import sample_surface
+from bozzetto.evaluation.meshes import mesh_of
 from bozzetto.evaluation.models import Measured, lgm_model
 from bozzetto.evaluation.objects import find_samples, folder_sample, procedural_sample
 from bozzetto.evaluation.protocol import (
@@ -149,6 +150,28 @@ def test_the_mesh_of_splats_on_a_sphere_is_near_the_truth():
     mesh = result.meshes["4view"]
     assert mesh["failed"] == 0 and mesh["watertight"] == 1 and mesh["f_score_0.05"] > 0.95 and mesh["chamfer"] < 0.02
     assert mesh["texture_psnr"] > 18
+
+
+def test_a_model_that_takes_a_photo_is_measured_by_its_mesh(tmp_path):
+    """Three times too large, turned and moved: found by the alignment. What it is given is the first input view."""
+    obj = sphere(rings=24, segments=32)
+    given = []
+
+    def run_model(rgba: torch.Tensor) -> Mesh:
+        given.append(rgba)
+        mesh = mesh_of(obj)
+        return Mesh(mesh.vertices * 3 + 1, mesh.faces)
+
+    result = measure_object(Measured("photo", CPU, None, (), run_model), obj, size=32)
+    result.source = "procedural"
+    assert len(given) == 1 and given[0].shape == (32, 32, 4)
+    mesh = result.meshes["photo"]
+    assert mesh["aligned_chamfer"] < 0.01 and "chamfer" not in mesh and "texture_psnr" not in mesh
+    sample = procedural_sample(1)
+    results = {"procedural": [result]}
+    paths = write_report(tmp_path / "out", {"model": "photo"}, summarise(results, [sample]), results)
+    assert {p.name for p in paths} == {"report.json", "report.html"}
+    assert "photo: meshes" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_summary_and_reports(oracle_run, tmp_path):
