@@ -12,6 +12,7 @@ _PUBLIC = {
     "text_to_3d": ".api",
     "video_to_4d": ".api",
     "views_to_3d": ".api",
+    "fit_gaussians": ".fitting",
     "load": ".zoo",
     "Asset": ".asset",
     "Asset4D": ".asset4d",

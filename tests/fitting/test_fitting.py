@@ -66,6 +66,18 @@ def test_a_small_object_is_fitted_to_30_db():
     assert quality(fitted, test, pictures(test, 128, seed)) >= 32
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_as_on_a_cpu():
+    train, test = spread_cameras(12), Cameras.orbit([10.0, 100.0, 190.0, 280.0], [5.0, 25.0, -10.0, 40.0])
+    images, held_out = pictures(train, 48), pictures(test, 48)
+    options = {"steps": 120, "points": 600, "batch": 2, "sh_degree": 1}
+    found = {d: fit_gaussians(images, train, device=d, **options) for d in ("cpu", "cuda")}
+    assert found["cuda"].device.type == "cuda"
+    quality_of = {d: quality(g.to("cpu"), test, held_out) for d, g in found.items()}
+    assert abs(quality_of["cuda"] - quality_of["cpu"]) < 1
+
+
 def test_view_dependent_colour_is_found():
     """A single splat whose colour turns with the eye: degree 0 cannot show it, degree 1 can."""
     true = Gaussians(
