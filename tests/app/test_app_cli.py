@@ -273,3 +273,16 @@ def test_import_is_light():
     """`import bozzetto` loads neither torch nor the compilers; the command's help does not either."""
     code = "import bozzetto, sys; print([m for m in ('torch', 'numba', 'av', 'skimage') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_threads_of_torch_do_not_spin(given, wanted):
+    """Set before torch is loaded, unless the user has set it."""
+    script = (
+        "import os, sys; from bozzetto.app.cli import main; assert 'torch' not in sys.modules; "
+        "main(['models', 'lgm-mini', '-q']); print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == wanted, done.stderr
