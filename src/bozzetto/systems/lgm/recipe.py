@@ -258,11 +258,13 @@ def zoom(scene: SceneBatch, views: ViewSet, generator: torch.Generator) -> Tenso
     """
     batch = len(scene)
     cameras = views.world()[:, :SLOTS]
+    world_to_view, focal = cameras.view_matrices(), cameras.intrinsics[..., None, :2]  # [B, 4, 4, 4], [B, 4, 1, 2]
     extent = torch.empty(batch, SLOTS)
     radius = torch.empty(batch)
     for b in range(batch):
         points = scene.vertices[scene.vertex_start[b] : scene.vertex_start[b + 1]]
-        projected, _ = cameras[b].project(points.expand(SLOTS, -1, 3))  # [4, P, 2]
+        local = points @ world_to_view[b, :, :3, :3].transpose(-1, -2) + world_to_view[b, :, None, :3, 3]  # [4, P, 3]
+        projected = local[..., :2] / local[..., 2:] * focal[b]
         extent[b] = (projected.amax(1) - projected.amin(1)).amax(-1)
         radius[b] = points.norm(dim=-1).max()
     fill = 0.65 + 0.25 * torch.rand(batch, generator=generator)
