@@ -28,6 +28,10 @@ def graph_network(model: nn.Module, inputs: Sequence[Tensor], precision: torch.d
         return False
     # Recordings and autocast's cache of cast weights exclude each other: the casts are part of the recording.
     amp = torch.autocast("cuda", precision, cache_enabled=False) if precision else contextlib.nullcontext()
+    # Recording happens on a stream of its own, which PyTorch finds worth a warning in every backward pass.
+    quiet = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+    if quiet is not None:
+        quiet(False)
     try:
         with amp:
             torch.cuda.make_graphed_callables(model, tuple(x.detach().clone() for x in inputs))
