@@ -13,17 +13,23 @@ THREADS = 8
 _done: set[tuple] = set()
 
 
-def compile_kernels(device: torch.device, dtype: torch.dtype, narrow_attention: bool = False) -> None:
+def compile_kernels(
+    device: torch.device,
+    dtype: torch.dtype,
+    narrow_attention: bool = False,
+    more: Callable[[torch.device, torch.dtype], list[Callable[[], object]]] | None = None,
+) -> None:
     """Compile what inference in half precision uses, or read it from Triton's cache; the second call does nothing.
 
     Where that fails (Triton wants a C compiler, for its launchers), ``backend.failure`` says why, and plain PyTorch runs.
 
     Args:
         narrow_attention: also attention with 32 channels a head.
+        more: (device, dtype) -> launches of other kernels that the network uses.
     """
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or backend.kernels() is None:
         return
-    if (device, dtype, narrow_attention) in _done or backend.failure is not None:
+    if ((device, dtype, narrow_attention) in _done and more is None) or backend.failure is not None:
         return
     norm, _, residual, upsample = backend.kernels()
     with torch.cuda.device(device), torch.no_grad():
@@ -37,6 +43,7 @@ def compile_kernels(device: torch.device, dtype: torch.dtype, narrow_attention: 
         if narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0):
             qkv = torch.zeros((1, 128, 3, 16, 32), device=device, dtype=dtype)
             tasks.append(lambda: backend.attention_kernel().attention(qkv))
+        tasks += [] if more is None else more(device, dtype)
 
     def run(task: Callable[[], object]) -> None:
         with torch.cuda.device(device), torch.no_grad():  # threads have their own

@@ -24,7 +24,7 @@ from .group_norm_kernels import (
     shapes,
     small_blocks,
 )
-from .launch import launch
+from .launch import cdiv, launch
 
 
 @triton.jit
@@ -198,9 +198,9 @@ def backward(
         args = (*maps, dx, dother, sums, xsums, pixels, c1, c2, size, width, gate)
         launch(small_gradient_kernel, (programs, n, 1), args, (many, align, 4096 // columns, columns), 8)
     else:
-        blocks = triton.cdiv(channels, TILE_C)
+        blocks = cdiv(channels, TILE_C)
         chunk = chunk_length(n, pixels, blocks)
-        chunks = triton.cdiv(pixels, chunk)
+        chunks = cdiv(pixels, chunk)
         partial, xpartial = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
         tile = (TILE_P, TILE_C)
         launch(sums_kernel, (chunks, n, blocks), (*maps, partial, xpartial, pixels, c1, c2, chunk, gate), tile, 8)
@@ -208,6 +208,6 @@ def backward(
         args = (partial, xpartial, weight, sums, xsums, plains, slopes, pixels, chunks, channels, size)
         launch(join_sums_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
         args = (*maps, plains, slopes, dx, dother, pixels, c1, c2, gate)
-        launch(gradient_kernel, (triton.cdiv(pixels, TILE_P), n, blocks), args, tile, 8)
+        launch(gradient_kernel, (cdiv(pixels, TILE_P), n, blocks), args, tile, 8)
     by_bias, by_weight = results[:2].sum(1)  # over pictures
     return dx, dskip, by_weight, by_bias

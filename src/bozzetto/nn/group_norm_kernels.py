@@ -3,7 +3,7 @@
 Two ways. Small maps: one program owns some whole groups of one picture (up to 128 channels), goes over their pixels once for
 the moments and once more, out of the cache, for the result. Large maps: a program owns a chunk of pixels and 64 channels and
 writes its moments per channel; a second kernel, one program a group, joins chunks and channels; a third, one program a tile of
-64 pixels x 64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the
+32 pixels x 64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the
 place of the moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a
 program; launches are ordered by the stream.
 
@@ -22,10 +22,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import cdiv, launch
 
 SMALL = 1024  # pixels up to which one program does a whole group
-TILE_P, TILE_C = 64, 64  # large maps
+TILE_P, TILE_C = 32, 64  # large maps
 CHUNKS = 1024  # programs wanted for a pass over large maps
 
 
@@ -212,15 +212,15 @@ def small_blocks(size: int, channels: int, c1: int) -> tuple[int, int, tuple[boo
     while 2 * per * size <= 32:
         per *= 2
     width = per * size
-    columns = max(triton.next_power_of_2(width), 32)
+    columns = max(1 << (width - 1).bit_length(), 32)
     align = 8 if width % 8 == 0 and c1 % 8 == 0 and channels % 8 == 0 else 1
-    return triton.cdiv(channels, width), width, (columns <= 64 or per > 1, align, columns)
+    return cdiv(channels, width), width, (columns <= 64 or per > 1, align, columns)
 
 
 def chunk_length(n: int, pixels: int, blocks: int) -> int:
     """Pixels of a chunk: a multiple of the tile's, such that about :data:`CHUNKS` programs run."""
     wanted = max(1, CHUNKS // (n * blocks))
-    return max(triton.cdiv(triton.cdiv(pixels, wanted), TILE_P), 1) * TILE_P
+    return max(cdiv(cdiv(pixels, wanted), TILE_P), 1) * TILE_P
 
 
 def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[], None]]:
@@ -276,9 +276,9 @@ def forward(
         many, align, columns = options
         launch(small_kernel, (programs, n, 1), args, (many, align, 8192 // columns, columns), 8)
         return y, rstds, centres
-    blocks = triton.cdiv(channels, TILE_C)
+    blocks = cdiv(channels, TILE_C)
     chunk = chunk_length(n, pixels, blocks)
-    chunks = triton.cdiv(pixels, chunk)
+    chunks = cdiv(pixels, chunk)
     means, m2s = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
     tile = (TILE_P, TILE_C)
     launch(moments_kernel, (chunks, n, blocks), (x, other, means, m2s, pixels, c1, c2, chunk), tile, 4)
@@ -286,5 +286,5 @@ def forward(
     args = (means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain)
     launch(join_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
     args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu))
-    launch(normalise_kernel, (triton.cdiv(pixels, TILE_P), n, blocks), args, tile, 4)
+    launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, tile, 4)
     return y, rstds, centres

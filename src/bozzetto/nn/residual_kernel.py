@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import cdiv, launch
 
 TILE_P, TILE_C = 64, 64
 PROGRAMS = 1024  # wanted for a column sum
@@ -33,7 +33,7 @@ def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None, channels: int, scale: 
     """``x``, ``y``: dense tensors of one layout whose memory runs over channels fastest; the same layout comes back."""
     out = torch.empty_like(x)
     rows = x.numel() // channels
-    grid = (triton.cdiv(rows, TILE_P), triton.cdiv(channels, TILE_C), 1)
+    grid = (cdiv(rows, TILE_P), cdiv(channels, TILE_C), 1)
     args = (x, y, x if bias is None else bias, out, rows, channels, scale)
     launch(add_scaled_kernel, grid, args, (bias is not None, TILE_P, TILE_C), 4)
     return out
@@ -55,8 +55,8 @@ def column_sums_kernel(x, out, rows, channels, chunk, BP: tl.constexpr, BC: tl.c
 
 def column_sums(x: Tensor, channels: int) -> Tensor:
     """Sums over everything but channels of a dense tensor whose memory runs over channels fastest: [channels], float32."""
-    rows, blocks = x.numel() // channels, triton.cdiv(channels, TILE_C)
-    chunk = triton.cdiv(triton.cdiv(rows * blocks, PROGRAMS), TILE_P) * TILE_P
-    out = torch.empty((triton.cdiv(rows, chunk), channels), dtype=torch.float32, device=x.device)
+    rows, blocks = x.numel() // channels, cdiv(channels, TILE_C)
+    chunk = cdiv(cdiv(rows * blocks, PROGRAMS), TILE_P) * TILE_P
+    out = torch.empty((cdiv(rows, chunk), channels), dtype=torch.float32, device=x.device)
     launch(column_sums_kernel, (len(out), blocks, 1), (x, out, rows, channels, chunk), (TILE_P, TILE_C), 4)
     return out.sum(0)

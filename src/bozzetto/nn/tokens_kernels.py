@@ -10,16 +10,19 @@ only the sum is written. Programs share nothing and never wait for each other. A
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
+
 MOST_KEYS = 128
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def geglu_kernel(x, out, tokens, channels, R: tl.constexpr, BC: tl.constexpr):
     row = tl.program_id(0) * R + tl.arange(0, R)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
@@ -35,11 +38,12 @@ def geglu(x: Tensor) -> Tensor:
     channels = x.shape[-1] // 2
     out = x.new_empty(*x.shape[:-1], channels)
     tokens = out.numel() // channels
-    geglu_kernel[(triton.cdiv(tokens, 8), triton.cdiv(channels, 256))](x, out, tokens, channels, R=8, BC=256)
+    grid = (triton.cdiv(tokens, 8), triton.cdiv(channels, 256), 1)
+    launch(geglu_kernel, grid, (x, out, tokens, channels), (8, 256), 4)
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def add_layer_norm_kernel(
     x, y, weight, bias, total, normed, tokens, channels, eps, R: tl.constexpr, BC: tl.constexpr
 ):  # fmt: skip
@@ -66,9 +70,8 @@ def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: floa
     total, normed = torch.empty_like(x), torch.empty_like(x)
     tokens, width = x.numel() // channels, triton.next_power_of_2(channels)
     rows = max(1, 2048 // width)
-    add_layer_norm_kernel[(triton.cdiv(tokens, rows),)](
-        x, y, weight, bias, total, normed, tokens, channels, eps, R=rows, BC=width, num_warps=4 if width <= 2048 else 8
-    )
+    args = (x, y, weight, bias, total, normed, tokens, channels, eps)
+    launch(add_layer_norm_kernel, (triton.cdiv(tokens, rows), 1, 1), args, (rows, width), 4 if width <= 2048 else 8)
     return total, normed
 
 
@@ -86,7 +89,7 @@ def _attend_to(q, k, v, row, c, keys, scale, N: tl.constexpr, D: tl.constexpr):
     return tl.dot(p.to(vt.dtype), vt) / tl.sum(p, axis=1)[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "keys", "keys2"])
 def attend_kernel(
     q, k, v, k2, v2, out, length, channels, keys, keys2,
     k_batch, k_row, k2_batch, k2_row, scale, weight,
@@ -122,9 +125,29 @@ def attend(
         k2, v2 = k2.contiguous(), v2.contiguous()
     out = torch.empty_like(q)
     padded, padded2 = (max(16, triton.next_power_of_2(t.shape[1])) for t in (k, k2))
-    attend_kernel[(triton.cdiv(length, 64), heads, len(k))](
-        q, k, v, k2, v2, out, length, channels, k.shape[1], k2.shape[1],
-        k.stride(0), k.stride(1), k2.stride(0), k2.stride(1), math.log2(math.e) / math.sqrt(dim), weight,
-        TWO=second is not None, BM=64, N=padded, N2=padded2, D=dim, num_warps=4,
-    )  # fmt: skip
+    args = (q, k, v, k2, v2, out, length, channels, k.shape[1], k2.shape[1])
+    args += (k.stride(0), k.stride(1), k2.stride(0), k2.stride(1), math.log2(math.e) / math.sqrt(dim), float(weight))
+    constants = (second is not None, 64, padded, padded2, dim)
+    launch(attend_kernel, (triton.cdiv(length, 64), heads, len(k)), args, constants, 4)
     return out
+
+
+def first_launches(
+    device: torch.device, dtype: torch.dtype, widths: Sequence[int], head_dim: int, keys: int, more: int
+) -> list[Callable[[], object]]:
+    """One launch of each kernel on small zeros, in the forms that transformers of these widths take.
+
+    ``keys``, ``more``: of their cross-attention, the latter 0 where there is no second set.
+    """
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, device=device, dtype=dtype)
+
+    x, w = {c: zeros(1, 16, c) for c in widths}, {c: zeros(c) for c in widths}
+    tasks: list[Callable[[], object]] = [lambda c=c: add_layer_norm(x[c], x[c], w[c], w[c], 1e-5) for c in widths]
+    wide = zeros(1, 16, 8 * widths[0])
+    tasks.append(lambda: geglu(wide))
+    if attends(head_dim, keys, more):
+        q, k, k2 = zeros(1, 64, widths[0]), zeros(1, keys, widths[0]), zeros(1, max(more, 1), widths[0])
+        tasks.append(lambda: attend(q, k, k, widths[0] // head_dim, (k2, k2) if more else None))
+    return tasks

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import cdiv, launch
 
 TILE_P, TILE_C = 64, 64
 
@@ -38,7 +38,7 @@ def interleave(z: Tensor, bias: Tensor | None) -> Tensor:
     n, d, h, w = z.shape[0], z.shape[1] // 4, z.shape[2] - 1, z.shape[3] - 1
     out = torch.empty((n, d, 2 * h, 2 * w), dtype=z.dtype, device=z.device, memory_format=torch.channels_last)
     pixels = n * 4 * h * w
-    grid = (triton.cdiv(pixels, TILE_P), triton.cdiv(d, TILE_C), 1)
+    grid = (cdiv(pixels, TILE_P), cdiv(d, TILE_C), 1)
     args = (z, z if bias is None else bias, out, pixels, h, w, d)
     launch(interleave_kernel, grid, args, (bias is not None, TILE_P, TILE_C), 4)
     return out
