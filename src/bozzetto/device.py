@@ -1,8 +1,12 @@
-"""Which device to compute on, by the name a user gives."""
+"""Which device to compute on, by the name a user gives; and CUDA's libraries made ready while weights are read."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import torch
+import torch.nn.functional as F
 
 from .errors import InputError
 
@@ -23,3 +27,34 @@ def pick_device(device: str) -> torch.device:
         if number and int(number) >= count:
             raise InputError(f"--device {device}: this torch sees {count} CUDA device(s), the first is cuda:0")
     return torch.device(device)
+
+
+_warming: dict[torch.device, threading.Thread] = {}
+
+
+def begin_warm_up(device: torch.device) -> None:
+    """Have the libraries for products, convolutions and attention loaded by another thread, once a process and device.
+
+    On a GPU their first use takes half a second together; reading weights leaves the host the time for it.
+    """
+    if device.type == "cuda" and device not in _warming:
+        _warming[device] = threading.Thread(target=_first_uses, args=(device,), name="bozzetto-warm-up")
+        _warming[device].start()
+
+
+def end_warm_up(device: torch.device) -> None:
+    """Wait for what :func:`begin_warm_up` began: from here on nothing runs on the device that the caller did not ask for."""
+    if device in _warming:
+        _warming[device].join()
+
+
+def _first_uses(device: torch.device) -> None:
+    # A device that fails here fails again where it is used, and there it is reported.
+    with contextlib.suppress(Exception), torch.inference_mode():
+        x = torch.zeros(1, 64, 64, 64, device=device, dtype=torch.float16).to(memory_format=torch.channels_last)
+        weight = torch.zeros(64, 64, 3, 3, device=device, dtype=torch.float16).to(memory_format=torch.channels_last)
+        F.conv2d(x, weight, padding=1)
+        x[0, 0] @ x[0, 0]
+        heads = x.contiguous()
+        F.scaled_dot_product_attention(heads, heads, heads)
+        torch.cuda.synchronize(device)

@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -205,3 +206,10 @@ def test_straight_to_the_gpu(model, tmp_path, name):
     (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
     with pytest.raises(CheckpointError, match=r"NaN or infinity in conv\.bias"):
         load_lgm(tmp_path / name, device="cuda")
+
+
+def test_reading_to_the_cpu_starts_no_thread(model, tmp_path):
+    save_lgm(model, tmp_path / "w.safetensors")
+    before = threading.active_count()
+    load_lgm(tmp_path / "w.safetensors")
+    assert threading.active_count() == before

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..device import begin_warm_up, end_warm_up
 from ..errors import CheckpointError
 
 _SHOWN = 8  # names listed per kind of mismatch
@@ -29,6 +30,7 @@ def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[s
         raise CheckpointError(f"no checkpoint at {path}")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty; download it again")
+    begin_warm_up(torch.device(device))
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -115,6 +117,7 @@ def place_state(
         # A copy on the CPU: the tensors of a file that is read in place would change, or be gone, with the file.
         placed[key] = given[key].detach().to(device, wanted, copy=device.type == "cpu")
     module.load_state_dict(placed, assign=True)
+    end_warm_up(device)
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if left:
         raise RuntimeError(f"no checkpoint holds {', '.join(left)} of {type(module).__name__}: set them after loading")
