@@ -17,6 +17,7 @@ Samples = Tensor | Callable[[int, int], Tensor]
 Shape = tuple[int, int, int]
 
 POINTS_PER_SLAB = 1 << 25  # 128 MiB of float32
+READ_AS_THEY_ARE = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def marching_cubes(
             surface then runs midway to its neighbours. Infinity keeps its sign.
         level: the value at the surface.
         shape: (X, Y, Z), for a function.
-        slab: planes of a slab; by default as many as have some 2^25 points. Bounds the memory for a function.
+        slab: planes of a slab; bounds the memory for a function, whose slabs have some 2^25 points by default.
         closed: treat everything beyond the grid as outside, with lids on its border; else there are holes at the border.
             Where two lids meet, vertices of both lie at one place.
         joined: where the corners of a face are inside in one diagonal and outside in the other, connect the inside ones;
@@ -112,8 +113,11 @@ def grid_surface(
     progress: Callable[[float], None] | None = None,
 ) -> GridSurface:
     """As :func:`marching_cubes`, but an empty surface is no error, NaN is counted only, and more is told."""
+    points = POINTS_PER_SLAB
     if isinstance(samples, Tensor):
         whole, shape = samples, tuple(samples.shape)
+        if whole.dtype in READ_AS_THEY_ARE:  # the back ends divide it as suits them
+            points = whole.numel()
 
         def samples(start: int, stop: int) -> Tensor:
             return whole[start:stop]
@@ -121,7 +125,7 @@ def grid_surface(
     _check(shape, slab, level, closed)
     report = progress or (lambda share: None)
     level = torch.tensor(level, dtype=torch.float32).item()
-    slab = slab or max(1, POINTS_PER_SLAB // (shape[1] * shape[2]))
+    slab = slab or max(1, points // (shape[1] * shape[2]))
     pieces: tuple[list[Tensor], ...] = ([], [], [])  # vertices, axes, faces
     extremes, slabs = [], None
     for start in range(0, shape[0], slab):
@@ -131,7 +135,7 @@ def grid_surface(
             wanted = (stop - start, *shape[1:])
             raise MeshError(f"samples({start}, {stop}) must give planes {wanted}, got {tuple(planes.shape)}")
         slabs = slabs or _backend(backend, planes.device)(shape, level, closed, joined, planes.device)
-        if planes.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        if planes.dtype not in READ_AS_THEY_ARE:
             planes = planes.float()
         for piece in slabs.add(planes):
             for kind, part in zip(pieces, piece, strict=True):
