@@ -75,3 +75,9 @@ def test_what_the_kernels_cannot_take_goes_to_the_twin():
     assert not kernels.attends(40, 77, 0) and not kernels.attends(64, 129, 0) and kernels.attends(64, 77, 16)
     q, k = draw(1, 4, 80), draw(1, 3, 80, seed=1)
     assert tokens.cross_attention(q, k, k, 2).shape == q.shape  # heads of 40 channels
+
+
+@pytest.mark.parametrize("more", [0, 4])
+def test_first_launches_run(more):
+    for task in kernels.first_launches(torch.device(DEVICE), torch.float16, [64, 128], 32, 77, more):
+        task()

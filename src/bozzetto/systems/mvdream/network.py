@@ -11,7 +11,7 @@ Batches are sample-major, view-minor: entry ``b * views + v`` is view v of sampl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
 from .resampler import Resampler
 from .transformer import KeysValues, SpatialTransformer3D
+
+TEXT_LENGTH = 77  # tokens that the text encoders of these models read
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,15 @@ class MultiViewUNet(nn.Module):
         for stage in self.output_blocks:
             x = stage(x, shifts, memory, views, skips.pop())
         return self.out(x)
+
+    def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
+        """See :func:`bozzetto.nn.layout.for_inference`."""
+        from ...nn.tokens_kernels import first_launches
+
+        config = self.config
+        widths = sorted({config.model_channels * mult for mult in config.channel_mult})
+        head_dim = widths[0] // config.num_heads if config.num_heads > 0 else config.num_head_channels
+        return first_launches(device, dtype, widths, head_dim, TEXT_LENGTH, config.ip_dim)
 
     def residual_blocks(self) -> list[ResBlock]:
         """In the order in which they run."""
