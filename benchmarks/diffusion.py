@@ -162,7 +162,7 @@ class Networks:
                 module = LGM(LGMConfig(**{**vars(BIG), **small}) if self.micro else BIG)
             module = self.put(module)
             full_size.shape_lgm(dict(module.named_parameters()))
-            return module
+            return for_inference(module)
 
         return self.once("lgm", make)
 
