@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -71,7 +72,9 @@ class Networks:
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self.made:
+            begin = time.perf_counter()
             self.made[name] = make()
+            print(f"made {name} in {time.perf_counter() - begin:.1f} s", file=sys.stderr, flush=True)
         return self.made[name]
 
     def put(self, module: nn.Module) -> nn.Module:
@@ -111,22 +114,30 @@ class Networks:
         return self.once("unet sd", make)
 
     def text_encoder(self) -> nn.Module:
-        import transformers
-
         small = {"num_hidden_layers": 1} if self.micro else {}
-        with torch.device("meta"):
-            config = transformers.CLIPTextConfig.from_dict(published.TEXT_ENCODER | small)
-            module = transformers.CLIPTextModel(config)
-        return self.once("text", lambda: self.put(module))
+
+        def make() -> nn.Module:
+            import transformers
+
+            with torch.device("meta"):
+                config = transformers.CLIPTextConfig.from_dict(published.TEXT_ENCODER | small)
+                module = transformers.CLIPTextModel(config)
+            return self.put(module)
+
+        return self.once("text", make)
 
     def image_encoder(self) -> nn.Module:
-        import transformers
-
         small = {"num_hidden_layers": 2} if self.micro else {}
-        with torch.device("meta"):
-            config = transformers.CLIPVisionConfig.from_dict(published.IMAGE_ENCODER | small)
-            module = transformers.CLIPVisionModel(config)
-        return self.once("image", lambda: self.put(module))
+
+        def make() -> nn.Module:
+            import transformers
+
+            with torch.device("meta"):
+                config = transformers.CLIPVisionConfig.from_dict(published.IMAGE_ENCODER | small)
+                module = transformers.CLIPVisionModel(config)
+            return self.put(module)
+
+        return self.once("image", make)
 
     def tokenizer(self) -> Any:
         def make() -> Any:
@@ -330,7 +341,9 @@ def time_photo(networks: Networks, report: Report) -> None:
             clock.mark("photo: PLY")
 
     runs = 1 if networks.micro else 7
-    for name, spent in median_spans(parts, False, 3, runs).items():
+    for name, spent in median_spans(parts, False, 0, 1).items():
+        report.add(f"{name}, first call", spent)
+    for name, spent in median_spans(parts, False, 2, runs).items():
         report.add(name, spent)
     spans = median_spans(whole, False, 3, runs)
     for name, spent in spans.items():
