@@ -23,11 +23,11 @@ except ImportError as error:
 from . import triton_kernels as kernels
 
 INTERPRETED = not isinstance(kernels.sign_kernel, triton.JITFunction)
-POINTS_AT_ONCE = 1 << 27  # of a slab: positions in it are 32-bit numbers
+POINTS_AT_ONCE = 1 << 25  # of a slab
 MOST_POINTS = 1 << 30  # of a plane, for the same reason
 SIGN_WORDS = 64  # of a program
 BLOCK = 64  # words of a program that counts
-SIGN_WARPS, COUNT_WARPS, LIST_WARPS = 4, 1, 4
+SIGN_WARPS, COUNT_WARPS, LIST_WARPS = 4, 4, 4
 LANES = 128
 
 
