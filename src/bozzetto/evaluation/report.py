@@ -42,7 +42,7 @@ _SETS = {"grid": "grid of 64, inputs left out", "around": "16 all around", "inpu
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:.6rem 0 1.4rem}th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}small{color:#777}img{max-width:100%;border:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}small{color:#777;white-space:nowrap}img{max-width:100%;border:1px solid #ddd}
 details{margin:.5rem 0}h2{margin-top:2.2rem}.wide{overflow-x:auto}
 """
 
