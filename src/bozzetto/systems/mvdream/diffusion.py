@@ -73,10 +73,6 @@ class MultiViewDiffusion:
 
     def __post_init__(self) -> None:
         self._run = Captured(self._step, limit=2)
-        self._text_tokens = self._repeated(lambda ids: self.text_encoder(input_ids=ids).last_hidden_state)
-        self._image_features = self._repeated(
-            lambda pixels: self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
-        )
         self._latent_moments = self._repeated(lambda image, size: latent_moments(self.vae, image, size))
         self._decode = self._repeated(lambda latents, chunk: decode_latents(self.vae, latents, chunk))
 
@@ -113,7 +109,7 @@ class MultiViewDiffusion:
     def encode_tokens(self, ids: Tensor) -> Tensor:
         """Token ids [B, L] -> text tokens [B, L, C] (last hidden state after the final normalisation)."""
         with self._here(self.text_encoder):
-            return self._text_tokens(ids.to(self.device))
+            return self.text_encoder(input_ids=ids.to(self.device)).last_hidden_state
 
     def encode_text(self, prompts: str | Iterable[str]) -> Tensor:
         """Prompts -> text tokens [B, 77, C]; longer prompts are cut with a warning.
@@ -128,8 +124,8 @@ class MultiViewDiffusion:
     def _features(self, images: Sequence[Tensor]) -> Tensor:
         """CLIP's features before its last layer, [B, N, D], for pictures [H, W, 3]."""
         with self._here(self.image_encoder):
-            pixels = torch.stack([self.preprocess(image) for image in images])
-            return self._image_features(pixels.to(self.device, self.dtype))
+            pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device, self.dtype)
+            return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
 
     @torch.no_grad()
     def _moments(self, images: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tensor]]:
