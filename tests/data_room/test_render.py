@@ -172,7 +172,7 @@ def test_objects_of_a_batch_do_not_mix():
     together = render_objects(SceneBatch.pack(objects), cameras, (20, 24), lights)
     assert together.rgba.shape == (3, 2, 20, 24, 4)
     for b, obj in enumerate(objects):
-        one = Lights(**{k: v[b : b + 1] for k, v in vars(lights).items()})
+        one = lights.rows(slice(b, b + 1))
         alone = render_objects(SceneBatch.pack([obj]), cameras[b : b + 1], (20, 24), one)
         for name in ("rgba", "depth", "normals"):
             assert torch.equal(getattr(together, name)[b], getattr(alone, name)[0])
@@ -222,13 +222,15 @@ def test_white_is_not_blown_out_and_light_is_reproducible():
     white = sphere(20, 30)
     white.textures, white.base_colors = [np.full((1, 1, 4), 255, np.uint8)], np.ones((1, 3), np.float32)
     scene, cameras = SceneBatch.pack([white] * 6), Cameras.orbit([0.0, 90, 180, 270, 0, 0], [0.0, 0, 0, 0, 89, -89])
-    for lights in (Lights.default(6), Lights.random(6, torch.Generator().manual_seed(5))):
+    around = Lights.random(6, torch.Generator().manual_seed(3), environment=1.0)
+    for lights in (Lights.default(6), Lights.random(6, torch.Generator().manual_seed(5)), around):
         rgba = render_objects(scene, cameras, 32, lights).rgba
         color = rgba[..., :3][rgba[..., 3] == 1]
-        assert 0.85 < color.max() < 1.0 and color.min() > 0.2
+        assert 0.85 < color.max() <= 1.0 and color.min() > (0.1 if lights is around else 0.2)
         assert torch.allclose(lights.directions.norm(dim=-1), torch.ones(6, 3), atol=1e-5)
-    again = [Lights.random(4, torch.Generator().manual_seed(9), glossy=0.5) for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(vars(again[0]).values(), vars(again[1]).values()))
+    for share in (0.0, 0.5):
+        again = [Lights.random(4, torch.Generator().manual_seed(9), 0.5, share).tables("cpu") for _ in range(2)]
+        assert all(torch.equal(a, b) for a, b in zip(*again))
 
 
 def test_packed_objects_travel_between_processes():

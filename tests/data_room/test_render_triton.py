@@ -42,10 +42,12 @@ cases = [
     (every, 64, 1 << 18, 1 << 29),  # large triangles go through the queue
     (dict(outputs=("rgba",), dtype=torch.uint8, cull_backfaces=True), 64, 5, 1),  # ... which overflows; views in turns
     (dict(outputs=("depth",), supersample=1), 2048, 1 << 18, 1 << 29),
+    (dict(outputs=("rgba",)), 64, 1 << 18, 1 << 29, Lights.random(3, torch.Generator().manual_seed(2), 1.0, 1.0)),
 ]
-for options, launcher.CHUNK, launcher.QUEUE_CAPACITY, launcher.KEY_BYTES in cases:
-    mine = render_objects(scene, cameras, (8, 11), lights, backend="triton", **options)
-    twin = render_objects(scene, cameras, (8, 11), lights, backend="cpu", **options)
+for options, launcher.CHUNK, launcher.QUEUE_CAPACITY, launcher.KEY_BYTES, *other in cases:
+    light = other[0] if other else lights
+    mine = render_objects(scene, cameras, (8, 11), light, backend="triton", **options)
+    twin = render_objects(scene, cameras, (8, 11), light, backend="cpu", **options)
     for name in options["outputs"]:
         a, b = getattr(mine, name), getattr(twin, name)
         assert a.dtype == b.dtype and b.float().abs().sum() > 0
@@ -77,7 +79,9 @@ def build(kernel, warps, constants):
 ptx = build(visibility_kernel, 1, dict(CULL=True, CHUNK=2048, BLOCK=64))
 assert "relaxed.max.s64" in ptx
 build(queue_kernel, 4, dict(CULL=False, CHUNK=2048, BLOCK=512))
-build(shade_kernel, 2, dict(SUPERSAMPLE=2, COLOR=True, BYTES=False, DEPTH=True, NORMALS=True, LAMPS=3, TILE=8))
+everything = dict(SUPERSAMPLE=2, COLOR=True, BYTES=False, DEPTH=True, NORMALS=True, LAMPS=3, TILE=8)
+build(shade_kernel, 2, everything | dict(ENVIRONMENT=False))
+build(shade_kernel, 2, everything | dict(ENVIRONMENT=True))
 print("compiled")
 """
 

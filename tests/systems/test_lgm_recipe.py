@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
+from bozzetto.data.assets.convert import convert
 from bozzetto.data.render import SceneBatch
 from bozzetto.raster import rasterize
 from bozzetto.systems.lgm.cameras import SLOTS, sample_views
+from bozzetto.systems.lgm.drawn import draw_from
 from bozzetto.systems.lgm.evaluation import NOVEL_AZIMUTHS, evaluate_procedural, on_white, psnr
 from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
 from bozzetto.systems.lgm.presets import preset
-from bozzetto.systems.lgm.recipe import MAX_RADIUS, MiniRecipe, depth_error, make_packed_object, zoom
+from bozzetto.systems.lgm.recipe import MiniRecipe, depth_error, make_packed_object
+from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data_room"))
+from asset_shapes import arm, ball, ball_object
 
 CPU = torch.device("cpu")
 
@@ -111,7 +121,94 @@ def test_augmentations_touch_inputs_only(recipe):
 
 
 def vars_of(recipe: MiniRecipe) -> dict:
-    return {k: v for k, v in recipe.describe().items() if k != "system"}
+    return {k: v for k, v in recipe.describe().items() if k not in ("system", "objects", "shares")}
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """A dataset folder with an animated object, one in plain colours and one with a picture."""
+    out = tmp_path_factory.mktemp("assets")
+    plain = ball_object(name="plain", group="plain", parts=[ball(radius=2, texture=None)], textures=[])
+    convert("zeroad", [replace(o, source="zeroad") for o in (ball_object(), arm(), plain)], out)
+    return str(out)
+
+
+def mixed(assets, **changes) -> MiniRecipe:
+    values = {"preset": "debug", "batch_size": 4, "novel_views": 2, "render_size": 32, "block": 4, "data": (assets,)}
+    return MiniRecipe(**(values | {"mix": "procedural=0.25", "environment": 0.5} | changes))
+
+
+def test_batches_of_a_dataset_are_a_function_of_step_and_part(assets):
+    recipe = mixed(assets)
+    a, b = first_batches(recipe, 3), first_batches(mixed(assets), 1, start=2)[0]
+    assert set(a[2]) == set(b) and all(torch.equal(a[2][k], b[k]) for k in ("rgba", "target", "depth", "known"))
+    assert all(bool(x["rgba"][:, :, 3].flatten(1).mean(1).gt(0.01).all()) for x in a)
+    other = recipe.batches(2, seed=0, rank=1, world=2, device=CPU)
+    assert not torch.equal(next(other)["rgba"], b["rgba"])
+    other.close()
+    assert recipe.describe()["shares"] == pytest.approx({"procedural": 0.25, "zeroad": 0.75})
+
+
+def test_true_depth_gives_the_true_object_of_a_dataset(assets):
+    recipe = mixed(assets, preset="mini", batch_size=3, novel_views=4, render_size=128, mix="procedural=0")
+    batch = first_batches(recipe, 1)[0]
+    batch["known"] = torch.ones(3, SLOTS)
+    raw = true_raw(batch, 128)
+    assert float(depth_error(raw, batch)) < 2e-3
+    gaussians = ray_head(raw, batch["slots"], batch["rgba"], batch["known"])
+    goal = on_white(batch["target"].permute(0, 1, 3, 4, 2))
+    drawn = rasterize(gaussians, batch["cameras"], 128, (1.0, 1.0, 1.0)).rgb
+    truth, white = (psnr(((x - goal) ** 2).mean((-1, -2, -3)))[:, SLOTS:].mean() for x in (drawn, torch.ones(())))
+    assert truth > white + 4
+
+
+def test_overfitting_sees_the_same_objects_at_rest(assets):
+    recipe = mixed(assets, batch_size=2, overfit=2, mix="procedural=0")
+    library = recipe.library(CPU)
+    known, generator = torch.ones(2, SLOTS), torch.Generator().manual_seed(0)
+    drawn = [draw_from(recipe._mixture, library, known, [0, k, p], generator, 2, 1.0) for k in (0, 1) for p in (0, 1)]
+    assert all(d.poses == drawn[0].poses for d in drawn) and all(p.clip is None for p in drawn[0].poses)
+    assert all(bool((d.tints == 1).all()) for d in drawn)
+
+
+def test_other_data_or_shares_cannot_be_resumed(assets, tmp_path):
+    whole = mixed(assets).identity()
+    assert mixed(assets, mix="procedural=0.5").identity() != whole and mixed(assets).identity() == whole
+    assert "data" not in MiniRecipe(preset="debug").identity()
+
+
+def test_zoom_on_the_device_is_the_other(recipe):
+    generator = torch.Generator().manual_seed(3)
+    views = sample_views(4, 1, generator)
+    scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(4)])
+    state = generator.get_state()
+    fill, photo = draw_fill(views.known, generator)
+    made = zoom_of(scene, views.world()[:, :SLOTS], fill, photo)
+    assert torch.allclose(made, zoom(scene, views, generator.set_state(state)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("trunk", ["debug", "debug-tokens"])
+def test_trunks_learn_and_are_recognised(trunk, tmp_path):
+    from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
+
+    recipe = MiniRecipe(preset=trunk, batch_size=2, novel_views=2, render_size=32, block=2)
+    torch.manual_seed(0)
+    model, batch = recipe.build(), first_batches(recipe, 1)[0]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss, _ = recipe.loss(model, batch, 0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.85 * losses[0]
+    save_lgm(model, tmp_path / "m.safetensors", dtype=torch.float32)
+    again = load_lgm(tmp_path / "m.safetensors")
+    assert again.config == preset(trunk)
+    inputs = recipe.model_inputs(batch)[0]
+    with torch.no_grad():
+        assert torch.allclose(again(inputs), model(inputs), atol=1e-5)
 
 
 def test_evaluation_reports_and_draws(recipe):

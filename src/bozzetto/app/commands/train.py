@@ -1,4 +1,4 @@
-"""Train lgm-mini on procedural objects. Stops cleanly on Ctrl-C and resumes when run again with the same folder.
+"""Train lgm-mini on procedural objects and dataset folders. Stops cleanly on Ctrl-C; run again with the same folder, it resumes.
 
 On several GPUs: torchrun --nproc-per-node N -m bozzetto train lgm-mini -o RUN
 """
@@ -13,6 +13,7 @@ from ..progress import Progress
 
 EXAMPLES = (
     "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
+    "bozzetto train lgm-mini -o runs/mini --data assets/ --mix procedural=0.3,sweethome3d=0.35 --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
 
@@ -65,10 +66,47 @@ def object_number(text: str) -> int:
     return value
 
 
+MINI_PRESETS = (
+    "mini",
+    "mini-fine",
+    "mini-dense",
+    "mini-coarse",
+    "mini-tokens",
+    "mini-tokens16",
+    "debug",
+    "debug-tokens",
+)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=("lgm-mini",), help="what to train")
     parser.add_argument("-o", "--output", required=True, metavar="RUN", help="folder of the run; resumed if it has one")
-    parser.add_argument("--preset", choices=("mini", "debug"), default="mini", help="network size (mini)")
+    parser.add_argument(
+        "--preset",
+        choices=MINI_PRESETS,
+        default="mini",
+        metavar="NAME",
+        help=f"network: {', '.join(MINI_PRESETS)} (mini)",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=(),
+        metavar="FOLDER",
+        help="dataset folders (bozzetto data convert), training split",
+    )
+    parser.add_argument(
+        "--mix", default="", metavar="NAME=SHARE,...", help="shares of sources; 'procedural' is one of them (0.3)"
+    )
+    parser.add_argument(
+        "--recolour",
+        type=probability,
+        default=0.3,
+        help="share of --data's objects whose plain materials are tinted (0.3)",
+    )
+    parser.add_argument(
+        "--surroundings", type=probability, default=0.0, help="share of scenes lit by a sky, a room or a street (0)"
+    )
     parser.add_argument("--steps", type=positive, default=20_000, help="optimiser steps of the whole run (20000)")
     parser.add_argument("--batch", type=positive, default=16, help="objects per step and part (16)")
     parser.add_argument(
@@ -134,9 +172,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
+    from ...errors import InputError
     from ...systems.lgm.presets import preset
     from ...systems.lgm.recipe import MiniRecipe
     from ...training.loop import TrainConfig, train
+
+    if options.mix and not options.data:
+        raise InputError("--mix shares out the objects of --data; give it folders")
 
     recipe = MiniRecipe(
         preset=options.preset,
@@ -150,6 +192,11 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         opacity_weight=options.opacity,
         distortion_probability=options.distort,
         jitter_probability=options.jitter,
+        data=tuple(options.data),
+        mix=options.mix,
+        recolour=options.recolour,
+        environment=options.surroundings,
+        overfit=(options.overfit or 0) if options.data else 0,
         block=options.overfit or options.block,
         repeats=10**9 if options.overfit else options.repeats,
         workers=options.workers,

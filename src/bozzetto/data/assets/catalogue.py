@@ -50,6 +50,7 @@ class Dataset:
 
     def __init__(self, folder: str | PathLike[str], sources: list[str] | None = None) -> None:
         self.folder = Path(folder)
+        self.chosen_sources = sources
         self.catalogue = read_catalogue(folder)
         entries = self.catalogue["sources"]
         if sources is not None and (unknown := set(sources) - set(entries)):

@@ -23,7 +23,11 @@ _CELL = 4  # texels along the side of a triangle's cell
 
 
 class SmoothNormals:
-    """Corner normals of one set of triangles in any pose; who smooths with whom is decided once, at rest."""
+    """Corner normals of one set of triangles in any pose; who smooths with whom is decided once, at rest.
+
+    Attributes:
+        mix: sparse [3 F, F], 1 where a triangle counts for a corner's normal.
+    """
 
     def __init__(self, vertices: NDArray, faces: NDArray, crease: float = CREASE, weld: float = _WELD) -> None:
         from scipy.sparse import csr_matrix
@@ -44,7 +48,7 @@ class SmoothNormals:
         unit = _unit(self._areas(vertices))
         near = (unit[a // 3] * unit[b // 3]).sum(1) >= np.cos(np.deg2rad(crease))
         near |= a == b
-        self._mix = csr_matrix((np.ones(near.sum(), np.float32), (a[near], b[near] // 3)), shape=(3 * count, count))
+        self.mix = csr_matrix((np.ones(near.sum(), np.float32), (a[near], b[near] // 3)), shape=(3 * count, count))
 
     def _areas(self, vertices: NDArray) -> NDArray[np.float32]:
         a, b, c = (vertices[self.faces[:, k]] for k in range(3))
@@ -52,7 +56,7 @@ class SmoothNormals:
 
     def at(self, vertices: NDArray) -> NDArray[np.float32]:
         """[F, 3, 3] unit normals (zero for triangles without area) for vertices [V, 3] of any pose."""
-        return _unit(self._mix @ self._areas(vertices)).reshape(-1, 3, 3).astype(np.float32)
+        return _unit(self.mix @ self._areas(vertices)).reshape(-1, 3, 3).astype(np.float32)
 
 
 def _unit(vectors: NDArray) -> NDArray:

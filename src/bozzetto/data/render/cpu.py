@@ -130,6 +130,16 @@ def _texture(texels, levels, sizes, mat, u, v, lod):
 
 
 @jit
+def _polynomial(k, x, y, z):
+    """Term ``k`` of the polynomial of a normal (see :mod:`.environment`)."""
+    if k < 4:
+        return ONE if k == 0 else (x if k == 1 else (y if k == 2 else z))
+    if k < 7:
+        return x * y if k == 4 else (y * z if k == 5 else z * x)
+    return x * x - y * y if k == 7 else np.float32(3) * z * z - ONE
+
+
+@jit
 def _shade(
     screen, vertices, faces, uvs, normals, material, levels, sizes, base_colors, texels, first_vertex,
     camera, light, lamps, inverse_z, ids, supersample, want, rgba, rgba8, depth, normal_map,
@@ -197,6 +207,12 @@ def _shade(
                 er = light[0] + light[6] + (light[3] - light[6]) * up
                 eg = light[1] + light[7] + (light[4] - light[7]) * up
                 eb = light[2] + light[8] + (light[5] - light[8]) * up
+                if light.shape[0] > 12:
+                    for k in range(9):
+                        basis = _polynomial(k, nx, ny, nz)
+                        er += light[12 + 3 * k] * basis
+                        eg += light[13 + 3 * k] * basis
+                        eb += light[14 + 3 * k] * basis
                 gloss = ZERO
                 specular = light[9]
                 ex = ey = ez = ZERO

@@ -60,6 +60,7 @@ def render_triton(
             shade_kernel[(batch * count * tiles,)](
                 s.vertices, s.faces, s.uvs, s.normals, s.material, s.levels, s.sizes, s.base_colors, texels, cameras,
                 lights, lamps, keys, rgba, depth, normal_map, views, base, count, height, width,
-                supersample, color, as_bytes, result.depth is not None, result.normals is not None, lamps.shape[1], TILE,
+                supersample, color, as_bytes, result.depth is not None, result.normals is not None, lamps.shape[1],
+                lights.shape[1] > 12, TILE,
                 num_warps=2, num_stages=1,
             )  # fmt: skip

@@ -18,7 +18,7 @@ def shade_kernel(
     vertices, faces, uvs, normals, material, levels, sizes, base_colors, texels, cameras, lights, lamps, keys,
     rgba, depth, normal_map, views, view_base, view_count, height, width,
     SUPERSAMPLE: tl.constexpr, COLOR: tl.constexpr, BYTES: tl.constexpr, DEPTH: tl.constexpr, NORMALS: tl.constexpr,
-    LAMPS: tl.constexpr, TILE: tl.constexpr,
+    LAMPS: tl.constexpr, ENVIRONMENT: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Grid (scenes * views in flight * tiles); height and width count output pixels."""
     BLOCK: tl.constexpr = TILE * TILE
@@ -29,7 +29,7 @@ def shade_kernel(
     scene = image // view_count
     view = scene.to(tl.int64) * views + view_base + (image - scene * view_count)
     camera = cameras + view * 20
-    light = lights + scene.to(tl.int64) * 12
+    light = lights + scene.to(tl.int64) * (39 if ENVIRONMENT else 12)
     lamp = lamps + scene.to(tl.int64) * (LAMPS * 6)
     lane = tl.arange(0, BLOCK)
     row = (tile // across) * TILE + lane // TILE
@@ -137,6 +137,29 @@ def shade_kernel(
                 er = tl.load(light) + ground_r + (tl.load(light + 3) - ground_r) * up
                 eg = tl.load(light + 1) + ground_g + (tl.load(light + 4) - ground_g) * up
                 eb = tl.load(light + 2) + ground_b + (tl.load(light + 5) - ground_b) * up
+                if ENVIRONMENT:
+                    for k in tl.static_range(9):
+                        if k == 0:
+                            basis = zero + 1.0
+                        elif k == 1:
+                            basis = nx
+                        elif k == 2:
+                            basis = ny
+                        elif k == 3:
+                            basis = nz
+                        elif k == 4:
+                            basis = nx * ny
+                        elif k == 5:
+                            basis = ny * nz
+                        elif k == 6:
+                            basis = nz * nx
+                        elif k == 7:
+                            basis = nx * nx - ny * ny
+                        else:
+                            basis = 3.0 * nz * nz - 1.0
+                        er += tl.load(light + 12 + 3 * k) * basis
+                        eg += tl.load(light + 13 + 3 * k) * basis
+                        eb += tl.load(light + 14 + 3 * k) * basis
                 specular = tl.load(light + 9)
                 shininess = tl.load(light + 10)
                 gloss = tl.zeros((BLOCK,), tl.float32)

@@ -41,6 +41,10 @@ class ViewSet:
         """All tensors on ``device``; ``non_blocking`` helps after :meth:`pin_memory`."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))
 
+    def rows(self, which: slice) -> ViewSet:
+        """The cameras of some of the objects."""
+        return self._map(lambda x: x[which])
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> ViewSet:
         def of(x: Cameras | Tensor) -> Cameras | Tensor:
             return change(x) if isinstance(x, Tensor) else Cameras(change(x.camera_to_world), change(x.intrinsics))

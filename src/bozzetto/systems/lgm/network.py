@@ -50,6 +50,11 @@ class LGMConfig:
     znear: float = 0.5
     zfar: float = 2.5
     head: str = "lgm"  # "lgm": free positions; "ray": depth along the ray (heads.py)
+    trunk: str = (
+        "unet"  # "tokens": a transformer over patches of all views (tokens.py); the channels above are then not used
+    )
+    token_width: int = 320
+    token_layers: int = 8
     rotation: str = "fixed"  # "legacy" for checkpoints trained before April 2024 (heads.py)
 
     @property
@@ -277,19 +282,30 @@ class UNet(nn.Module):
         return self.conv_out(self.norm_out(x))
 
 
+def _trunk(config: LGMConfig) -> nn.Module:
+    if config.trunk == "unet":
+        return UNet(config)
+    if config.trunk == "tokens":
+        from .tokens import TokenTrunk
+
+        return TokenTrunk(config)
+    raise ValueError(f"trunk must be 'unet' or 'tokens', got {config.trunk!r}")
+
+
 class LGM(nn.Module):
     """U-Net plus the final 1x1 convolution. ``forward`` gives raw channels; ``heads.py`` turns them into Gaussians."""
 
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
         self.config = config
-        self.unet = UNet(config)
+        self.unet = _trunk(config)
         self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Network input [B, V, Cin, S, S] -> raw channels [B, V, Cout, h, h], h = ``splat_size``; any V >= 1."""
         b, v, c, h, w = inputs.shape
-        factor = self.config.patch * 2 ** (len(self.config.down_channels) - 1)
+        levels = len(self.config.down_channels) - 1 if self.config.trunk == "unet" else 0
+        factor = self.config.patch * 2**levels
         if c != self.config.in_channels or h % factor or w % factor:
             raise ValueError(
                 f"expected [B, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, got {tuple(inputs.shape)}"

@@ -35,6 +35,14 @@ MINI = LGMConfig(
     splat_size=128,
     head="ray",
 )
+# The same at other points of the trade, all below 12 M parameters: finer features (one more level above), four times as many
+# splats, a quarter of them.
+MINI_FINE = replace(MINI, patch=2, down_channels=(64, 128, 192, 192), down_attention=(False, False, True, True))
+MINI_DENSE = replace(MINI, unpatch=4, splat_size=256)
+MINI_COARSE = replace(MINI, unpatch=1, splat_size=64)
+# A plain transformer of the same size, nearly all of its arithmetic in matrix products: a token for 8 x 8 or 16 x 16 pixels.
+MINI_TOKENS = replace(MINI, trunk="tokens", patch=8, unpatch=4, token_width=320, token_layers=8, num_heads=5)
+MINI_TOKENS16 = replace(MINI_TOKENS, patch=16, unpatch=8)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -47,7 +55,21 @@ DEBUG = replace(
     output_size=32,
 )
 
-PRESETS: dict[str, LGMConfig] = {"big": BIG, "small": SMALL, "tiny": TINY, "mini": MINI, "debug": DEBUG}
+DEBUG_TOKENS = replace(DEBUG, trunk="tokens", patch=8, unpatch=4, token_width=64, token_layers=2, num_heads=2)
+
+PRESETS: dict[str, LGMConfig] = {
+    "big": BIG,
+    "small": SMALL,
+    "tiny": TINY,
+    "mini": MINI,
+    "mini-fine": MINI_FINE,
+    "mini-dense": MINI_DENSE,
+    "mini-coarse": MINI_COARSE,
+    "mini-tokens": MINI_TOKENS,
+    "mini-tokens16": MINI_TOKENS16,
+    "debug": DEBUG,
+    "debug-tokens": DEBUG_TOKENS,
+}
 
 
 def preset(name: str) -> LGMConfig:

@@ -1,4 +1,4 @@
-"""How lgm-mini is trained: procedural objects, one to four known views, supervision from eight rendered views.
+"""How lgm-mini is trained: procedural objects and those of dataset folders, one to four known views, eight rendered views.
 
 Expected on held-out procedural objects: see the model card beside the bundled weights.
 """
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ...camera import Cameras
-from ...data.render import Lights, PackedObject, SceneBatch, render_objects
+from ...data.library import AssetLibrary, Mixture, parse_mix
+from ...data.render import Lights, PackedObject, RenderedViews, SceneBatch, render_objects
 from ...data.stream import ObjectStream
 from ...errors import InputError
 from ...gaussians import Gaussians
@@ -23,14 +24,18 @@ from ...raster import Rendering, rasterize
 from ...training.augment import augment_views
 from ...training.picture_loss import picture_terms
 from .cameras import SLOTS, ViewSet, sample_views
+from .drawn import Drawn, draw_from
 from .heads import ray_depth, ray_head
 from .inputs import mini_inputs
 from .network import LGM
 from .presets import preset
 from .reconstruct import resize_rgba
+from .zoom import zoom, zoom_of
 
 PERCEPTUAL_VIEWS = 2  # of the novel views of each object; it costs as much as the splatting
-MAX_RADIUS = 0.85  # of an object after zooming, world units: within the depth range of the ray head
+
+
+OUTPUTS = ("rgba", "depth")
 
 
 @dataclass
@@ -46,6 +51,11 @@ class MiniRecipe:
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
+        data: dataset folders (``bozzetto data convert``), of which the training split is used; none: procedural objects only.
+        mix: shares of sources, see :class:`~bozzetto.data.library.Mixture`; as text, "procedural=0.3,zeroad=0.2".
+        recolour: share of the objects of ``data`` whose picture-less materials get another tint.
+        environment: share of scenes lit by surroundings (skies, rooms) instead of a plain studio.
+        overfit: of ``data``, only so many objects, at rest, over and over; 0 for all.
         block, repeats, workers, first_seed, shared: see :class:`~bozzetto.data.stream.ObjectStream`.
     """
 
@@ -65,6 +75,11 @@ class MiniRecipe:
     workers: int = 0
     texture_size: int = 128
     evaluation_objects: int = 32
+    data: tuple[str, ...] = ()
+    mix: str = ""
+    recolour: float = 0.3
+    environment: float = 0.0
+    overfit: int = 0
     first_seed: int = 0
     shared: bool = False
 
@@ -72,6 +87,16 @@ class MiniRecipe:
         check_object_number(self.first_seed)
         self.config = preset(self.preset)
         self._perceptual: nn.Module | None = None
+        self._library: AssetLibrary | None = None
+        self._mixture = Mixture.open(self.data, parse_mix(self.mix)) if self.data else None
+
+    def library(self, device: torch.device) -> AssetLibrary | None:
+        """The objects of ``data`` on ``device``, loaded at the first call."""
+        if self._mixture is None or not len(self._mixture):
+            return None
+        if self._library is None:
+            self._library = self._mixture.load(device, workers=self.workers)
+        return self._library
 
     def build(self) -> nn.Module:
         model = LGM(self.config)
@@ -83,11 +108,15 @@ class MiniRecipe:
         return model
 
     def describe(self) -> dict[str, Any]:
-        return {"system": "lgm", **asdict(self)}
+        about = {"system": "lgm", **asdict(self)}
+        if self._mixture is not None:
+            about["objects"] = len(self._mixture)
+            about["shares"] = {"procedural": self._mixture.procedural, **self._mixture.shares}
+        return about
 
     def identity(self) -> dict[str, Any]:
         """What decides the network and which objects a step sees."""
-        return {
+        out = {
             "preset": self.preset,
             "batch": self.batch_size,
             "block": self.block,
@@ -96,14 +125,19 @@ class MiniRecipe:
             "texture size": self.texture_size,
             "shared": self.shared,
         }
+        # A run without data is the same as one from before there was any.
+        return out if self._mixture is None else out | {"mix": self.mix, "data": self._mixture.digest}
 
     # ---- data ---------------------------------------------------------------------------------------------------------
 
     def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[dict[str, Any]]:
         """Yield rendered batches; the next one's objects are fetched and packed while a step runs."""
+        library = self.library(device)
+        generated = self.batch_size if library is None else self._mixture.procedural_count(self.batch_size)
+        taken = self.batch_size - generated
         stream = ObjectStream(
             partial(make_packed_object, texture_size=self.texture_size),
-            self.batch_size,
+            generated,
             seed=seed,
             rank=rank,
             world=world,
@@ -119,39 +153,62 @@ class MiniRecipe:
             number = ((seed * 1_000_003 + step) * 4099 + rank) * 2 + purpose
             return torch.Generator().manual_seed(number % 2**63)
 
-        def prepare(step: int) -> tuple[SceneBatch, ViewSet, Lights]:
-            scene = SceneBatch.collate(stream.batch(step))
+        def prepare(step: int) -> tuple[SceneBatch | None, Drawn, ViewSet, Lights]:
+            scene = SceneBatch.collate(stream.batch(step)) if generated else None
             generator = generator_of(step, 0)
             views = sample_views(self.batch_size, self.novel_views, generator)
-            scene.vertices *= zoom(scene, views, generator)
-            lights = Lights.random(self.batch_size, generator, glossy=0.25)
+            if scene is not None:
+                scene.vertices *= zoom(scene, views.rows(slice(taken, None)), generator)
+            drawn = Drawn.none()
+            if taken:
+                known, key = views.rows(slice(0, taken)).known, [seed, step, rank]
+                drawn = draw_from(self._mixture, library, known, key, generator, self.overfit, self.recolour)
+            lights = Lights.random(self.batch_size, generator, glossy=0.25, environment=self.environment)
             # From memory that is not page-locked, a copy to the device would make the host wait.
-            return tuple(x.pin_memory() for x in (scene, views, lights)) if pin else (scene, views, lights)
+            out = (scene, drawn, views, lights)
+            return tuple(x if x is None else x.pin_memory() for x in out) if pin else out
 
         try:
             with ThreadPoolExecutor(1) as ahead:
                 pending = ahead.submit(prepare, start)
                 step = start
                 while True:
-                    scene, views, lights = pending.result()
+                    scene, drawn, views, lights = pending.result()
                     step += 1
                     pending = ahead.submit(prepare, step)
-                    yield self.augment(self.render(scene, views, lights, device), generator_of(step - 1, 1))
+                    yield self.augment(self.render(scene, drawn, views, lights, device), generator_of(step - 1, 1))
         finally:
             stream.close()
 
     @torch.no_grad()
-    def render(self, scene: SceneBatch, views: ViewSet, lights: Lights, device: torch.device) -> dict[str, Any]:
-        """Pictures of a batch: input slots at the network's size, targets for all views at the supervision size."""
+    def render(
+        self, scene: SceneBatch | None, drawn: Drawn, views: ViewSet, lights: Lights, device: torch.device
+    ) -> dict[str, Any]:
+        """Pictures of a batch: input slots at the network's size, targets for all views at the supervision size.
+
+        The library's objects come first, then the generated ones of ``scene``.
+        """
         size = self.config.input_size
-        scene, views, lights = (x.to(device, non_blocking=True) for x in (scene, views, lights))
-        drawn = render_objects(scene, views.world(), size, lights, outputs=("rgba", "depth"))
-        rgba = drawn.rgba.permute(0, 1, 4, 2, 3)  # [B, 4 + n, 4, S, S]
+        count = len(drawn.poses)
+        views, lights = views.to(device, non_blocking=True), lights.to(device, non_blocking=True)
+        cameras = views.world()
+        made: list[RenderedViews] = []
+        if count:
+            drawn = drawn.to(device, non_blocking=True)
+            own = self.library(device).scene(drawn.poses, tints=drawn.tints)
+            own.vertices = own.vertices * zoom_of(own, cameras[:count, :SLOTS], drawn.fill, drawn.photo)
+            made.append(render_objects(own, cameras[:count], size, lights.rows(slice(0, count)), outputs=OUTPUTS))
+        if scene is not None:
+            scene = scene.to(device, non_blocking=True)
+            rest = slice(count, None)
+            made.append(render_objects(scene, cameras[rest], size, lights.rows(rest), outputs=OUTPUTS))
+        rgba, depth = (torch.cat([getattr(m, name) for m in made]) for name in OUTPUTS)
+        rgba = rgba.permute(0, 1, 4, 2, 3)  # [B, 4 + n, 4, S, S]
         slots = views.slots
         return {
             "rgba": rgba[:, :SLOTS].contiguous(),
             "target": resize_rgba(rgba, self.render_size),
-            "depth": drawn.depth[:, :SLOTS],
+            "depth": depth[:, :SLOTS],
             "slots": slots,
             "known": views.known,
             "cameras": Cameras.cat([slots, views.novel], dim=1),
@@ -248,30 +305,6 @@ def depth_error(raw: Tensor, batch: dict[str, Any]) -> Tensor:
     weight = (alpha > 0.9) & (depth > 0)
     error = (ray_depth(raw, slots) - distance).abs() * weight
     return error.sum() / weight.sum().clamp_min(1)
-
-
-def zoom(scene: SceneBatch, views: ViewSet, generator: torch.Generator) -> Tensor:
-    """Scale of each vertex [V, 1] that makes its object fill the picture as a recentred photo does.
-
-    The longest side of the object's outline becomes 65 to 90 % of the picture: of the largest outline among the four
-    slots, or, for most single photos, of the photo alone (whose other sides nobody can measure).
-    """
-    batch = len(scene)
-    cameras = views.world()[:, :SLOTS]
-    world_to_view, focal = cameras.view_matrices(), cameras.intrinsics[..., None, :2]  # [B, 4, 4, 4], [B, 4, 1, 2]
-    extent = torch.empty(batch, SLOTS)
-    radius = torch.empty(batch)
-    for b in range(batch):
-        points = scene.vertices[scene.vertex_start[b] : scene.vertex_start[b + 1]]
-        local = points @ world_to_view[b, :, :3, :3].transpose(-1, -2) + world_to_view[b, :, None, :3, 3]  # [4, P, 3]
-        projected = local[..., :2] / local[..., 2:] * focal[b]
-        extent[b] = (projected.amax(1) - projected.amin(1)).amax(-1)
-        radius[b] = points.norm(dim=-1).max()
-    fill = 0.65 + 0.25 * torch.rand(batch, generator=generator)
-    photo = (views.known.sum(1) == 1) & (torch.rand(batch, generator=generator) < 0.7)
-    measured = torch.where(photo, torch.maximum(extent[:, 0], 0.65 * extent.amax(1)), extent.amax(1))
-    scale = torch.minimum(fill / measured.clamp_min(1e-3), MAX_RADIUS / radius.clamp_min(1e-3)).clamp(0.5, 2.0)
-    return scale.repeat_interleave(scene.vertex_start.diff())[:, None]
 
 
 def make_packed_object(seed: int, texture_size: int = 128) -> PackedObject:
