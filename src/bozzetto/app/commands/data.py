@@ -3,6 +3,7 @@
 list      which collections can be had, and which are here
 download  fetch a collection's packages (Debian packages; nothing is installed)
 convert   collections, or your own folders of GLB, OBJ, PLY, STL or USD files, into one compact dataset folder
+copy      parts of dataset folders into a new one: a split, some sources, smaller pictures, small files
 sheet     draw what is in a dataset folder
 stats     count what is in it
 verify    read all of it and report damage
@@ -25,6 +26,7 @@ EXAMPLES = (
     "bozzetto data download sweethome3d -o packages/",
     "bozzetto data convert sweethome3d zeroad --packages packages/ -o assets/",
     "bozzetto data convert ~/models --licence CC0-1.0 -o assets/",
+    "bozzetto data copy assets/ -o light/ --split train --texture-size 128 --shard-mb 60",
     "bozzetto data sheet assets/ -o sheet.png --split test",
     "bozzetto data sheet assets/ -o moving.png --clips",
     "bozzetto data stats assets/",
@@ -97,6 +99,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     mine.add_argument("--author", default="", help="of files that state none")
 
     one = action(
+        "copy",
+        "copy parts of dataset folders into a new one, without loss but for pictures that are made smaller",
+        "copy assets/ -o training/ --split train",
+        "copy assets/ more/ -o light/ --texture-size 128 --clips 2 --shard-mb 60",
+    )
+    one.add_argument("folders", nargs="+", metavar="DIR", help="dataset folders")
+    one.add_argument("-o", "--output", required=True, metavar="DIR", help="new dataset folder")
+    one.add_argument("--source", action="append", help="only this source (may be given again)")
+    one.add_argument("--split", choices=("train", "val", "test", "unused"), help="only this split, by today's rules")
+    one.add_argument("--without", action="append", default=[], metavar="FLAG", help="leave out objects with this flag")
+    one.add_argument("--texture-size", type=positive, help="longest side of a texture, a power of two (as it is)")
+    one.add_argument("--clips", type=int, help="of an object, keep so many that move most (all)")
+    one.add_argument("--shard-mb", type=positive, default=256, help="largest file, in megabytes of 2^20 bytes (256)")
+
+    one = action(
         "sheet",
         "draw objects of a dataset folder as one picture",
         "sheet assets/ -o sheet.png",
@@ -145,6 +162,7 @@ def run(options: argparse.Namespace, progress: Progress) -> int | None:
         "list": _list,
         "download": _download,
         "convert": _convert,
+        "copy": _copy,
         "sheet": _sheet,
         "stats": _stats,
         "verify": _verify,
@@ -278,6 +296,30 @@ def _source(name: str, options: argparse.Namespace) -> dict[str, Any]:
         folder, called, kind=options.kind, up=options.up or "", licence=options.licence, author=options.author
     )
     return {"source": called, "tasks": lambda: tasks, "turn": options.turn, "origin": {"folder": folder.name}}
+
+
+# ---- copy
+
+
+def _copy(options: argparse.Namespace, progress: Progress) -> None:
+    from ...data.assets.catalogue import Dataset, read_catalogue
+    from ...data.assets.copy import CopyOptions, copy_dataset
+    from ...errors import InputError
+
+    datasets, found = [], set()
+    for folder in options.folders:
+        held = list(read_catalogue(folder)["sources"])
+        found |= set(held)
+        wanted = None if options.source is None else [s for s in options.source if s in held]
+        datasets.append(Dataset(folder, wanted))
+    if unknown := set(options.source or ()) - found:
+        raise InputError(f"no folder has {', '.join(sorted(unknown))}; there are: {', '.join(sorted(found))}")
+    chosen = CopyOptions(
+        options.split, tuple(options.without), options.texture_size, options.clips, options.shard_mb << 20
+    )
+    for source, count in copy_dataset(datasets, options.output, chosen, progress).items():
+        progress.result(f"{source}: {count:,} objects")
+    progress.summary([Path(options.output)])
 
 
 # ---- looking

@@ -57,6 +57,10 @@ class ShardWriter:
             self.size += self._file.write(data)
         return self._keys[key]
 
+    def holds(self, key: bytes | str) -> bool:
+        """Whether a blob of this key has been written."""
+        return key in self._keys
+
     def record(self, record: dict[str, Any]) -> None:
         """Add an object's record (plain JSON values)."""
         self.records.append(record)
