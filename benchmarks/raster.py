@@ -1,102 +1,226 @@
-"""Time of the Triton rasterizer on a CUDA device: ``python benchmarks/raster.py [--sweep]``; prints markdown tables.
+"""Times of the Triton rasterizer on a CUDA device: ``python benchmarks/raster.py [--row 1x1x512] [--growth] [--kernels]``.
 
-65,536 Gaussians on a bumpy ball of radius 0.5 (standard deviations 0.006 to 0.01) from an orbit of radius 1.5 with a
-field of view of 49.1 degrees. Times are medians between CUDA events, in milliseconds, gradients to every parameter of
-the Gaussians. With gsplat installed, its times stand beside. ``--sweep`` times variants of the
-blending kernel.
+Gaussians on a bumpy ball of radius 0.5 (standard deviations 0.006 to 0.01) from an orbit of radius 1.5 with a field of view
+of 49.1 degrees: scenes x views x pictures' size, 65,536 Gaussians in each scene. Pictures are RGB and alpha (bozzetto draws
+depth besides), gradients go to every parameter of the Gaussians. Prints markdown tables. Times are milliseconds between
+CUDA events around the call, medians with the range of the middle half; memory is the peak above what the inputs take.
+
+With gsplat installed its times stand beside, in the same run: the same Gaussians and cameras, its view matrices and
+intrinsics made beforehand, ``packed=False`` (faster here), colours without SH where the degree is 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bozzetto.camera import Cameras
-from bozzetto.gaussians import Gaussians
+from bozzetto.gaussians import SH_C0, Gaussians
 from bozzetto.raster import rasterize
 
-CONFIGURATIONS = [(1, 1, 512), (1, 8, 512), (8, 8, 256), (4, 8, 512), (16, 8, 256)]  # scenes, views, size
+ROWS = [(8, 8, 256), (4, 8, 512), (1, 8, 512), (1, 1, 512), (16, 8, 256)]  # scenes, views, size
+COUNTS, SIZES, DEGREES = (16384, 65536, 262144), (128, 256, 512, 1024), (0, 3)
 
 
-def ball(scenes: int, n: int = 65536) -> Gaussians:
+@dataclass
+class Case:
+    """One scene set, and how both renderers get it.
+
+    Attributes:
+        leaves: means, scales, quats, opacities and SH coefficients; gradients are asked for these.
+        render: draws them: (rgb, alpha).
+    """
+
+    leaves: tuple[Tensor, ...]
+    render: Callable[..., tuple[Tensor, Tensor]]
+
+
+def ball(scenes: int, n: int = 65536, degree: int = 0) -> Gaussians:
     """[scenes, n] Gaussians on the surface, opacities 0.3..1, random colours."""
     g = torch.Generator().manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn(scenes, n, 3, generator=g), dim=-1)
     radius = 0.45 + 0.05 * torch.sin(8 * direction).prod(-1, keepdim=True)
-    return Gaussians.from_rgb(
+    gaussians = Gaussians.from_rgb(
         radius * direction,
         0.006 + 0.004 * torch.rand(scenes, n, 3, generator=g),
         torch.randn(scenes, n, 4, generator=g),
         0.3 + 0.7 * torch.rand(scenes, n, generator=g),
         torch.rand(scenes, n, 3, generator=g),
     )
+    rest = 0.05 * torch.randn(scenes, n, (degree + 1) ** 2 - 1, 3, generator=g)
+    gaussians.sh = torch.cat([gaussians.sh, rest], dim=-2)
+    return gaussians
 
 
-def milliseconds(function: Callable[[], object], warm_up: int = 5, runs: int = 20) -> float:
-    """Median time of ``function`` between CUDA events."""
+def orbit(scenes: int, views: int) -> Cameras:
+    """[scenes, views] cameras, the same for all scenes."""
+    cameras = Cameras.turntable(views, elevation=15).to(device="cuda")
+    return Cameras(cameras.camera_to_world.repeat(scenes, 1, 1, 1), cameras.intrinsics.repeat(scenes, 1, 1))
+
+
+def bozzetto_case(gaussians: Gaussians, cameras: Cameras, size: int) -> Case:
+    white = torch.ones(*cameras.batch_shape, 3, device="cuda")
+
+    def render(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        picture = rasterize(Gaussians(*leaves), cameras, size, white, backend="triton")
+        return picture.rgb, picture.alpha
+
+    return Case(gaussians.tensors(), render)
+
+
+def gsplat_case(gaussians: Gaussians, cameras: Cameras, size: int) -> Case:
+    from gsplat import rasterization
+
+    k = torch.zeros(*cameras.batch_shape, 3, 3, device="cuda")
+    k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2] = cameras.pixel_intrinsics(size).unbind(-1)
+    k[..., 2, 2] = 1
+    view = cameras.view_matrices()
+    white = torch.ones(*cameras.batch_shape, 3, device="cuda")
+    means, scales, quats, opacities, sh = gaussians.tensors()
+    degree = {1: None, 4: 1, 9: 2, 16: 3}[sh.shape[-2]]
+    colours = sh if degree else 0.5 + SH_C0 * sh[..., 0, :]
+
+    def render(*leaves: Tensor) -> tuple[Tensor, Tensor]:
+        means, scales, quats, opacities, colours = leaves
+        rgb, alpha, _ = rasterization(
+            means, quats, scales, opacities, colours, view, k, size, size,
+            sh_degree=degree, packed=False, backgrounds=white,
+        )  # fmt: skip
+        return rgb, alpha[..., 0]
+
+    return Case((means, scales, quats, opacities, colours), render)
+
+
+def renderers() -> dict[str, Callable[[Gaussians, Cameras, int], Case]]:
+    """bozzetto, and gsplat where it is installed."""
+    found: dict[str, Callable[[Gaussians, Cameras, int], Case]] = {"bozzetto": bozzetto_case}
+    try:
+        import gsplat
+
+        found[f"gsplat {gsplat.__version__}"] = gsplat_case
+    except ImportError:
+        print("gsplat is not installed: its columns are left out\n")
+    return found
+
+
+def times(function: Callable[[], object], runs: int, warm_up: int = 4) -> list[float]:
+    """Sorted milliseconds of ``function`` between CUDA events."""
     for _ in range(warm_up):
         function()
-    times = []
+    out = []
     for _ in range(runs):
+        torch.cuda.synchronize()
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         function()
         end.record()
         end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
+        out.append(start.elapsed_time(end))
+    return sorted(out)
 
 
-def render_here(gaussians: Gaussians, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
-    picture = rasterize(gaussians, cameras, size, torch.ones(3, device="cuda"), backend="triton")
-    return picture.rgb, picture.alpha
+def milliseconds(function: Callable[[], object], runs: int = 15) -> float:
+    """Median time of ``function``."""
+    return statistics.median(times(function, runs))
 
 
-def render_gsplat(gaussians: Gaussians, cameras: Cameras, size: int) -> tuple[Tensor, Tensor]:
-    from gsplat import rasterization
-
-    k = torch.zeros(*cameras.batch_shape, 3, 3, device="cuda")
-    pixels = cameras.pixel_intrinsics(size)
-    k[..., 0, 0], k[..., 1, 1], k[..., 0, 2], k[..., 1, 2] = pixels.unbind(-1)
-    k[..., 2, 2] = 1
-    rgb, alpha, _ = rasterization(
-        gaussians.means,
-        gaussians.quats,
-        gaussians.scales,
-        gaussians.opacities,
-        gaussians.sh,
-        cameras.view_matrices(),
-        k,
-        size,
-        size,
-        sh_degree=0,
-        packed=False,
-        backgrounds=torch.ones(*cameras.batch_shape, 3, device="cuda"),
-    )
-    return rgb, alpha[..., 0]
+def shown(sorted_times: list[float]) -> str:
+    """Median and the range of the middle half."""
+    quarter = len(sorted_times) // 4
+    middle = statistics.median(sorted_times)
+    return f"{middle:.2f} ({sorted_times[quarter]:.2f}–{sorted_times[-1 - quarter]:.2f})"
 
 
-def measure(render: Callable, gaussians: Gaussians, cameras: Cameras, size: int) -> tuple[float, float, float]:
-    """(forward ms, forward + backward ms, peak GiB above what the inputs take)."""
+def functions(case: Case) -> tuple[Callable[[], object], Callable[[], object]]:
+    """One call forward without gradients, and one forward and backward."""
+    leaves = tuple(t.clone().requires_grad_() for t in case.leaves)
     with torch.no_grad():
-        forward = milliseconds(lambda: render(gaussians, cameras, size))
-    leaves = Gaussians(*(t.clone().requires_grad_() for t in gaussians.tensors()))
-    rgb, alpha = render(leaves, cameras, size)
-    grad_rgb, grad_alpha = torch.randn_like(rgb), torch.randn_like(alpha)
-    del rgb, alpha
+        grads = tuple(torch.randn_like(t) for t in case.render(*case.leaves))
+
+    def forward() -> None:
+        with torch.no_grad():
+            case.render(*case.leaves)
 
     def both() -> None:
-        torch.autograd.grad(render(leaves, cameras, size), leaves.tensors(), (grad_rgb, grad_alpha))
+        torch.autograd.grad(case.render(*leaves), leaves, grads)
 
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    total = milliseconds(both)
-    return forward, total, (torch.cuda.max_memory_allocated() - before) / 2**30
+    return forward, both
+
+
+def measure(case: Case, runs: int) -> tuple[list[float], list[float], float, float]:
+    """Times forward, times forward and backward, peaks of memory of both in MiB."""
+    forward, both = functions(case)
+    out, peaks = [], []
+    for function in (forward, both):
+        function()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        out.append(times(function, runs))
+        peaks.append((torch.cuda.max_memory_allocated() - before) / 2**20)
+    return out[0], out[1], peaks[0], peaks[1]
+
+
+def host_and_launches(case: Case) -> tuple[float, float, int, int]:
+    """Microseconds of the host for a call that leaves the device nothing to do, and what it enqueues: forward, both."""
+    from torch.profiler import ProfilerActivity, profile
+
+    micros, launches = [], []
+    for function in functions(case):
+        for _ in range(10):
+            function()
+        spent = []
+        for _ in range(50):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            function()
+            spent.append(1e6 * (time.perf_counter() - start))
+        micros.append(statistics.median(spent))
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            function()
+            torch.cuda.synchronize()
+        launches.append(sum(e.count for e in record.key_averages() if e.device_type.name == "CUDA"))
+    return micros[0], micros[1], launches[0], launches[1]
+
+
+def table(rows: list[tuple[int, int, int]], runs: int) -> None:
+    """Times and memory of every renderer for every row."""
+    found = renderers()
+    print("| scenes × views × size | renderer | forward ms | forward + backward ms | peak MiB forward | both |")
+    print("|---|---|---|---|---|---|")
+    for scenes, views, size in rows:
+        gaussians, cameras = ball(scenes).to("cuda"), orbit(scenes, views)
+        for name, make in found.items():
+            forward, both, peak, peak_both = measure(make(gaussians, cameras, size), runs)
+            row = f"{scenes}×{views}×{size}² | {name} | {shown(forward)} | {shown(both)}"
+            print(f"| {row} | {peak:.0f} | {peak_both:.0f} |", flush=True)
+    print("\n| one call on 64 Gaussians at 64² | host µs, forward | both | device operations, forward | both |")
+    print("|---|---|---|---|---|")
+    for name, make in found.items():
+        case = make(ball(1, 64).to("cuda"), orbit(1, 1), 64)
+        forward, both, enqueued, enqueued_both = host_and_launches(case)
+        print(f"| {name} | {forward:.0f} | {both:.0f} | {enqueued} | {enqueued_both} |", flush=True)
+
+
+def growth(runs: int) -> None:
+    """Times of 1 scene × 8 views by numbers of Gaussians, size of the pictures and degree of SH."""
+    found = renderers()
+    print("| Gaussians | size | SH degree | renderer | forward ms | forward + backward ms | peak MiB, both |")
+    print("|---|---|---|---|---|---|---|")
+    for n in COUNTS:
+        for size in SIZES:
+            for degree in DEGREES:
+                gaussians, cameras = ball(1, n, degree).to("cuda"), orbit(1, 8)
+                for name, make in found.items():
+                    forward, both, _, peak = measure(make(gaussians, cameras, size), runs)
+                    row = f"{n:,} | {size}² | {degree} | {name} | {shown(forward)} | {shown(both)} | {peak:.0f}"
+                    print(f"| {row} |", flush=True)
 
 
 class Stages:
@@ -124,10 +248,10 @@ class Stages:
         ids, numbers, ends = self.bins()
         self.pairs, self.visible = int(numbers.sum()), int((counts > 0).sum())
         self.blend = lambda: triton_blend.blend(records, ids, numbers, ends, background, size, size, True)
-        (rgb, alpha, depth), (transmittance, last) = self.blend()
+        (rgb, alpha, depth), kept = self.blend()
         grads = torch.randn_like(rgb), torch.randn_like(alpha), torch.zeros_like(depth)
         self.blend_gradient = lambda: triton_blend_gradient.blend_gradient(
-            records, ids, numbers, ends, background, transmittance, last, *grads
+            records, ids, numbers, ends, background, kept, *grads
         )
         moments = self.blend_gradient()
         self.project_gradient = lambda: triton_project_gradient.project_gradient(
@@ -135,56 +259,74 @@ class Stages:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweep", action="store_true", help="time variants of the blending kernel as well")
-    arguments = parser.parse_args()
-    renderers: dict[str, Callable] = {"bozzetto": render_here}
-    try:
-        import gsplat
-
-        renderers[f"gsplat {gsplat.__version__}"] = render_gsplat
-    except ImportError:
-        print("gsplat is not installed: its columns are left out")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
-
-    print("| scenes × views × size | renderer | forward ms | forward + backward ms | peak GiB |\n|---|---|---|---|---|")
-    for scenes, views, size in CONFIGURATIONS:
-        gaussians = ball(scenes).to("cuda")
-        cameras = Cameras.turntable(views, elevation=15).to(device="cuda")
-        shared = Cameras(cameras.camera_to_world.expand(scenes, -1, -1, -1), cameras.intrinsics.expand(scenes, -1, -1))
-        for name, render in renderers.items():
-            forward, total, peak = measure(render, gaussians, shared, size)
-            print(f"| {scenes}×{views}×{size}² | {name} | {forward:.2f} | {total:.2f} | {peak:.2f} |", flush=True)
-
+def stages(rows: list[tuple[int, int, int]], variants: bool) -> None:
+    """Times of the stages, and of variants of the blending kernels."""
     names = ("project", "bins", "blend", "blend_gradient", "project_gradient")
-    print(f"\n| scenes × views × size | visible | cell pairs | {' | '.join(names)} |")
-    print("|" + "---|" * (3 + len(names)))
-    for scenes, views, size in CONFIGURATIONS:
-        cameras = Cameras.turntable(views, elevation=15).to(device="cuda")
-        shared = Cameras(cameras.camera_to_world.expand(scenes, -1, -1, -1), cameras.intrinsics.expand(scenes, -1, -1))
-        stages = Stages(ball(scenes).to("cuda"), shared, size)
-        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (stages.visible, stages.pairs))
-        times = " | ".join(f"{milliseconds(getattr(stages, name)):.2f}" for name in names)
-        print(f"| {scenes}×{views}×{size}² | {counts} | {times} |", flush=True)
-        if arguments.sweep:
-            sweep(stages)
+    print(
+        "| scenes × views × size | visible | tile pairs | cell entries | projection, lists | blend | gradient | projection's |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for scenes, views, size in rows:
+        parts = Stages(ball(scenes).to("cuda"), orbit(scenes, views), size)
+        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.visible, parts.pairs))
+        spent = " | ".join(f"{milliseconds(getattr(parts, name)):.2f}" for name in names)
+        print(f"| {scenes}×{views}×{size}² | {counts} | {spent} |", flush=True)
+        if variants:
+            sweep(parts)
+
+
+def kernels(rows: list[tuple[int, int, int]]) -> None:
+    """What the device spends its time on."""
+    from torch.profiler import ProfilerActivity, profile
+
+    for scenes, views, size in rows:
+        _, both = functions(bozzetto_case(ball(scenes).to("cuda"), orbit(scenes, views), size))
+        for _ in range(3):
+            both()
+        with profile(activities=[ProfilerActivity.CUDA]) as record:
+            for _ in range(5):
+                both()
+            torch.cuda.synchronize()
+        spent = [(e.device_time_total / 5, e.key) for e in record.key_averages() if e.device_type.name == "CUDA"]
+        print(f"\n{scenes}×{views}×{size}²: {sum(t for t, _ in spent):.0f} µs")
+        for t, name in sorted(spent, reverse=True)[:12]:
+            print(f"{t:9.1f} {name[:80]}", flush=True)
 
 
 def sweep(stages: Stages) -> None:
     """Print the times of the blending kernel for other numbers of Gaussians that it takes at once."""
     from bozzetto.raster import triton_blend, triton_blend_gradient
 
-    kept = triton_blend.UNROLL, triton_blend.CHUNK
-    for unroll, chunk in ((1, 16), (2, 16), (2, 32), (3, 12), (4, 16)):
-        triton_blend.UNROLL, triton_blend.CHUNK = unroll, chunk
-        print(f"  {unroll} of {chunk} at once: blend {milliseconds(stages.blend):.2f} ms", flush=True)
-    triton_blend.UNROLL, triton_blend.CHUNK = kept
+    kept = triton_blend.UNROLL
+    for unroll in (1, 2, 4, 8):
+        triton_blend.UNROLL = unroll
+        print(f"  {unroll} at once: blend {milliseconds(stages.blend):.2f} ms", flush=True)
+    triton_blend.UNROLL = kept
     kept = triton_blend_gradient.REGISTERS
-    for registers in (200, 168, 144):
+    for registers in (168, 128, 112):
         triton_blend_gradient.REGISTERS = registers
         print(f"  {registers} registers: gradient {milliseconds(stages.blend_gradient):.2f} ms", flush=True)
     triton_blend_gradient.REGISTERS = kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--row", action="append", help="one row, as 1x8x512 (scenes x views x size); may be repeated")
+    parser.add_argument("--growth", action="store_true", help="also numbers of Gaussians, sizes, SH degrees")
+    parser.add_argument("--kernels", action="store_true", help="also times of the stages and of single kernels")
+    parser.add_argument("--sweep", action="store_true", help="as --kernels, with variants of the blending kernels")
+    parser.add_argument("--runs", type=int, default=21, help="calls per time")
+    arguments = parser.parse_args()
+    rows = [tuple(int(x) for x in row.split("x")) for row in arguments.row] if arguments.row else ROWS
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
+    table(rows, arguments.runs)
+    if arguments.growth:
+        print()
+        growth(arguments.runs)
+    if arguments.kernels or arguments.sweep:
+        print()
+        stages(rows, arguments.sweep)
+        kernels(rows)
 
 
 if __name__ == "__main__":

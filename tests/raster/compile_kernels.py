@@ -29,7 +29,7 @@ from bozzetto.raster import (  # noqa: E402
 )
 
 INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "rows", "total", "lowest", "end"}
-POINTERS = dict.fromkeys(("ids", "unsorted", "counts", "last", "keys"), "*i32")
+POINTERS = dict.fromkeys(("ids", "unsorted", "counts", "last", "keys", "words", "numbers"), "*i32")
 POINTERS |= dict.fromkeys(("starts", "ends", "order", "by_tile", "records", "rectangles"), "*i64")
 POINTERS["divided"] = "*i32"
 POINTERS |= {"pairs": "*i16", "cells": "*i16"}
@@ -72,9 +72,11 @@ def main() -> None:
         (triton_bins.list_kernel, 4, {"BLOCK": 128} | cell),
         (triton_bins.count_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
         (triton_bins.divide_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
-        (triton_blend.blend_kernel, 1, {"KEEP": 1, "UNROLL": triton_blend.UNROLL, "CHUNK": triton_blend.CHUNK} | cell),
-        (triton_blend_gradient.blend_gradient_kernel, 1, cell),
     ]
+    for lanes in (2, 4):
+        blend = {"KEEP": 1, "UNROLL": triton_blend.UNROLL, "LANES": lanes}
+        cases.append((triton_blend.blend_kernel, 1, blend | cell))
+        cases.append((triton_blend_gradient.blend_gradient_kernel, 1, {"LANES": lanes} | cell))
     for capability in (80, 90):
         for kernel, warps, constants in cases:
             result = compile_kernel(kernel, capability, warps, **constants)

@@ -43,6 +43,7 @@ class _Rasterize(torch.autograd.Function):
         lists = bin_tiles(records, keys, rectangles, counts, height, width)
         del keys, counts
         keep = any(ctx.needs_input_grad)
+        ctx.set_materialize_grads(False)
         pictures, kept = blend(records, *lists, background, height, width, keep)
         if keep:
             ctx.save_for_backward(
@@ -55,20 +56,21 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, grad_depth):
         means, quats, scales, sh, background, view, intrinsics, records, rectangles, *lists = ctx.saved_tensors
-        ids, counts, ends, transmittance, last = lists
-        grad_rgb, grad_alpha, grad_depth = (g.float().contiguous() for g in (grad_rgb, grad_alpha, grad_depth))
+        ids, counts, ends, *kept = lists
+        grad_rgb = kept[0].new_zeros(*kept[0].shape, 3) if grad_rgb is None else grad_rgb.float().contiguous()
+        grad_alpha = torch.zeros_like(kept[0]) if grad_alpha is None else grad_alpha.float().contiguous()
+        if grad_depth is not None:
+            grad_depth = grad_depth.float().contiguous()
         gradients: tuple[Tensor | None, ...] = (None,) * 5
         with torch.cuda.device_of(means):
             if any(ctx.needs_input_grad[:5]):
-                moments = blend_gradient(
-                    records, ids, counts, ends, background, transmittance, last, grad_rgb, grad_alpha, grad_depth
-                )
+                moments = blend_gradient(records, ids, counts, ends, background, kept, grad_rgb, grad_alpha, grad_depth)
                 gradients = project_gradient(
                     means, quats, scales, sh, view, intrinsics, rectangles, records, moments, *ctx.size
                 )
             grad_background = None
             if ctx.needs_input_grad[5]:
-                grad_background = torch.einsum("chwk,chw->ck", grad_rgb, transmittance).reshape(background.shape)
+                grad_background = torch.einsum("chwk,chw->ck", grad_rgb, kept[0]).reshape(background.shape)
         return *gradients, grad_background, *(None,) * 6
 
 

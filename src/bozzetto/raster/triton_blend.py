@@ -1,6 +1,8 @@
 """Compositing of sorted Gaussians (steps 5 and 6 of :mod:`bozzetto.raster.reference`): Triton kernel.
 
-One warp composites one cell of 8 x 8 pixels, two per thread, and stops when all of them are finished.
+One warp composites one cell of 8 x 8 pixels: each thread owns two pixels of one column, four rows apart, and keeps them in
+registers. The records of 32 Gaussians at a time come in one per thread, a round ahead of their use, and pass through
+shared memory to all threads; the warp synchronises there and nowhere else. It stops when all of its pixels are finished.
 """
 
 from __future__ import annotations
@@ -11,113 +13,184 @@ import triton.language as tl
 from torch import Tensor
 
 from .triton_bins import LEAST
-from .triton_numbers import power_of_2, unpack
+from .triton_numbers import (
+    INTERPRETED,
+    either,
+    highest_bit,
+    number_of_bits,
+    power_of_2,
+    share,
+    shared,
+    shared_memory,
+    unpack,
+)
 from .triton_project import CELL, TILE
 
-UNROLL = 2  # Gaussians whose records are fetched together
-CHUNK = 16  # Gaussians between two looks at whether the whole cell is finished
+UNROLL = 2  # Gaussians between two tests whether the list ends; a divisor of 32
+DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 
 MAX_ALPHA = tl.constexpr(0.99)
 MIN_TRANSMITTANCE = tl.constexpr(1e-4)
 
 
 @triton.jit
-def cell_place(counts, ends, tiles_x, tiles, TILE: tl.constexpr, CELL: tl.constexpr):
-    """Of this program's cell: camera, first column and row, where its list begins and how long that is."""
+def cell_place(cell, tiles_x, tiles, TILE: tl.constexpr, CELL: tl.constexpr):
+    """Camera, first column and first row of a cell."""
     side: tl.constexpr = TILE // CELL
-    tile = tl.program_id(0) // (side * side)
-    cell = tl.program_id(0) % (side * side)
+    tile = cell // (side * side)
+    cell = cell % (side * side)
     camera = tile // tiles
     place = tile % tiles
     left = (place % tiles_x) * TILE + (cell % side) * CELL
     top = (place // tiles_x) * TILE + (cell // side) * CELL
-    length = tl.load(counts + tl.program_id(0))
-    return camera, left, top, tl.load(ends + tl.program_id(0)) - length, length
+    return camera, left, top
 
 
 @triton.jit
-def cell_pixels(camera, left, top, width, height, CELL: tl.constexpr):
-    """Flat indices of a cell's pixels, row by row [CELL * CELL], and whether they are inside the picture."""
-    index = tl.arange(0, CELL * CELL)
-    column = left + index % CELL
-    row = top + index // CELL
-    return (camera.to(tl.int64) * height + row) * width + column, (column < width) & (row < height)
+def load_record(record, exists):
+    """Ten numbers of each Gaussian, 0 where none exists."""
+    mx, my = unpack(tl.load(record + 0, mask=exists, other=0))
+    a, b = unpack(tl.load(record + 1, mask=exists, other=0))
+    c, bias = unpack(tl.load(record + 2, mask=exists, other=0))
+    r, g = unpack(tl.load(record + 3, mask=exists, other=0))
+    bl, z = unpack(tl.load(record + 4, mask=exists, other=0))
+    return mx, my, a, b, c, bias, r, g, bl, z
+
+
+@triton.jit
+def exponent(dx, dy, a, b, c, bias):
+    """log2 of alpha, in the one order of operations that compositing and its gradient share."""
+    return tl.fma(tl.fma(c, dy, b * dx), dy, tl.fma(a * dx, dx, bias))
+
+
+@triton.jit
+def opacity(power, bias, position, final):
+    """Alpha, 0 for a Gaussian that does not show in the pixel or stands behind the last one (position >= final); 2^power."""
+    if INTERPRETED:
+        raw = power_of_2(power)
+        hit = (power >= LEAST) & (power <= bias) & (position < final)
+        return tl.where(hit, tl.minimum(raw, MAX_ALPHA), 0.0), raw
+    else:  # the same; the compiler makes three selections of the three conditions
+        return tl.inline_asm_elementwise(
+            """{ .reg .pred p; .reg .f32 t;
+            ex2.approx.ftz.f32 $1, $2; min.f32 t, $1, 0f3F7D70A4;
+            setp.ge.f32 p, $2, 0fC0FFD1BE; setp.le.and.f32 p, $2, $3, p; setp.lt.and.s32 p, $4, $5, p;
+            selp.f32 $0, t, 0f00000000, p; }""",
+            "=&f,=&f,f,f,r,r", [power, bias, position, final], dtype=(tl.float32, tl.float32), is_pure=True, pack=1,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles"])
 def blend_kernel(
-    records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last,
+    records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last, words, numbers,
     N, height, width, tiles_x, tiles,
-    KEEP: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
-    UNROLL: tl.constexpr, CHUNK: tl.constexpr,
+    KEEP: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """One program: one cell of one view, front to back.
 
-    Besides the pictures it keeps, for the gradient (KEEP), each pixel's final transmittance and the position in the
-    cell's list after the last Gaussian that contributed to it.
+    What it keeps for the gradient (KEEP) is described at :func:`blend`.
     """
-    camera, left, top, start, length = cell_place(counts, ends, tiles_x, tiles, TILE, CELL)
-    pixel, inside = cell_pixels(camera, left, top, width, height, CELL)
-    px = (left + tl.arange(0, CELL)[None, :]).to(tl.float32) + 0.5
-    py = (top + tl.arange(0, CELL)[:, None]).to(tl.float32) + 0.5
+    cell = tl.program_id(0)
+    camera, left, top = cell_place(cell, tiles_x, tiles, TILE, CELL)
+    length = tl.load(counts + cell)
+    start = tl.load(ends + cell) - length
+    lane = tl.arange(0, 32)
+    half = tl.arange(0, 2)
+    column = left + lane % CELL
+    row = top + lane[None, :] // CELL + half[:, None] * (CELL // 2)  # [2, 32]
+    inside = (column < width)[None, :] & (row < height)
+    px = column.to(tl.float32) + 0.5
+    py = row.to(tl.float32) + 0.5
     ids += start
     records += camera.to(tl.int64) * N * 5
 
-    light = tl.zeros([CELL, CELL], tl.float32) + 1.0
-    red = tl.zeros([CELL, CELL], tl.float32)
-    green = tl.zeros([CELL, CELL], tl.float32)
-    blue = tl.zeros([CELL, CELL], tl.float32)
-    deep = tl.zeros([CELL, CELL], tl.float32)
-    final = tl.zeros([CELL, CELL], tl.int32)
-    # The least exponent that counts; out of reach once a pixel is finished.
-    least = tl.where(inside, LEAST, float("inf")).reshape(CELL, CELL)
-    position = length * 0
-    unfinished = tl.min(tl.min(least, axis=1), axis=0) < 0.0
-    while (position < length) & unfinished:
-        stop = tl.minimum(position + CHUNK, length)
-        while position < stop:
-            for _ in tl.static_range(UNROLL):
-                exists = position < length
-                record = records + tl.load(ids + position, mask=exists, other=0) * 5
-                mx, my = unpack(tl.load(record + 0))
-                a, b = unpack(tl.load(record + 1))
-                c, bias = unpack(tl.load(record + 2))
-                if UNROLL > 1:
-                    bias = tl.where(exists, bias, float("-inf"))
-                r, g = unpack(tl.load(record + 3))
-                bl, z = unpack(tl.load(record + 4))
-                dx = px - mx
-                dy = py - my
-                power = (c * dy + b * dx) * dy + (a * dx * dx + bias)
-                hit = (power >= least) & (power <= bias)
-                opaque = tl.where(hit, tl.minimum(power_of_2(power), MAX_ALPHA), 0.0)
-                remaining = light - light * opaque
-                finished = remaining <= MIN_TRANSMITTANCE
-                weight = tl.where(finished, 0.0, light * opaque)
-                light = tl.where(finished, light, remaining)
-                least = tl.where(finished, float("inf"), least)
-                red += weight * r
-                green += weight * g
-                blue += weight * bl
-                deep += weight * z
-                position += 1
-                if KEEP:
-                    final = tl.where(weight > 0.0, position, final)
-        unfinished = tl.min(tl.min(least, axis=1), axis=0) < 0.0
-
-    background += camera.to(tl.int64) * 3
-    area: tl.constexpr = CELL * CELL
-    red = (red + light * tl.load(background + 0)).reshape(area)
-    green = (green + light * tl.load(background + 1)).reshape(area)
-    blue = (blue + light * tl.load(background + 2)).reshape(area)
-    tl.store(rgb + pixel * 3 + 0, red, mask=inside)
-    tl.store(rgb + pixel * 3 + 1, green, mask=inside)
-    tl.store(rgb + pixel * 3 + 2, blue, mask=inside)
-    tl.store(alpha + pixel, (1.0 - light).reshape(area), mask=inside)
-    tl.store(depth + pixel, deep.reshape(area), mask=inside)
+    # The transmittance; negative once a pixel is finished.
+    light = tl.where(inside, 1.0, -1.0)
+    red = tl.zeros([2, 32], tl.float32)
+    green = tl.zeros([2, 32], tl.float32)
+    blue = tl.zeros([2, 32], tl.float32)
+    deep = tl.zeros([2, 32], tl.float32)
+    final = tl.zeros([2, 32], tl.int32)
+    parts: tl.constexpr = 4 // LANES  # parts of the cell along x
     if KEEP:
-        tl.store(transmittance + pixel, light.reshape(area), mask=inside)
-        tl.store(last + pixel, final.reshape(area), mask=inside)
+        words += ((start >> 5) + cell) * (2 * parts)
+    number_left = tl.zeros([2], tl.int32)
+    number_right = tl.zeros([2], tl.int32)
+
+    base = length * 0
+    if not INTERPRETED:
+        memory = shared_memory()
+        exists = lane < length
+        n = tl.load(ids + lane, mask=exists, other=0)
+        mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
+        bias = tl.where(exists, bias, float("-inf"))
+    unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
+    while (base < length) & (unfinished > 0):
+        if not INTERPRETED:
+            share(memory, mx, my, a, b, c, bias, r, g, bl, z)
+            exists = base + 32 + lane < length
+            n = tl.load(ids + base + 32 + lane, mask=exists, other=0)
+            mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
+            bias = tl.where(exists, bias, float("-inf"))
+        drawn = tl.zeros([2, 32], tl.int32)  # one bit for each of 32 Gaussians
+        k = length * 0
+        stop = tl.minimum(length - base, 32)
+        while k < stop:
+            for u in tl.static_range(UNROLL):
+                if INTERPRETED:
+                    exists = base + k + u < length
+                    n = tl.load(ids + base + k + u, mask=exists, other=0)
+                    gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = load_record(records + n * 5, exists)
+                    g_bias = tl.where(exists, g_bias, float("-inf"))
+                else:
+                    gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = shared(memory + (k + u) * 48)
+                power = exponent((px - gx)[None, :], py - gy, ga, gb, gc, g_bias)
+                opaque, _ = opacity(power, g_bias, 0, 1)
+                weight = light * opaque
+                remaining = light - weight
+                finished = remaining <= MIN_TRANSMITTANCE
+                weight = tl.where(finished, 0.0, weight)
+                light = tl.where(finished, -tl.abs(light), remaining)
+                red += weight * gr
+                green += weight * gg
+                blue += weight * gbl
+                deep += weight * gz
+                if KEEP:
+                    drawn = tl.where(weight > 0.0, drawn | (1 << (k + u)), drawn)
+            k += UNROLL
+        if KEEP:
+            final = tl.where(drawn != 0, base + 1 + highest_bit(drawn), final)
+            where = words + (base >> 5) * (2 * parts) + half * parts
+            if parts == 1:
+                word = tl.reduce(drawn, 1, either)
+                tl.store(where, word)
+                number_left += number_of_bits(word)
+            else:
+                on_left = (lane % CELL < CELL // 2)[None, :]
+                word = tl.reduce(tl.where(on_left, drawn, 0), 1, either)
+                tl.store(where, word)
+                number_left += number_of_bits(word)
+                word = tl.reduce(tl.where(on_left, 0, drawn), 1, either)
+                tl.store(where + 1, word)
+                number_right += number_of_bits(word)
+        base += 32
+        unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
+
+    light = tl.abs(light)
+    background += camera.to(tl.int64) * 3
+    pixel = (camera.to(tl.int64) * height + row) * width + column[None, :]
+    tl.store(rgb + pixel * 3 + 0, red + light * tl.load(background + 0), mask=inside)
+    tl.store(rgb + pixel * 3 + 1, green + light * tl.load(background + 1), mask=inside)
+    tl.store(rgb + pixel * 3 + 2, blue + light * tl.load(background + 2), mask=inside)
+    tl.store(alpha + pixel, 1.0 - light, mask=inside)
+    tl.store(depth + pixel, deep, mask=inside)
+    if KEEP:
+        tl.store(transmittance + pixel, light, mask=inside)
+        tl.store(last + pixel, final, mask=inside)
+        numbers += (cell * 2 + half) * parts
+        tl.store(numbers, number_left)
+        if parts == 2:
+            tl.store(numbers + 1, number_right)
 
 
 def blend(
@@ -129,19 +202,33 @@ def blend(
     height: int,
     width: int,
     keep: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor] | None]:
-    """Pictures (rgb [S * V, H, W, 3], alpha and depth [S * V, H, W]) and, if ``keep``, for the gradient
-    (transmittance and last [S * V, H, W])."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor] | None]:
+    """Pictures (rgb [S * V, H, W, 3], alpha and depth [S * V, H, W]) and, if ``keep``, what the gradient needs:
+
+    * transmittance [S * V, H, W]
+    * last [S * V, H, W] int32: the position in the cell's list after the last Gaussian that contributed to the pixel
+    * words int32: of 32 Gaussians of a cell's list, which contributed to each of the cell's parts (rows of parts, top to
+      bottom, left to right), one bit each; those of a list begin at word (start // 32 + cell) * parts
+    * numbers [cells, parts] int32: how many contributed to each part
+    """
     cameras, n = records.shape[:2]
     device = records.device
     tiles_x, tiles_y = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
     rgb = torch.empty(cameras, height, width, 3, device=device)
     alpha, depth = torch.empty(2, cameras, height, width, device=device)
-    transmittance = torch.empty_like(alpha) if keep else None
-    last = torch.empty(cameras, height, width, dtype=torch.int32, device=device) if keep else None
+    kept = None
+    lanes = 4 if n >= DENSE * height * width else 2  # threads for each part of a cell in the gradient
+    if keep:
+        parts = CELL * CELL // (8 * lanes)
+        kept = (
+            torch.empty_like(alpha),
+            torch.empty(cameras, height, width, dtype=torch.int32, device=device),
+            torch.empty((len(ids) // 32 + len(counts) + 1) * parts, dtype=torch.int32, device=device),
+            torch.empty(len(counts), parts, dtype=torch.int32, device=device),
+        )
     blend_kernel[(len(counts),)](
-        records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last,
+        records, ids, counts, ends, background, rgb, alpha, depth, *(kept or (None,) * 4),
         n, height, width, tiles_x, tiles_x * tiles_y,
-        KEEP=keep, TILE=TILE, CELL=CELL, UNROLL=UNROLL, CHUNK=CHUNK, num_warps=1,
+        KEEP=keep, LANES=lanes, TILE=TILE, CELL=CELL, UNROLL=UNROLL, num_warps=1,
     )  # fmt: skip
-    return (rgb, alpha, depth), ((transmittance, last) if keep else None)
+    return (rgb, alpha, depth), kept

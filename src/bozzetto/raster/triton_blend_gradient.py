@@ -1,9 +1,15 @@
 """Gradient of the compositing: Triton kernel.
 
-One warp takes a cell of 8 x 8 pixels back to front, 16 Gaussians at a time. Per Gaussian and pixel there are two numbers:
-the weight w of its colour and v = dL/d(ln alpha). All that the loss knows of a Gaussian are sums over pixels: of w times
-the gradient of the picture, and of v times 1, x, y, x^2, xy, y^2 - two small matrix products. They run on tensor cores
-(tf32) with numbers split in two parts, which is as good as float32.
+The work is divided into parts of cells (4 x 4 pixels, LANES = 2, or 8 x 4, LANES = 4); each part has its own list: the
+Gaussians that contributed to it, which compositing marked by one bit each. LANES threads take one part, each of them eight
+of its pixels (two columns, four rows), back to front; so one warp goes through 32 / LANES lists at once. The programs of
+one tile sort its parts by the length of their lists, so that those of one warp end at about the same time.
+
+Per Gaussian and pixel there are two numbers: the weight w of its colour and v = dL/d(ln alpha). All that the loss knows of
+a Gaussian are sums over pixels: of w times the gradient of the picture, and of v times 1, dx, dy, dx^2, dx dy, dy^2. A
+thread sums over its pixels in registers; the threads of a part then add theirs by shuffles, and each writes some of the
+sums. While one Gaussian is dealt with, the record of the next one is on its way, and the index of the one after it. Shared
+memory and barriers are used only where lists are chosen, before the first Gaussian.
 """
 
 from __future__ import annotations
@@ -13,163 +19,184 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_bins import LEAST
-from .triton_blend import MAX_ALPHA, cell_pixels, cell_place
-from .triton_numbers import computed, power_of_2, reciprocal, unpack
+from .triton_blend import MAX_ALPHA, cell_place, exponent, load_record, opacity
+from .triton_numbers import highest_bit, reciprocal, sum_two
 from .triton_project import CELL, TILE
 
-MOMENTS = 10  # floats
-REGISTERS = 168  # a few values spill, but more warps fit
+MOMENTS = 12  # floats; the last two are not used
+ROW = tl.constexpr(MOMENTS)
+BEHIND = tl.constexpr(0x7FFFFFFF)  # a position in no list
+REGISTERS = 128
 
 
 @triton.jit
-def coarse(x):
-    """The leading 11 bits of each number."""
-    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+def longest_parts(lengths, share, LANES: tl.constexpr):
+    """Of a tile's parts, by length of list, the share-th 32 / LANES: for each thread, the part and the length."""
+    keys = (lengths << 8) | tl.arange(0, lengths.shape[0])
+    rank = tl.sum((keys[None, :] > keys[:, None]).to(tl.int32), axis=1)
+    mine = share * (32 // LANES) + tl.arange(0, 32) // LANES
+    keys = tl.sum(tl.where(rank[None, :] == mine[:, None], keys[None, :], 0), axis=1)
+    return keys & 255, keys >> 8
 
 
 @triton.jit
-def join8(t):
-    """Tuple of 8 tensors [...] -> [..., 2, 2, 2], in order."""
-    a = tl.join(tl.join(t[0], t[4]), tl.join(t[2], t[6]))
-    b = tl.join(tl.join(t[1], t[5]), tl.join(t[3], t[7]))
-    return tl.join(a, b)
-
-
-@triton.jit
-def join16(t):
-    """Tuple of 16 tensors [...] -> [..., 2, 2, 2, 2], in order."""
-    a = join8((t[0], t[2], t[4], t[6], t[8], t[10], t[12], t[14]))
-    b = join8((t[1], t[3], t[5], t[7], t[9], t[11], t[13], t[15]))
-    return tl.join(a, b)
-
-
-@triton.jit
-def split8(t):
-    """[..., 8] -> its columns."""
-    n: tl.constexpr = t.shape[0]
-    even, odd = tl.split(t.reshape(n, 2, 2, 2))
-    a, c = tl.split(even)
-    b, d = tl.split(odd)
-    t0, t4 = tl.split(a)
-    t2, t6 = tl.split(c)
-    t1, t5 = tl.split(b)
-    t3, t7 = tl.split(d)
-    return t0, t1, t2, t3, t4, t5, t6, t7
+def next_drawn(words, word, before, batch, left, STRIDE: tl.constexpr):
+    """Take the last Gaussian from every list, if the word at hand or the one before has any: its position in the list, or
+    one behind all. ``before`` is the word before that at hand, number ``batch``."""
+    empty = (word == 0) & (left > 0)
+    word = tl.where(empty, before, word)
+    batch -= empty.to(tl.int32)
+    before = tl.load(words + batch * STRIDE, mask=empty & (batch >= 0), other=before)
+    exists = word != 0
+    bit = tl.where(exists, highest_bit(word), 0)
+    position = tl.where(exists, (batch + 1) * 32 + bit, BEHIND)
+    word = tl.where(exists, word ^ (1 << bit), 0)
+    return position, word, before, batch, left - exists.to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles"])
 def blend_gradient_kernel(
-    records, ids, counts, ends, background, transmittance, last, grad_rgb, grad_alpha, grad_depth, moments,
-    N, height, width, tiles_x, tiles, TILE: tl.constexpr, CELL: tl.constexpr,
+    records, ids, counts, ends, background, transmittance, last, words, numbers, grad_rgb, grad_alpha, grad_depth, moments,
+    N, height, width, tiles_x, tiles, LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
 ):  # fmt: skip
-    """One program: one cell of one view; adds to moments [S * V, N, 10].
+    """One program: 32 / LANES parts of one tile of one view; adds to moments [S * V, N, 12].
 
     The moments of a Gaussian are the sums over pixels of v, v dx, v dy, v dx^2, v dx dy, v dy^2, and of w times the
     gradients of red, green, blue and depth.
     """
-    camera, left, top, start, _length = cell_place(counts, ends, tiles_x, tiles, TILE, CELL)
-    pixel, inside = cell_pixels(camera, left, top, width, height, CELL)
-    final = tl.load(last + pixel, mask=inside, other=0)
-    count = tl.max(final, axis=0)
-    if count == 0:
+    PER_CELL: tl.constexpr = CELL * CELL // (8 * LANES)  # parts
+    CELLS: tl.constexpr = (TILE // CELL) * (TILE // CELL)
+    PROGRAMS: tl.constexpr = CELLS * PER_CELL * LANES // 32  # of one tile
+    ACROSS: tl.constexpr = CELL // (2 * LANES)  # parts side by side in a cell
+    tile = tl.program_id(0) // PROGRAMS
+    lengths = tl.load(numbers + tile * CELLS * PER_CELL + tl.arange(0, CELLS * PER_CELL))
+    if tl.max(lengths, axis=0) == 0:
         return
-    px = (left + tl.arange(0, CELL)[None, :]).to(tl.float32) + 0.5
-    py = (top + tl.arange(0, CELL)[:, None]).to(tl.float32) + 0.5
+    part, left = longest_parts(lengths, tl.program_id(0) % PROGRAMS, LANES)
+    if tl.max(left, axis=0) == 0:
+        return
+    lane = tl.arange(0, 32)
+    cell = tile * CELLS + part // PER_CELL
+    part = part % PER_CELL
+    camera = tile // tiles
+    _, x, y = cell_place(cell, tiles_x, tiles, TILE, CELL)
+    x += (part % ACROSS) * (2 * LANES) + (lane % LANES) * 2
+    y += (part // ACROSS) * 4
+    start = tl.load(ends + cell) - tl.load(counts + cell)
     ids += start
+    words += ((start >> 5) + cell) * PER_CELL + part
     records += camera.to(tl.int64) * N * 5
-    moments += camera.to(tl.int64) * N * 10
+    moments += camera.to(tl.int64) * N * ROW
     background += camera.to(tl.int64) * 3
 
-    light = tl.load(transmittance + pixel, mask=inside, other=1.0)
-    g_red = tl.load(grad_rgb + pixel * 3 + 0, mask=inside, other=0.0)
-    g_green = tl.load(grad_rgb + pixel * 3 + 1, mask=inside, other=0.0)
-    g_blue = tl.load(grad_rgb + pixel * 3 + 2, mask=inside, other=0.0)
-    g_alpha = tl.load(grad_alpha + pixel, mask=inside, other=0.0)
-    g_depth = tl.load(grad_depth + pixel, mask=inside, other=0.0)
-    # What everything behind the current Gaussian adds to the loss: at first the background, and -alpha's share.
-    behind = light * (
-        g_red * tl.load(background + 0) + g_green * tl.load(background + 1) + g_blue * tl.load(background + 2) - g_alpha
-    )
+    light, ahead, final, g_red, g_green, g_blue, g_depth = (), (), (), (), (), (), ()
+    latest = lane * 0
+    for p in tl.static_range(8):
+        inside = (x + p // 4 < width) & (y + p % 4 < height)
+        pixel = (camera.to(tl.int64) * height + y + p % 4) * width + x + p // 4
+        light = light + (tl.load(transmittance + pixel, mask=inside, other=1.0),)
+        final = final + (tl.load(last + pixel, mask=inside, other=0),)
+        latest = tl.maximum(latest, final[p])
+        g_red = g_red + (tl.load(grad_rgb + pixel * 3 + 0, mask=inside, other=0.0),)
+        g_green = g_green + (tl.load(grad_rgb + pixel * 3 + 1, mask=inside, other=0.0),)
+        g_blue = g_blue + (tl.load(grad_rgb + pixel * 3 + 2, mask=inside, other=0.0),)
+        if grad_depth is not None:
+            g_depth = g_depth + (tl.load(grad_depth + pixel, mask=inside, other=0.0),)
+        # What the loss gains, per unit of light, if what is behind the current Gaussian gets none: at first that is the
+        # background, and -alpha.
+        gain = tl.load(grad_alpha + pixel, mask=inside, other=0.0) - g_red[p] * tl.load(background + 0)
+        gain -= g_green[p] * tl.load(background + 1) + g_blue[p] * tl.load(background + 2)
+        ahead = ahead + (gain,)
 
-    # The right-hand sides of the products, [pixels, 8].
-    area: tl.constexpr = CELL * CELL
-    field = tl.arange(0, 8)[None, :]
-    index = tl.arange(0, area)[:, None]
-    half: tl.constexpr = 0.5 * (CELL - 1)
-    x = (index % CELL).to(tl.float32) - half  # from the middle of the cell
-    y = (index // CELL).to(tl.float32) - half
-    powers = tl.where(field == 0, 1.0, tl.where(field == 1, x, tl.where(field == 2, y, 0.0)))
-    powers = tl.where(field == 3, x * x, tl.where(field == 4, x * y, tl.where(field == 5, y * y, powers)))
-    colour = tl.where(field % 4 == 0, g_red[:, None], tl.where(field % 4 == 1, g_green[:, None], g_blue[:, None]))
-    colour = tl.where(field % 4 == 3, g_depth[:, None], colour)
-    colour = tl.where(field < 4, coarse(colour), colour - coarse(colour))
+    # Lists are taken from the word in which the part's last Gaussian stands.
+    latest = tl.max(latest.reshape(32 // LANES, LANES), axis=1)[:, None]
+    batch = (tl.broadcast_to(latest, [32 // LANES, LANES]).reshape(32) + 31) >> 5
+    px = x.to(tl.float32) + 0.5
+    py = y.to(tl.float32) + 0.5
+    word = lane * 0
+    batch -= 1
+    before = tl.load(words + batch * PER_CELL, mask=left > 0, other=0)
+    # On the way, in every round: the record of the next Gaussian, the index of the one after it, the next word.
+    position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
+    n = tl.load(ids + position, mask=position < BEHIND, other=0)
+    mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, position < BEHIND)
+    next_position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
+    next_n = tl.load(ids + next_position, mask=next_position < BEHIND, other=0)
+    going = 1
+    while going > 0:
+        rest = (left > 0) | (next_position < BEHIND)
+        mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1 = load_record(records + next_n * 5, next_position < BEHIND)
+        later, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
+        later_n = tl.load(ids + later, mask=later < BEHIND, other=0)
+        dx = px - mx
+        dy = py - my
+        new_light, new_ahead = (), ()
+        columns = ()
+        m6, m7, m8, m9 = 0.0, 0.0, 0.0, tl.zeros([32], tl.float32)
+        for i in tl.static_range(2):
+            s0, s1, s2 = 0.0, 0.0, 0.0  # sums of v, v dy and v dy^2 over the pixels of one column
+            for j in tl.static_range(4):
+                ey = dy + j
+                power = exponent(dx + i, ey, a, b, c, bias)
+                opaque, raw = opacity(power, bias, position, final[4 * i + j])
+                gain = ahead[4 * i + j]
+                if grad_depth is not None:
+                    gain = tl.fma(g_depth[4 * i + j], z, gain)
+                gain = tl.fma(g_blue[4 * i + j], bl, gain)
+                gain = tl.fma(g_red[4 * i + j], r, tl.fma(g_green[4 * i + j], g, gain))
+                through = light[4 * i + j] * reciprocal(1.0 - opaque)
+                w = through * opaque
+                # Through the clamp at 0.99 nothing passes.
+                v = tl.where(raw <= MAX_ALPHA, w * gain, 0.0)
+                new_light = new_light + (through,)
+                new_ahead = new_ahead + (ahead[4 * i + j] - opaque * gain,)
+                s0 += v
+                s1 += v * ey
+                s2 += v * (ey * ey)
+                m6 += w * g_red[4 * i + j]
+                m7 += w * g_green[4 * i + j]
+                m8 += w * g_blue[4 * i + j]
+                if grad_depth is not None:
+                    m9 += w * g_depth[4 * i + j]
+            columns = columns + (s0, s1, s2)
+        x0 = dx * columns[0]
+        x1 = (dx + 1.0) * columns[3]
+        m = (
+            columns[0] + columns[3], x0 + x1, columns[1] + columns[4],
+            dx * x0 + (dx + 1.0) * x1, dx * columns[1] + (dx + 1.0) * columns[4], columns[2] + columns[5],
+            m6, m7, m8, m9,
+        )  # fmt: skip
+        light = new_light
+        ahead = new_ahead
 
-    final = final.reshape(CELL, CELL)
-    light = light.reshape(CELL, CELL)
-    behind = behind.reshape(CELL, CELL)
-    g_red = g_red.reshape(CELL, CELL)
-    g_green = g_green.reshape(CELL, CELL)
-    g_blue = g_blue.reshape(CELL, CELL)
-    g_depth = g_depth.reshape(CELL, CELL)
-    middle_x = left.to(tl.float32) + (0.5 + half)
-    middle_y = top.to(tl.float32) + (0.5 + half)
-    group = tl.arange(0, 16)
-    while count > 0:
-        vs = ()
-        ws = ()
-        for k in tl.static_range(16):
-            position = count - 1 - k
-            valid = position >= 0
-            record = records + tl.load(ids + position, mask=valid, other=0) * 5
-            mx, my = unpack(tl.load(record + 0))
-            a, b = unpack(tl.load(record + 1))
-            c, bias = unpack(tl.load(record + 2))
-            bias = tl.where(valid, bias, float("-inf"))
-            r, g = unpack(tl.load(record + 3))
-            bl, z = unpack(tl.load(record + 4))
-            dx = px - mx
-            dy = py - my
-            power = (c * dy + b * dx) * dy + (a * dx * dx + bias)
-            hit = (power >= LEAST) & (power <= bias) & (position < final)
-            raw = power_of_2(power)
-            opaque = tl.where(hit, tl.minimum(raw, MAX_ALPHA), 0.0)
-            share = g_red * r + g_green * g + g_blue * bl + g_depth * z
-            through = reciprocal(1.0 - opaque)
-            light = light * through
-            w = light * opaque
-            # Through the clamp at 0.99 nothing passes.
-            v = (light * share - behind * through) * tl.where(raw <= MAX_ALPHA, opaque, 0.0)
-            behind += w * share
-            vs = vs + (computed(v),)
-            ws = ws + (computed(w),)
-        left_side = tl.trans(join16(vs).reshape(area, 16))
-        head = coarse(left_side)
-        sums = tl.dot(head, powers, input_precision="tf32")
-        sums = tl.dot(left_side - head, powers, sums, input_precision="tf32")
-        left_side = tl.trans(join16(ws).reshape(area, 16))
-        head = coarse(left_side)
-        colours = tl.dot(head, colour, input_precision="tf32")
-        colours = tl.dot(left_side - head, colour, colours, input_precision="tf32")
-        s, sx, sy, sxx, sxy, syy, _, _ = split8(sums)
-        r0, g0, b0, z0, r1, g1, b1, z1 = split8(colours)
-        # From the middle of the cell to the centre of each Gaussian.
-        drawn = group < count
-        n = tl.load(ids + (count - 1 - group), mask=drawn, other=0)
-        mx, my = unpack(tl.load(records + n * 5, mask=drawn, other=0))
-        ex = middle_x - mx
-        ey = middle_y - my
-        mxx = sxx + ex * (2.0 * sx + ex * s)
-        mxy = sxy + ex * sy + ey * (sx + ex * s)
-        myy = syy + ey * (2.0 * sy + ey * s)
-        zero = tl.zeros([16], tl.float32)
-        rows = join16(
-            (s, sx + ex * s, sy + ey * s, mxx, mxy, myy, r0 + r1, g0 + g1, b0 + b1, z0 + z1)
-            + (zero, zero, zero, zero, zero, zero)
-        ).reshape(16, 16)
-        where = n[:, None] * 10 + group[None, :]
-        tl.atomic_add(moments + where, rows, mask=drawn[:, None] & (group[None, :] < 10), sem="relaxed")
-        count -= 16
+        add_moments(moments + n * ROW, position < BEHIND, m, LANES)
+        mx, my, a, b, c, bias, r, g, bl, z = mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1
+        n, position = next_n, next_position
+        next_n, next_position = later_n, later
+        going = tl.max(rest.to(tl.int32), axis=0)
+
+
+@triton.jit
+def add_moments(out, drawn, m, LANES: tl.constexpr):
+    """Add the sums over LANES threads; each thread writes some of them, in one access where the device has it."""
+    lane = tl.arange(0, 32)
+    s0 = sum_two(m[0], m[4], LANES // 2)
+    s1 = sum_two(m[1], m[5], LANES // 2)
+    s2 = sum_two(m[2], m[6], LANES // 2)
+    s3 = sum_two(m[3], m[7], LANES // 2)
+    s4 = sum_two(m[8], m[9], LANES // 2)
+    upper = lane % LANES // (LANES // 2)
+    if LANES == 2:
+        four = tl.join(tl.join(s0, s2), tl.join(s1, s3)).reshape(32, 4)
+        to = (out + 4 * upper)[:, None] + tl.arange(0, 4)[None, :]
+        tl.atomic_add(to, four, mask=drawn[:, None], sem="relaxed")
+    else:
+        two = tl.join(sum_two(s0, s2, 1), sum_two(s1, s3, 1))
+        to = (out + 4 * upper + 2 * (lane % 2))[:, None] + tl.arange(0, 2)[None, :]
+        tl.atomic_add(to, two, mask=drawn[:, None], sem="relaxed")
+        s4 = sum_two(s4, s4, 1)
+        drawn = drawn & (lane % 2 == 0)
+    tl.atomic_add(out + 8 + upper, s4, mask=drawn, sem="relaxed")
 
 
 def blend_gradient(
@@ -178,19 +205,21 @@ def blend_gradient(
     counts: Tensor,
     ends: Tensor,
     background: Tensor,
-    transmittance: Tensor,
-    last: Tensor,
+    kept: tuple[Tensor, Tensor, Tensor, Tensor],
     grad_rgb: Tensor,
     grad_alpha: Tensor,
-    grad_depth: Tensor,
+    grad_depth: Tensor | None,
 ) -> Tensor:
-    """Moments of the Gaussians, [S * V, N, 10]; zero for those that no tile drew."""
+    """Moments of the Gaussians, [S * V, N, 12]; zero for those that no cell drew. ``kept``: see :func:`.blend`;
+    ``grad_depth`` None is 0."""
     cameras, n = records.shape[:2]
-    height, width = last.shape[1:]
+    height, width = grad_alpha.shape[1:]
     tiles_x, tiles_y = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
     moments = torch.zeros(cameras, n, MOMENTS, device=records.device)
-    blend_gradient_kernel[(len(counts),)](
-        records, ids, counts, ends, background, transmittance, last, grad_rgb, grad_alpha, grad_depth, moments,
-        n, height, width, tiles_x, tiles_x * tiles_y, TILE=TILE, CELL=CELL, num_warps=1, maxnreg=REGISTERS,
+    lanes = CELL * CELL // (8 * kept[3].shape[1])
+    blend_gradient_kernel[(len(counts) * CELL * CELL // 256,)](
+        records, ids, counts, ends, background, *kept, grad_rgb, grad_alpha, grad_depth, moments,
+        n, height, width, tiles_x, tiles_x * tiles_y,
+        LANES=lanes, TILE=TILE, CELL=CELL, num_warps=1, maxnreg=REGISTERS,
     )  # fmt: skip
     return moments

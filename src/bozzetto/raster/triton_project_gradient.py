@@ -53,7 +53,7 @@ def project_gradient_kernel(
         drawn = tl.load(rectangles + slot, mask=mask, other=0) != 0
         seen = tl.where(drawn, 1, seen)
         record = records + slot * 5
-        moment = moments + slot * 10
+        moment = moments + slot * 12
         xx, xy = unpack(tl.load(record + 1, mask=drawn, other=0))
         yy, bias = unpack(tl.load(record + 2, mask=drawn, other=0))
         xx *= -2.0 * LN_2

@@ -182,7 +182,7 @@ def sh_gradient_kernel(means, view, records, moments, sh_gradients, N, V, K: tl.
         last = camera + V
         while camera < last:
             slot = camera * N + n
-            gr, gg, gb = colour_gradient(records + slot * 5, moments + slot * 10, mask)
+            gr, gg, gb = colour_gradient(records + slot * 5, moments + slot * 12, mask)
             cx, cy, cz = camera_centre(view + camera * 16)
             x, y, z, _ = unit_direction(mx, my, mz, cx, cy, cz)
             touched = (gr != 0.0) | (gg != 0.0) | (gb != 0.0)
