@@ -12,7 +12,7 @@ from .camera import Cameras
 from .device import pick_device
 from .errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
 from .job import Job, Progress, silent
-from .options import build_options, check_text
+from .options import build_options, check_mesh_method, check_text
 from .photo import Box, Picture, check_picture, cut_photo, picture_name
 from .pipelines import PIPELINES, Pipeline, find_pipeline
 
@@ -29,6 +29,7 @@ def image_to_3d(
     model: str = "lgm-mini",
     seed: int = 0,
     mesh: bool = True,
+    mesh_method: str = "fast",
     matting: bool = True,
     crop: Box | None = None,
     device: str = "auto",
@@ -43,6 +44,8 @@ def image_to_3d(
         model: "lgm-mini", "lgm", "triposr", "shap-e" (see ``bozzetto models``), or a weights file.
         seed: of everything random; recorded in the report.
         mesh: also make a textured mesh.
+        mesh_method: how Gaussians become a mesh: "fast" (seconds) or "nerf" (by optimisation, minutes on a CPU); for
+            models whose mesh does not come from Gaussians only "fast" is right.
         matting: False uses the whole picture as the object.
         crop: (x0, y0, x1, y1) in pixels; only what lies inside is looked at.
         device: "auto", "cpu" or "cuda".
@@ -58,7 +61,7 @@ def image_to_3d(
         MissingDependencyError: the model needs an extra.
     """
     check_picture(photo)
-    pipeline, job, chosen = _ready("photo", model, options, seed, device, weights, progress, mesh)
+    pipeline, job, chosen = _ready("photo", model, options, seed, device, weights, progress, mesh, mesh_method)
     rgba = cut_photo(photo, matting, crop, job)
     asset = pipeline.function("photo")(rgba, chosen, job)
     about = {"command": "image", "input": picture_name(photo), "model": model, "matting": matting}
@@ -71,6 +74,7 @@ def text_to_3d(
     model: str = "lgm",
     seed: int = 0,
     mesh: bool = True,
+    mesh_method: str = "fast",
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
@@ -89,7 +93,9 @@ def text_to_3d(
         raise InputError(
             f"the prompt has {len(prompt):,} characters; at most {MAX_PROMPT:,} are taken (the models read 77 tokens)"
         )
-    pipeline, job, chosen = _ready("text", model, options, seed, device, weights, progress, mesh, workspace)
+    pipeline, job, chosen = _ready(
+        "text", model, options, seed, device, weights, progress, mesh, mesh_method, workspace
+    )
     asset = pipeline.function("text")(prompt.strip(), chosen, job)
     about = {"command": "text", "prompt": prompt.strip(), "model": model}
     return _finish(asset, about | vars(chosen), job)
@@ -149,6 +155,7 @@ def views_to_3d(
     model: str = "lgm-mini",
     seed: int = 0,
     mesh: bool = True,
+    mesh_method: str = "fast",
     matting: bool = True,
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
@@ -164,13 +171,14 @@ def views_to_3d(
     from .systems.lgm.posed import from_views
     from .zoo import ENTRIES, check_name, load
 
+    check_mesh_method(mesh_method, mesh)
     name = PIPELINES[model].weights["views"][0] if model in PIPELINES and "views" in PIPELINES[model].inputs else model
     fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
     if (name in PIPELINES and name not in ENTRIES) or (name in ENTRIES and name not in fitting):
         raise InputError(f"{model} does not take posed views; models that do: {', '.join(fitting)}")
     replaced = _replaced(weights, [name], model)
     check_name(name)
-    job = Job(pick_device(device), seed, progress or silent, mesh, replaced)
+    job = Job(pick_device(device), seed, progress or silent, mesh, replaced, mesh_method=mesh_method)
     with job.stage("load_model"):
         job.tell(f"loading {name}", 0.0)
         network = load(name, str(job.device), replaced.get(name))
@@ -190,6 +198,7 @@ def prepare(
     model: str,
     seed: int = 0,
     mesh: bool = True,
+    mesh_method: str = "fast",
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
@@ -202,7 +211,7 @@ def prepare(
     """
     if kind not in ("photo", "text", "video"):
         raise InputError(f"kind must be photo, text or video, got {kind!r}")
-    _ready(kind, model, options, seed, device, weights, progress, mesh)
+    _ready(kind, model, options, seed, device, weights, progress, mesh, mesh_method)
 
 
 def _ready(
@@ -214,10 +223,16 @@ def _ready(
     weights: Mapping[str, str | PathLike[str]] | None,
     progress: Progress | None,
     mesh: bool = True,
+    mesh_method: str = "fast",
     workspace: str | PathLike[str] | None = None,
 ) -> tuple[Pipeline, Job, Any]:
     """The pipeline, the job and the checked options, with all weights on this machine: whatever fails, fails before any work."""
+    check_mesh_method(mesh_method, mesh)
     pipeline, own = find_pipeline(model, kind)
+    if mesh_method != "fast" and pipeline.own_mesh:
+        raise InputError(
+            f"{pipeline.name} makes its mesh from its own field; leave out the mesh method {mesh_method!r}"
+        )
     chosen = build_options(pipeline.options_class(kind), options, model)
     pipeline.check_extra()
     replaced = _replaced(weights, pipeline.all_weights, pipeline.name)
@@ -232,6 +247,7 @@ def _ready(
         mesh,
         own | replaced,
         None if workspace is None else Path(workspace),
+        mesh_method,
     )
     _fetch(pipeline.entries(kind, chosen), job)
     return pipeline, job, chosen
@@ -287,7 +303,10 @@ def _finish(asset: Asset, about: dict[str, Any], job: Job) -> Asset:
 
         with job.stage("mesh"):
             asset.mesh = gaussians_to_mesh(
-                asset.gaussians, progress=lambda stage, share: job.tell(f"making the mesh: {stage}", share)
+                asset.gaussians,
+                method=job.mesh_method,
+                seed=job.seed,
+                progress=lambda stage, share: job.tell(f"making the mesh: {stage}", share),
             )
     asset.pictures |= job.pictures
     asset.report = _report(about, job) | asset.report

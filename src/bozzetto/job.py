@@ -42,6 +42,7 @@ class Job:
         seed: of everything random.
         tell: progress, called with (stage, share done).
         mesh: whether a mesh is wanted; systems that make it from their own field look at this.
+        mesh_method: how Gaussians become a mesh, "fast" or "nerf".
         weights: zoo entry name -> local file or folder to use instead of the published one.
         workspace: folder for live previews and for state to resume from, or None to write neither.
         pictures: file name -> [H, W, 3], intermediate results that are written beside the asset.
@@ -54,6 +55,7 @@ class Job:
     mesh: bool = True
     weights: dict[str, str] = field(default_factory=dict)
     workspace: Path | None = None
+    mesh_method: str = "fast"
     pictures: dict[str, torch.Tensor] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)

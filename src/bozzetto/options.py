@@ -16,6 +16,8 @@ from .errors import InputError
 
 T = TypeVar("T")
 
+MESH_METHODS = ("fast", "nerf")  # those of bozzetto.surface, which --help must not import
+
 
 def option(
     default: Any,
@@ -42,6 +44,14 @@ def check_text(text: str, what: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"{what} is not valid Unicode text at character {error.start + 1}; type it in UTF-8") from None
+
+
+def check_mesh_method(method: str, mesh: bool) -> None:
+    """Raise :class:`InputError` for a way from Gaussians to a mesh that there is not, or that is not wanted."""
+    if method not in MESH_METHODS:
+        raise InputError(f"the mesh method must be one of {', '.join(MESH_METHODS)}, got {method!r}")
+    if method != MESH_METHODS[0] and not mesh:
+        raise InputError(f"no mesh is wanted, so the mesh method {method!r} does nothing; leave one of the two out")
 
 
 def check_options(options: Any) -> None:

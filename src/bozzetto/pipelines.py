@@ -30,6 +30,7 @@ class Pipeline:
         weights: input kind -> the zoo entries it loads by default, in order of use.
         alternatives: zoo entry that it loads instead -> the option that asks for it.
         extra: the optional packages it needs, as in ``pip install 'bozzetto[extra]'``.
+        own_mesh: its mesh comes from its own field, not from Gaussians.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pipeline:
     weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
     alternatives: dict[str, str] = field(default_factory=dict)
     extra: str | None = None
+    own_mesh: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -103,6 +105,7 @@ _LIST = (
         module="bozzetto.systems.triposr.pipeline",
         options=_systems("triposr", "photo"),
         weights={"photo": ("triposr",)},
+        own_mesh=True,
     ),
     Pipeline(
         name="shap-e",
@@ -115,6 +118,7 @@ _LIST = (
         },
         alternatives={"shap-e-text-cap3d": "--weights-variant cap3d"},
         extra="diffusion",
+        own_mesh=True,
     ),
     Pipeline(
         name="gaussian-dreamer",

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ..options import flag
+from ..options import MESH_METHODS, flag
 from ..pipelines import for_kind
 
 _PREFIX = "system_"  # of the destinations of options that belong to one model
@@ -34,8 +34,14 @@ def add_output(parser: argparse.ArgumentParser, default_model: str, kind: str) -
 
 
 def add_mesh(parser: argparse.ArgumentParser) -> None:
-    """The --no-mesh option."""
+    """The --no-mesh and --mesh-method options."""
     parser.add_argument("--no-mesh", dest="mesh", action="store_false", help="make no mesh")
+    parser.add_argument(
+        "--mesh-method",
+        choices=MESH_METHODS,
+        default=MESH_METHODS[0],
+        help="of Gaussians: fast (seconds) or nerf (by optimisation, minutes on a CPU) (fast)",
+    )
 
 
 def add_matting(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +131,7 @@ def _help(f: dataclasses.Field) -> str:
 
 def asset_options(options: argparse.Namespace) -> dict[str, Any]:
     """What the public functions take of the shared options, and the model's own options that were given."""
-    shared = {k: getattr(options, k) for k in ("model", "seed", "mesh", "device") if hasattr(options, k)}
+    shared = {k: getattr(options, k) for k in ("model", "seed", "mesh", "mesh_method", "device") if hasattr(options, k)}
     own = {k[len(_PREFIX) :]: v for k, v in vars(options).items() if k.startswith(_PREFIX) and v is not None}
     return shared | {"weights": dict(options.weights)} | own
 

@@ -25,16 +25,26 @@ from .unwrap import unwrap
 DEPTH_VIEWS = 40
 COLOUR_VIEWS = [0, 1, 2, 3, *range(4, DEPTH_VIEWS, 2)]  # the four level ones and every second of the rest
 
+METHODS = ("fast", "nerf")
+
 Progress = Callable[[str, float], None]
+
+
+def check_method(method: str) -> None:
+    """Raise :class:`MeshError` for a way from Gaussians to a mesh that there is not."""
+    if method not in METHODS:
+        raise MeshError(f"the mesh method must be one of {', '.join(METHODS)}, got {method!r}")
 
 
 @torch.no_grad()
 def gaussians_to_mesh(
     gaussians: Gaussians,
     *,
-    resolution: int = 128,
+    resolution: int | None = None,
     texture_size: int = 1024,
     max_faces: int = 50_000,
+    method: str = "fast",
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Mesh:
     """A closed triangle mesh with a baked texture that looks like the Gaussians.
@@ -42,9 +52,13 @@ def gaussians_to_mesh(
     Args:
         gaussians: one object (no batch dimension), anywhere, of any size, on any device: their pictures are taken
             there, the rest is done on the CPU.
-        resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost.
+        resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost. None is
+            128; with "nerf" 256 on a GPU and 160 on a CPU.
         texture_size: side of the square texture in texels.
         max_faces: upper limit for the number of triangles.
+        method: "fast" (depth maps are fused; seconds) or "nerf" (a radiance field and a mesh are optimised; minutes on a CPU:
+            :func:`.nerf.gaussians_to_mesh_by_nerf`, which takes more settings).
+        seed: of everything random, which is in "nerf" alone.
         progress: called as ``progress(stage, fraction)`` with fraction 0..1 over the whole work.
 
     Returns:
@@ -55,6 +69,19 @@ def gaussians_to_mesh(
         MeshError: there is nothing to mesh (no visible Gaussians, no surface at this resolution), or an argument is
             out of range.
     """
+    check_method(method)
+    if method == "nerf":
+        from .nerf import NerfSettings, gaussians_to_mesh_by_nerf
+
+        return gaussians_to_mesh_by_nerf(
+            gaussians,
+            settings=NerfSettings.for_device(gaussians.device).changed(resolution=resolution),
+            texture_size=texture_size,
+            max_faces=max_faces,
+            seed=seed,
+            progress=progress,
+        )
+    resolution = 128 if resolution is None else resolution
     if not 16 <= resolution <= 512:
         raise MeshError(f"resolution must lie in 16..512 voxels, got {resolution}")
     if not 16 <= texture_size <= 8192:

@@ -1,0 +1,186 @@
+"""The hash encoding in Triton.
+
+A program owns a block of points on one level; the grid runs over the points first, so that programs that run at the same time
+read the same level, whose table (4 MiB at most) then stays in the L2 cache. Position, cell and the eight corners' rows and
+weights are in registers; nothing is shared.
+
+* ``encode_kernel`` gathers the corners and writes two features a point.
+* ``encode_gradient_kernel`` adds weight x gradient to the corners with relaxed atomics: the sums' order, and so their last
+  bits, differ from run to run.
+* ``variation_kernel`` reads a cell and its six neighbours and adds to the cell's gradient in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .hash_grid import FEATURES, GridLayout
+
+BLOCK = 256
+
+
+@triton.jit
+def _row(x, y, z, side, start, size, dense):
+    """Table row of lattice points; int32 products wrap, which leaves the low bits that the hash keeps."""
+    plain = (z * side + y) * side + x
+    mixed = (x ^ (y * -1640531535) ^ (z * 805459861)) & (size - 1)  # the first is 2654435761 as a signed number
+    return start + tl.where(dense != 0, plain, mixed)
+
+
+@triton.jit
+def _place(points, index, mask, scale):
+    x = tl.load(points + index * 3, mask=mask, other=0.0) * scale + 0.5
+    y = tl.load(points + index * 3 + 1, mask=mask, other=0.0) * scale + 0.5
+    z = tl.load(points + index * 3 + 2, mask=mask, other=0.0) * scale + 0.5
+    return x, y, z
+
+
+@triton.jit
+def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
+    """Grid (blocks of points, levels)."""
+    level = tl.program_id(1)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    scale = tl.load(scales + level)
+    side = tl.load(numbers + level * 4)
+    start = tl.load(numbers + level * 4 + 1)
+    size = tl.load(numbers + level * 4 + 2)
+    dense = tl.load(numbers + level * 4 + 3)
+    x, y, z = _place(points, index, mask, scale)
+    lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
+    fx, fy, fz = x - lx, y - ly, z - lz
+    cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
+    first = tl.zeros((BLOCK,), tl.float32)
+    second = tl.zeros((BLOCK,), tl.float32)
+    for corner in tl.static_range(8):
+        ox: tl.constexpr = corner & 1
+        oy: tl.constexpr = (corner >> 1) & 1
+        oz: tl.constexpr = (corner >> 2) & 1
+        wx = fx if ox else 1.0 - fx
+        wy = fy if oy else 1.0 - fy
+        wz = fz if oz else 1.0 - fz
+        weight = wx * wy * wz
+        at = table + _row(cx + ox, cy + oy, cz + oz, side, start, size, dense).to(tl.int64) * 2
+        first += weight * tl.load(at, mask=mask, other=0.0)
+        second += weight * tl.load(at + 1, mask=mask, other=0.0)
+    target = out + index * (LEVELS * 2) + level * 2
+    tl.store(target, first, mask=mask)
+    tl.store(target + 1, second, mask=mask)
+
+
+@triton.jit
+def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
+    """Grid (blocks of points, levels)."""
+    level = tl.program_id(1)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    scale = tl.load(scales + level)
+    side = tl.load(numbers + level * 4)
+    start = tl.load(numbers + level * 4 + 1)
+    size = tl.load(numbers + level * 4 + 2)
+    dense = tl.load(numbers + level * 4 + 3)
+    x, y, z = _place(points, index, mask, scale)
+    lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
+    fx, fy, fz = x - lx, y - ly, z - lz
+    cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
+    source = gradient + index * (LEVELS * 2) + level * 2
+    first = tl.load(source, mask=mask, other=0.0)
+    second = tl.load(source + 1, mask=mask, other=0.0)
+    mask = mask & ((first != 0.0) | (second != 0.0))
+    for corner in tl.static_range(8):
+        ox: tl.constexpr = corner & 1
+        oy: tl.constexpr = (corner >> 1) & 1
+        oz: tl.constexpr = (corner >> 2) & 1
+        wx = fx if ox else 1.0 - fx
+        wy = fy if oy else 1.0 - fy
+        wz = fz if oz else 1.0 - fz
+        weight = wx * wy * wz
+        at = out + _row(cx + ox, cy + oy, cz + oz, side, start, size, dense).to(tl.int64) * 2
+        tl.atomic_add(at, weight * first, mask=mask, sem="relaxed")
+        tl.atomic_add(at + 1, weight * second, mask=mask, sem="relaxed")
+
+
+@triton.jit
+def variation_kernel(points, table, scales, numbers, out, count, weight, BLOCK: tl.constexpr):
+    """Grid (blocks of points, levels)."""
+    level = tl.program_id(1)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    scale = tl.load(scales + level)
+    side = tl.load(numbers + level * 4)
+    start = tl.load(numbers + level * 4 + 1)
+    size = tl.load(numbers + level * 4 + 2)
+    dense = tl.load(numbers + level * 4 + 3)
+    x, y, z = _place(points, index, mask, scale)
+    cx, cy, cz = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32), tl.floor(z).to(tl.int32)
+    own = _row(cx, cy, cz, side, start, size, dense).to(tl.int64) * 2
+    first = tl.load(table + own, mask=mask, other=0.0)
+    second = tl.load(table + own + 1, mask=mask, other=0.0)
+    sum_first = tl.zeros((BLOCK,), tl.float32)
+    sum_second = tl.zeros((BLOCK,), tl.float32)
+    squares_first = tl.zeros((BLOCK,), tl.float32)
+    squares_second = tl.zeros((BLOCK,), tl.float32)
+    for neighbour in tl.static_range(6):
+        axis: tl.constexpr = neighbour // 2
+        step: tl.constexpr = (neighbour % 2) * 2 - 1
+        nx = cx + step if axis == 0 else cx
+        ny = cy + step if axis == 1 else cy
+        nz = cz + step if axis == 2 else cz
+        moved = nx if axis == 0 else (ny if axis == 1 else nz)
+        inside = mask & (moved >= 0) & (moved < side)
+        at = table + _row(nx, ny, nz, side, start, size, dense).to(tl.int64) * 2
+        a = tl.where(inside, first - tl.load(at, mask=inside, other=0.0), 0.0)
+        b = tl.where(inside, second - tl.load(at + 1, mask=inside, other=0.0), 0.0)
+        sum_first += a
+        sum_second += b
+        squares_first += a * a
+        squares_second += b * b
+    scaled = weight / 6.0
+    tl.atomic_add(out + own, scaled * sum_first / tl.sqrt(squares_first + 1e-9), mask=mask, sem="relaxed")
+    tl.atomic_add(out + own + 1, scaled * sum_second / tl.sqrt(squares_second + 1e-9), mask=mask, sem="relaxed")
+
+
+@lru_cache(maxsize=8)
+def _table(layout: GridLayout, device: torch.device) -> tuple[Tensor, Tensor]:
+    return layout.table(device)
+
+
+def _on(device: torch.device):
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def encode(points: Tensor, table: Tensor, layout: GridLayout) -> Tensor:
+    """See :func:`.hash_grid.encode_reference`; float32, contiguous."""
+    out = torch.empty(len(points), layout.levels * FEATURES, device=points.device)
+    if len(points):
+        with _on(points.device):
+            encode_kernel[(triton.cdiv(len(points), BLOCK), layout.levels)](
+                points, table, *_table(layout, points.device), out, len(points), layout.levels, BLOCK, num_warps=4
+            )
+    return out
+
+
+def encode_gradient(points: Tensor, gradient: Tensor, layout: GridLayout, shape: torch.Size) -> Tensor:
+    """The table's gradient [rows, 2] from the features' [P, L * 2]."""
+    out = torch.zeros(shape, device=points.device)
+    if len(points):
+        with _on(points.device):
+            encode_gradient_kernel[(triton.cdiv(len(points), BLOCK), layout.levels)](
+                points, gradient, *_table(layout, points.device), out, len(points), layout.levels, BLOCK, num_warps=4
+            )
+    return out
+
+
+def add_variation_gradient(points: Tensor, table: Tensor, gradient: Tensor, layout: GridLayout, weight: float) -> None:
+    """See :func:`.hash_grid.variation_gradient_reference`; adds to ``gradient``."""
+    if len(points):
+        with _on(points.device):
+            variation_kernel[(triton.cdiv(len(points), BLOCK), layout.levels)](
+                points, table, *_table(layout, points.device), gradient, len(points), weight, BLOCK, num_warps=4
+            )

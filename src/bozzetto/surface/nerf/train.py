@@ -1,0 +1,101 @@
+"""First stage: the field is trained on pictures of the Gaussians."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...camera import Cameras
+from ...data.render.api import camera_table
+from ...gaussians import Gaussians
+from ...raster import rasterize
+from .field import NerfField
+from .march import Occupancy, render_rays, visual_hull
+from .settings import OBJECT_RADIUS, NerfSettings
+
+VIEWS_PER_CALL = 16
+WARM_UP = 256  # steps in which the whole occupancy grid is asked for
+UPDATE_EVERY = 8
+ALPHA_WEIGHT = 0.1
+VARIATION_WEIGHT = 1e-8  # with a million points
+WHITE = (1.0, 1.0, 1.0)
+
+
+def random_cameras(
+    count: int, generator: torch.Generator, elevation: float = 45.0, radius: tuple[float, float] = (1.5, 3.0)
+) -> Cameras:
+    """``count`` cameras (CPU) that look at the origin from all around, at elevations of at most ``elevation`` degrees."""
+    azimuths = torch.rand(count, generator=generator) * 360
+    elevations = (torch.rand(count, generator=generator) * 2 - 1) * elevation
+    radii = radius[0] + torch.rand(count, generator=generator) * (radius[1] - radius[0])
+    return Cameras.orbit(azimuths, elevations, radii)
+
+
+@dataclass
+class View:
+    """One picture of the Gaussians.
+
+    Attributes:
+        cameras: the camera, batch (1,), on the Gaussians' device. row: [20], the same as ``camera_table`` has it.
+        rgb: [H, W, 3] on white, 0..1. alpha: [H, W].
+    """
+
+    cameras: Cameras
+    row: Tensor
+    rgb: Tensor
+    alpha: Tensor
+
+
+def stream_views(
+    gaussians: Gaussians,
+    count: int,
+    size: int,
+    generator: torch.Generator,
+    elevation: float = 45.0,
+    radius: tuple[float, float] = (1.5, 3.0),
+) -> Iterator[View]:
+    """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time."""
+    for start in range(0, count, VIEWS_PER_CALL):
+        cameras = random_cameras(min(VIEWS_PER_CALL, count - start), generator, elevation, radius)
+        cameras = cameras.to(device=gaussians.device, dtype=torch.float32)
+        with torch.no_grad():
+            drawn = rasterize(gaussians, cameras, size, WHITE)
+        rows = camera_table(cameras, 1, (size, size), gaussians.device)[0]
+        for k in range(len(cameras)):
+            yield View(cameras[k : k + 1], rows[k], drawn.rgb[k].clamp(0, 1), drawn.alpha[k])
+
+
+def train_field(
+    gaussians: Gaussians, settings: NerfSettings, generator: torch.Generator, progress: Callable[[float], None]
+) -> tuple[NerfField, Occupancy]:
+    """A field that looks like the Gaussians (inside the sphere of radius ``settings.OBJECT_RADIUS``), on their device.
+
+    Args:
+        generator: on the CPU; everything random comes from it.
+    """
+    device, s = gaussians.device, settings
+    field = NerfField(s, generator).to(device)
+    occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS))
+    local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
+    optimizer = torch.optim.Adam(
+        [{"params": field.grids(), "lr": 1e-2}, {"params": field.networks(), "lr": 1e-3}], fused=device.type == "cuda"
+    )
+    for i, view in enumerate(stream_views(gaussians, s.field_steps, s.field_size, generator)):
+        if i % UPDATE_EVERY == 0:
+            occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
+        origins, directions = (x.reshape(-1, 3) for x in view.cameras.rays(s.field_size))  # [1, H, W, 3] -> [H * W, 3]
+        jitter = torch.rand(len(origins), generator=local, device=device)
+        made, made_alpha = render_rays(field.density, field.colour, origins, directions, occupancy, s.step, jitter)
+        loss = F.mse_loss(made, view.rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, view.alpha.reshape(-1))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        points = torch.rand(s.variation_points, 3, generator=local, device=device)
+        field.density_grid.add_variation_gradient(points, VARIATION_WEIGHT * 1e6 / s.variation_points)
+        optimizer.step()
+        progress((i + 1) / s.field_steps)
+    occupancy.update(field.density, s.step, local, everywhere=True)
+    return field, occupancy
