@@ -105,6 +105,26 @@ def test_tints_change_plain_materials_only(library):
     assert torch.allclose(tinted.base_colors[1], plain.base_colors[1] * torch.tensor([0.5, 0.25, 1.0]))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_scene_on_a_gpu_is_the_one_of_the_cpu(folder, library):
+    there = AssetLibrary.load([Dataset(folder)], device="cuda")
+    poses = [
+        Pose(k, clip, f) for k in range(4) for clip, f in ((None, 0), *((c, 2) for c in range(len(library.clips[k]))))
+    ]
+    a, b = library.scene(poses), there.scene(poses)
+    for name in ("vertices", "normals", "uvs"):
+        assert torch.allclose(getattr(a, name), getattr(b, name).cpu(), atol=1e-4), name
+    for name in ("faces", "material", "face_object", "levels", "sizes", "vertex_start", "face_start"):
+        assert torch.equal(getattr(a, name), getattr(b, name).cpu()), name
+    from bozzetto.data.render import Lights
+
+    lights = Lights.random(len(poses), torch.Generator().manual_seed(0), glossy=1.0, environment=0.5)
+    cameras = Cameras.orbit([20.0, 200.0], [10.0, 40.0])
+    one, two = (render_objects(s, cameras, 64, lights, outputs=("rgba",)).rgba.cpu() for s in (a, b))
+    assert ((one - two).abs() > 0.02).float().mean() < 2e-3 and one[..., 3].mean() > 0.05
+
+
 def test_workers_make_the_same_library(folder, library):
     other = AssetLibrary.load([Dataset(folder)], workers=1)
     for name in ("points", "matrices", "faces", "members", "groups", "texels", "levels", "sizes", "weights"):

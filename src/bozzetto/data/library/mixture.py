@@ -20,7 +20,8 @@ PROCEDURAL = "procedural"
 PROCEDURAL_SHARE = 0.3  # where nothing is said
 LEAST_TRIANGLES = 60
 WITHOUT = ("pieces",)  # flags of objects that are not trained on
-FOLIAGE_WEIGHT = 0.3  # leaves of single pixels teach little
+LESS = ("foliage", "thin")  # flags of objects that teach less: leaves and bars of a pixel's width
+LESS_WEIGHT = 0.3
 AT_REST = 0.25  # share of an animated object's draws
 LEAST_MOTION = 0.01  # of a clip that is worth a draw, units of the object's radius
 
@@ -47,7 +48,7 @@ class Mixture:
 
     Sources that ``mix`` does not name share what is left, each by the square root of its number of groups. Within a source
     an object's weight is one over the square root of its group's size (a mesh in eighty costumes counts as nine), times 0.3
-    where it is foliage. Only the datasets' training split is looked at, objects of at least 60 triangles in one piece.
+    where it is foliage or thin. Only the datasets' training split is looked at, objects of at least 60 triangles in one piece.
 
     Args:
         datasets: opened folders; a source may be in one of them only.
@@ -96,9 +97,7 @@ class Mixture:
         for source in self.shares:
             rows = found[source]
             sizes = Counter(r["group"] for *_, r in rows)
-            weight = [
-                sizes[r["group"]] ** -0.5 * (FOLIAGE_WEIGHT if "foliage" in r["flags"] else 1.0) for *_, r in rows
-            ]
+            weight = [sizes[r["group"]] ** -0.5 * (LESS_WEIGHT if set(LESS) & set(r["flags"]) else 1) for *_, r in rows]
             first = len(self.numbers)
             self.numbers += [(d, i) for d, i, _ in rows]
             cumulative = np.cumsum(weight)
