@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bozzetto.app.cli import main
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.render import SceneBatch
+from bozzetto.errors import InputError
 from bozzetto.raster import rasterize
 from bozzetto.systems.lgm.cameras import SLOTS, sample_views
 from bozzetto.systems.lgm.drawn import draw_from
@@ -19,6 +22,8 @@ from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe, depth_error, make_packed_object
 from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
+from bozzetto.training.checkpoint import latest_checkpoint
+from bozzetto.training.loop import TrainConfig, train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data_room"))
 from asset_shapes import arm, ball, ball_object
@@ -175,6 +180,34 @@ def test_other_data_or_shares_cannot_be_resumed(assets, tmp_path):
     whole = mixed(assets).identity()
     assert mixed(assets, mix="procedural=0.5").identity() != whole and mixed(assets).identity() == whole
     assert "data" not in MiniRecipe(preset="debug").identity()
+
+
+def test_a_resumed_run_on_a_dataset_is_bit_identical(assets, tmp_path):
+    def run(folder: str, steps: int) -> dict:
+        recipe = mixed(assets, batch_size=2, evaluation_objects=1, mix="procedural=0.5", depth_weight=0.0)  # it fades
+        settings = {"precision": "fp32", "sample_every": 0, "checkpoint_every": 2, "quiet": True, "warmup": 1}
+        train(recipe, TrainConfig(str(tmp_path / folder), steps=steps, lr=1e-3, final_lr=1e-3, **settings), "cpu")
+        return torch.load(latest_checkpoint(tmp_path / folder), weights_only=True)["model"]
+
+    whole = run("whole", 4)
+    run("halves", 2)
+    halves = run("halves", 4)
+    assert all(torch.equal(whole[k], halves[k]) for k in whole)
+    with pytest.raises(InputError, match="mix was"):
+        recipe = mixed(assets, batch_size=2, mix="procedural=0.1")
+        train(recipe, TrainConfig(str(tmp_path / "whole"), steps=5, quiet=True), "cpu")
+
+
+def test_command_trains_on_a_dataset(assets, tmp_path):
+    run = ["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug-tokens", "--steps", "2", "--batch", "2"]
+    run += ["--device", "cpu", "--block", "2", "--eval-objects", "1", "--sample-every", "0", "--data", assets]
+    run += ["--mix", "procedural=0", "--surroundings", "1", "--overfit", "2", "-q"]
+    assert main([*run, "--export", str(tmp_path / "m.safetensors")]) == 0
+    about = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert about["overfit"] == 2 and about["shares"] == {"procedural": 0.0, "zeroad": 1.0}
+    assert (tmp_path / "m.safetensors").stat().st_size > 1e5
+    for wrong in (["--data", str(tmp_path)], ["--data", assets, "--mix", "nothing=1"], ["--mix", "zeroad=1"]):
+        assert main(["train", "lgm-mini", "-o", str(tmp_path / "no"), "--device", "cpu", *wrong]) != 0
 
 
 def test_zoom_on_the_device_is_the_other(recipe):
