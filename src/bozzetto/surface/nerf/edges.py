@@ -1,9 +1,11 @@
 """Differentiable triangles: visible faces -> pixels whose outlines move with the vertices.
 
-What a pixel shows is decided by the nearest triangle at its centre, which has no derivative. Where two neighbouring pixels show
-different surfaces, the outline between them crosses the line from one centre to the other at some point; blending the two pixels
-by how far that point is from the middle smooths the edge, and ties it to the edge's two vertices (the antialiasing of Laine et
-al. 2020). Only edges at which the surface turns away from the camera are blended.
+What a pixel shows is decided by the nearest triangle at its centre, which has no derivative. Where an outline passes between two
+neighbouring centres, the two pixels are blended by how far from the middle it does: that smooths the edge, and ties it to the
+edge's two vertices (the antialiasing of Laine et al. 2020). There a pixel looks at the edges of its own triangle; here every
+edge at which the surface turns away from the camera looks for the pixels it passes between, so that outlines are found whose
+triangles are narrower than a pixel, as they are where a surface turns away. Steep edges blend along rows, flat ones along
+columns: each piece of an outline counts once.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import torch
 from torch import Tensor
 
 from ..clean import unique_edges
+
+BULGE = 0.1  # share of the distance by which a surface may come nearer within a pixel of its outline
+BEHIND = 1e-3  # share of the distance by which the other side must lie behind
 
 
 @dataclass
@@ -82,22 +87,24 @@ def antialias(picture: Tensor, face: Tensor, screen: Tensor, inverse: Tensor, to
     Returns:
         [H, W, C]; gradients flow to ``picture``, too.
     """
-    width = face.shape[1]
-    first, second, axis = _candidates(face, screen, topology)
-    flat = face.reshape(-1)
-    faces = topology.faces
+    height, width = face.shape
+    ends, area = _outlines(screen, topology)
+    parts = [_crossings(screen, inverse.detach(), ends, area, axis, (height, width)) for axis in range(2)]
+    near, far, position, depth = (torch.cat(x) for x in zip(*parts, strict=True))
     with torch.no_grad():
-        depth = []
-        for pixel in (first, second):
-            corner = faces[flat[pixel].clamp_min(0)]
-            near = barycentric(screen[corner], inverse[corner], centres(pixel, width))[1]
-            depth.append(torch.where(flat[pixel] >= 0, near, 0))
-        swap = depth[1] > depth[0]
-        near, far = torch.where(swap, second, first), torch.where(swap, first, second)
-        towards = torch.where(swap, -1.0, 1.0)
-    owner = flat[near]
-    position, found = _crossing(screen, owner, centres(near, width), axis, towards, _outline(screen, topology), faces)
-    near, far, position = near[found], far[found], position[found]
+        shown = [_inverse_depth(face, pixel, screen, inverse, topology.faces) for pixel in (near, far)]
+        # The edge is in sight: its own side is its surface or bulges a little before it, and the other side lies behind.
+        good = (shown[0] > 0) & (shown[0] < depth * (1 + BULGE)) & (shown[1] < depth * (1 - BEHIND))
+        # Of several edges between the same two pixels, the outermost.
+        slot = near * 4 + (far - near).abs().clamp_max(2) + (far > near).long()
+        outermost = position.new_full((height * width * 4,), -1.0)
+        outermost.scatter_reduce_(0, slot[good], position[good], "amax")
+        good &= position >= outermost[slot]
+        # Two edges may even cross at one point: the first of them.
+        chosen = good.nonzero()[:, 0]
+        first = slot.new_full((height * width * 4,), len(slot)).scatter_reduce_(0, slot[chosen], chosen, "amin")
+        chosen = chosen[first[slot[chosen]] == chosen]
+    near, far, position = near[chosen], far[chosen], position[chosen]
     source = picture.reshape(-1, picture.shape[-1])
     own = position < 0.5
     # The edge lies in the near pixel (which then shows a bit of the far one), or in the far one.
@@ -106,47 +113,64 @@ def antialias(picture: Tensor, face: Tensor, screen: Tensor, inverse: Tensor, to
     return source.index_add(0, torch.where(own, near, far), change).reshape(picture.shape)
 
 
-def _outline(screen: Tensor, topology: Topology) -> Tensor:
-    """Which edges [F, 3] are outlines: the face across looks the other way, or there is none."""
+@torch.no_grad()
+def _outlines(screen: Tensor, topology: Topology) -> tuple[Tensor, Tensor]:
+    """Edges [E, 2] at which the surface turns away or ends, and the signed area [E] of the face that is seen beside each."""
+    a, b, c = screen[topology.faces].unbind(dim=1)
+    area = _cross(b - a, c - a)
+    front = area < 0  # rows grow downwards
+    border = topology.neighbour < 0
+    outline = border | (front[:, None] & ~front[topology.neighbour.clamp_min(0)])
+    face, corner = outline.nonzero(as_tuple=True)
+    return torch.stack([topology.faces[face, corner], topology.faces[face, (corner + 1) % 3]], dim=1), area[face]
+
+
+def _crossings(
+    screen: Tensor, inverse: Tensor, ends: Tensor, area: Tensor, axis: int, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where edges pass between the centres of neighbouring pixels, along rows (axis 0) or columns (1).
+
+    Returns:
+        near, far: [P], the pixel on the face's side, and the other. position: [P], 0..1 from the near centre to the far one, with
+        gradients. depth: [P], the edge's 1 / z there.
+    """
+    along, across = axis, 1 - axis
+    limit = (size[1], size[0])  # columns, rows
     with torch.no_grad():
-        a, b, c = screen[topology.faces].unbind(dim=1)
-        front = _cross(b - a, c - a) < 0
-        across = front[topology.neighbour.clamp_min(0)]
-        return (topology.neighbour < 0) | (across != front[:, None])
+        start, stop = screen[ends[:, 0]], screen[ends[:, 1]]
+        direction = stop - start
+        steep = direction[:, across].abs() > direction[:, along].abs()
+        if axis == 1:
+            steep = direction[:, across].abs() >= direction[:, along].abs()
+        low = (torch.minimum(start, stop)[:, across] - 0.5).ceil().clamp_min(0)
+        high = ((torch.maximum(start, stop)[:, across] - 0.5).ceil() - 1).clamp_max(limit[across] - 1)
+        count = torch.where(steep & torch.isfinite(direction).all(dim=1), (high - low + 1).clamp_min(0), 0).long()
+        edge = torch.arange(len(ends), device=screen.device).repeat_interleave(count)
+        first = count.cumsum(0) - count
+        line = low[edge] + (torch.arange(len(edge), device=screen.device) - first[edge])
+    a, b = screen[ends[edge, 0]], screen[ends[edge, 1]]
+    share = (line + 0.5 - a[:, across]) / (b[:, across] - a[:, across])
+    place = a[:, along] + share * (b[:, along] - a[:, along]) - 0.5  # in pixel centres
+    with torch.no_grad():
+        lower = place.floor()
+        inside = ((lower >= 0) & (lower < limit[along] - 1)).nonzero()[:, 0]
+        lower, line, edge = lower[inside].long(), line[inside].long(), edge[inside]
+        pixel = line * limit[0] + lower if axis == 0 else lower * limit[0] + line
+        step = 1 if axis == 0 else limit[0]
+        turn = (direction[edge, across] > 0) == (area[edge] > 0)
+        upwards = ~turn if axis == 0 else turn  # the face lies on the side of the larger coordinate
+        near, far = torch.where(upwards, pixel + step, pixel), torch.where(upwards, pixel, pixel + step)
+        i0, i1 = inverse[ends[edge, 0]], inverse[ends[edge, 1]]
+        depth = i0 + share[inside] * (i1 - i0)
+    position = place[inside] - lower
+    return near, far, torch.where(upwards, 1 - position, position), depth
 
 
-def _candidates(face: Tensor, screen: Tensor, topology: Topology) -> tuple[Tensor, Tensor, Tensor]:
-    """Neighbouring pixels that show different faces, one of them at an outline: two pixel numbers and the axis (0 columns)."""
-    height, width = face.shape
-    touches = torch.cat(
-        [_outline(screen, topology).any(dim=1), screen.new_zeros(1, dtype=torch.bool)]
-    )  # -1 is the last
-    edge = touches[face]
-    pixel = torch.arange(height * width, device=face.device).reshape(height, width)
-    parts = []
-    for axis in range(2):
-        a = (slice(None), slice(None, -1)) if axis == 0 else (slice(None, -1), slice(None))
-        b = (slice(None), slice(1, None)) if axis == 0 else (slice(1, None), slice(None))
-        differ = (face[a] != face[b]) & (edge[a] | edge[b])
-        parts.append((pixel[a][differ], pixel[b][differ], pixel.new_full((int(differ.sum()),), axis)))
-    first, second, axes = (torch.cat(x) for x in zip(*parts, strict=True))
-    return first, second, axes
-
-
-def _crossing(
-    screen: Tensor, owner: Tensor, centre: Tensor, axis: Tensor, towards: Tensor, outline: Tensor, faces: Tensor
-) -> tuple[Tensor, Tensor]:
-    """How far [P], 0..1, from ``centre`` [P, 2] to the next pixel an outline of the face ``owner`` [P] is crossed; found [P]."""
-    visible = owner >= 0
-    owner = owner.clamp_min(0)
-    local = screen[faces[owner]] - centre[:, None]  # [P, 3, 2]
-    sideways = axis[:, None] == 1
-    along = torch.where(sideways, local[..., 1], local[..., 0]) * towards[:, None]
-    across = torch.where(sideways, local[..., 0], local[..., 1])
-    next_along, next_across = along.roll(-1, dims=1), across.roll(-1, dims=1)
-    crosses = (across >= 0) != (next_across >= 0)
-    slope = torch.where(crosses, next_across - across, 1.0)
-    position = (along * next_across - next_along * across) / slope
-    valid = crosses & outline[owner] & (position >= 0) & (position <= 1) & visible[:, None]
-    chosen = torch.where(valid, position.detach(), -1.0).argmax(dim=1, keepdim=True)
-    return position.gather(1, chosen)[:, 0], valid.any(dim=1)
+def _inverse_depth(face: Tensor, pixel: Tensor, screen: Tensor, inverse: Tensor, faces: Tensor) -> Tensor:
+    """1 / z [P] of what pixels [P] show, 0 where they show nothing."""
+    shown = face.reshape(-1)[pixel]
+    if len(faces) == 0:
+        return torch.zeros_like(pixel, dtype=inverse.dtype)
+    corner = faces[shown.clamp_min(0)]
+    near = barycentric(screen[corner], inverse[corner], centres(pixel, face.shape[1]))[1]
+    return torch.where(shown >= 0, near, 0)

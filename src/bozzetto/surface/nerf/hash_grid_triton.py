@@ -59,14 +59,17 @@ def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constex
     first = tl.zeros((BLOCK,), tl.float32)
     second = tl.zeros((BLOCK,), tl.float32)
     for corner in tl.static_range(8):
-        ox: tl.constexpr = corner & 1
-        oy: tl.constexpr = (corner >> 1) & 1
-        oz: tl.constexpr = (corner >> 2) & 1
-        wx = fx if ox else 1.0 - fx
-        wy = fy if oy else 1.0 - fy
-        wz = fz if oz else 1.0 - fz
+        wx = fx if corner & 1 else 1.0 - fx
+        wy = fy if corner & 2 else 1.0 - fy
+        wz = fz if corner & 4 else 1.0 - fz
         weight = wx * wy * wz
-        at = table + _row(cx + ox, cy + oy, cz + oz, side, start, size, dense).to(tl.int64) * 2
+        at = (
+            table
+            + _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense).to(
+                tl.int64
+            )
+            * 2
+        )
         first += weight * tl.load(at, mask=mask, other=0.0)
         second += weight * tl.load(at + 1, mask=mask, other=0.0)
     target = out + index * (LEVELS * 2) + level * 2
@@ -94,14 +97,17 @@ def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS
     second = tl.load(source + 1, mask=mask, other=0.0)
     mask = mask & ((first != 0.0) | (second != 0.0))
     for corner in tl.static_range(8):
-        ox: tl.constexpr = corner & 1
-        oy: tl.constexpr = (corner >> 1) & 1
-        oz: tl.constexpr = (corner >> 2) & 1
-        wx = fx if ox else 1.0 - fx
-        wy = fy if oy else 1.0 - fy
-        wz = fz if oz else 1.0 - fz
+        wx = fx if corner & 1 else 1.0 - fx
+        wy = fy if corner & 2 else 1.0 - fy
+        wz = fz if corner & 4 else 1.0 - fz
         weight = wx * wy * wz
-        at = out + _row(cx + ox, cy + oy, cz + oz, side, start, size, dense).to(tl.int64) * 2
+        at = (
+            out
+            + _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense).to(
+                tl.int64
+            )
+            * 2
+        )
         tl.atomic_add(at, weight * first, mask=mask, sem="relaxed")
         tl.atomic_add(at + 1, weight * second, mask=mask, sem="relaxed")
 
@@ -127,12 +133,11 @@ def variation_kernel(points, table, scales, numbers, out, count, weight, BLOCK: 
     squares_first = tl.zeros((BLOCK,), tl.float32)
     squares_second = tl.zeros((BLOCK,), tl.float32)
     for neighbour in tl.static_range(6):
-        axis: tl.constexpr = neighbour // 2
-        step: tl.constexpr = (neighbour % 2) * 2 - 1
-        nx = cx + step if axis == 0 else cx
-        ny = cy + step if axis == 1 else cy
-        nz = cz + step if axis == 2 else cz
-        moved = nx if axis == 0 else (ny if axis == 1 else nz)
+        # Neighbours 0 to 5: one lower and one higher along x, then y, then z.
+        nx = cx + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 0 else cx
+        ny = cy + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 1 else cy
+        nz = cz + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 2 else cz
+        moved = nx if neighbour // 2 == 0 else (ny if neighbour // 2 == 1 else nz)
         inside = mask & (moved >= 0) & (moved < side)
         at = table + _row(nx, ny, nz, side, start, size, dense).to(tl.int64) * 2
         a = tl.where(inside, first - tl.load(at, mask=inside, other=0.0), 0.0)
