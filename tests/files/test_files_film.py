@@ -249,3 +249,21 @@ def test_frames_are_made_ahead_in_the_callers_mode(tmp_path):
     with pytest.raises(InputError, match="nothing more"):
         write_film(tmp_path / "c.mp4", frames(3, fails=True))
     assert not (tmp_path / "c.mp4").exists()
+
+
+def test_an_encoder_that_fails_ends_the_other_thread(tmp_path, monkeypatch):
+    """Also while the caller keeps the error, and with it the frames of the stack."""
+    before = set(threading.enumerate())
+    calls = []
+
+    def broken(frame):
+        calls.append(frame)
+        if len(calls) == 3:
+            raise OutputError("the encoder broke")
+        return rgb_to_yuv420(frame)
+
+    monkeypatch.setattr(film, "rgb_to_yuv420", broken)
+    with pytest.raises(OutputError, match="the encoder broke") as kept:
+        write_film(tmp_path / "a.mp4", moving(30))
+    assert kept.value.__traceback__ is not None and set(threading.enumerate()) == before
+    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from fractions import Fraction
 from itertools import chain, pairwise
 from os import PathLike
@@ -87,11 +88,16 @@ def _checked(frames: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _ahead(frames: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same frames, the next one being made in another thread while one is used: drawing and encoding go on together."""
-    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()  # which hold for one thread alone
+    """The same frames, the next one being made in another thread while one is used: drawing and encoding go on together.
+
+    Close it when it is not read to its end: the other thread then ends with the frame that it is at.
+    """
+    # What holds for one thread alone: autograd's modes, and CUDA's stream (and device) on which frames are drawn and read.
+    gradients, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
     def make() -> Tensor | None:
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients), torch.cuda.stream(stream):
             return next(frames, None)
 
     with ThreadPoolExecutor(1) as other:
@@ -114,11 +120,12 @@ def _write_mp4(path: Path, frames: Iterator[Tensor], rate: Fraction, crf: int) -
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream(encoder, rate=rate)
             _configure(stream.codec_context, width, height, rate, crf)
-            for i, frame in enumerate(chain([first], _ahead(frames))):
-                picture = av.VideoFrame.from_ndarray(rgb_to_yuv420(frame), format="yuv420p")
-                picture.pts, picture.time_base = i, 1 / rate
-                picture.colorspace, picture.color_range = 1, 1  # BT.709, limited
-                container.mux(stream.encode(picture))
+            with closing(_ahead(frames)) as others:
+                for i, frame in enumerate(chain([first], others)):
+                    picture = av.VideoFrame.from_ndarray(rgb_to_yuv420(frame), format="yuv420p")
+                    picture.pts, picture.time_base = i, 1 / rate
+                    picture.colorspace, picture.color_range = 1, 1  # BT.709, limited
+                    container.mux(stream.encode(picture))
             container.mux(stream.encode())
 
 
