@@ -30,6 +30,7 @@ def pick_device(device: str) -> torch.device:
 
 
 _warming: dict[torch.device, threading.Thread] = {}
+_starting = threading.Lock()
 
 
 def begin_warm_up(device: torch.device) -> None:
@@ -37,9 +38,13 @@ def begin_warm_up(device: torch.device) -> None:
 
     On a GPU their first use takes half a second together; reading weights leaves the host the time for it.
     """
-    if device.type == "cuda" and device not in _warming:
-        _warming[device] = threading.Thread(target=_first_uses, args=(device,), name="bozzetto-warm-up")
-        _warming[device].start()
+    if device.type != "cuda":
+        return
+    with _starting:
+        if device not in _warming:
+            other = threading.Thread(target=_first_uses, args=(device,), name="bozzetto-warm-up")
+            other.start()
+            _warming[device] = other  # started: who finds it here may wait for it
 
 
 def end_warm_up(device: torch.device) -> None:
