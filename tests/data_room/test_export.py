@@ -100,6 +100,36 @@ def test_an_interrupted_export_goes_on(assets, tmp_path, monkeypatch):
         render_dataset(assets, tmp_path / "out", replace(options, size=24))
 
 
+def test_authors_are_named_before_their_objects_and_stay_named(assets, tmp_path, monkeypatch):
+    options = RenderOptions(format="lgm", size=16, views=4, sources=("supertuxkart",))
+
+    def stops(folder, obj, number, drawing):
+        assert "Jane" in (folder / "ATTRIBUTION.md").read_text()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export_run, "write_lgm", stops)
+        render_dataset(assets, tmp_path / "out", replace(options, limit=2))
+    render_dataset(assets, tmp_path / "out", options)
+    named = (tmp_path / "out" / "ATTRIBUTION.md").read_bytes()
+    with pytest.raises(InputError, match="export of 5 objects"):
+        render_dataset(assets, tmp_path / "out", replace(options, limit=2))
+    assert (tmp_path / "out" / "ATTRIBUTION.md").read_bytes() == named
+
+
+def test_damaged_notes_of_an_export(assets, tmp_path):
+    options = RenderOptions(format="webdataset", size=16, views=2, per_shard=3, sources=("supertuxkart",))
+    render_dataset(assets, tmp_path, options)
+    whole = (tmp_path / "train-000000.tar").read_bytes()
+    (tmp_path / "train-000000.json").write_text("[0,")
+    assert render_dataset(assets, tmp_path, options).skipped == 2  # the other shard's
+    assert (tmp_path / "train-000000.tar").read_bytes() == whole
+    for damaged in ("{", "5"):
+        (tmp_path / "render.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"render\.json cannot be read"):
+            render_dataset(assets, tmp_path, options)
+
+
 def read_shards(paths):
     """Samples of WebDataset shards: by its own reader where it is installed, else from the tar files."""
     try:

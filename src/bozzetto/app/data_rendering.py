@@ -24,7 +24,7 @@ def add_render(one: argparse.ArgumentParser) -> None:
         help="leave out objects with this flag (may be given again)",
     )
     one.add_argument("--per-shard", type=positive, default=64, help="objects in a shard (64)")
-    one.add_argument("--limit", type=positive, help="only the first so many objects")
+    one.add_argument("--limit", type=positive, help="only the first so many objects; may grow when a run goes on")
     one.add_argument("--seed", type=int, default=0, help="of random light and cameras (0)")
     add_device(one)
 

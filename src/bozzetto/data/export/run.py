@@ -105,7 +105,10 @@ def render_dataset(
     if not numbers:
         what = "animated objects" if options.format == "l4gm" else "objects"
         raise InputError(f"{data.folder} has no {what} of the split {options.split} that fit")
-    _check_manifest(folder, options, data)
+    _check_manifest(folder, options, data, len(numbers))
+    atomic_write_text(
+        folder / ATTRIBUTION, attribution([data.record(n) for n in numbers])
+    )  # before what it is owed for
     tell = progress or (lambda stage, share: None)
     drawing = Drawing(options.size, options.light, options.identity["views"], options.seed, torch.device(device))
     report = RenderReport(len(numbers), 0, 0)
@@ -118,7 +121,6 @@ def render_dataset(
             drawn = write(folder, data[number], number, drawing)
             report.pictures += drawn
             report.skipped += drawn == 0
-    atomic_write_text(folder / ATTRIBUTION, attribution([data.record(n) for n in numbers]))
     return report
 
 
@@ -136,7 +138,7 @@ def _shards(
         chosen = numbers[start : start + options.per_shard]
         path = folder / f"{options.split}-{index:06d}.tar"
         beside = path.with_suffix(".json")
-        if path.is_file() and beside.is_file() and json.loads(beside.read_text()) == chosen:
+        if path.is_file() and _read_json(beside) == chosen:
             report.skipped += len(chosen)
             continue
 
@@ -151,18 +153,32 @@ def _shards(
         atomic_write_text(beside, json.dumps(chosen) + "\n")
 
 
-def _check_manifest(folder: Path, options: RenderOptions, data: Dataset) -> None:
+def _read_json(path: Path) -> object:
+    """What a JSON file holds; None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _check_manifest(folder: Path, options: RenderOptions, data: Dataset, count: int) -> None:
+    """Go on only with the same options and at least as many objects; the file is made, or remembers the larger ``count``."""
     path = folder / MANIFEST
     sizes = {name: entry["bytes"] for name, entry in data.catalogue["sources"].items()}
     wanted = json.loads(json.dumps({**options.identity, "dataset": sizes}))
     if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} cannot be read ({error}); delete it or choose another folder") from error
+        before = _read_json(path)
+        if not isinstance(before, dict):
+            raise InputError(f"{path} cannot be read; delete it or choose another folder")
         if changed := [k for k in wanted if before.get(k) != wanted[k]]:
             raise InputError(
                 f"{folder} holds an export with another {', '.join(changed)}; use the same options to go on, or another folder"
             )
-    else:
-        atomic_write_text(path, json.dumps(wanted, indent=1) + "\n")
+        if count < before.get("objects", 0):
+            raise InputError(
+                f"{folder} holds an export of {before['objects']:,} objects, more than these {count:,}; "
+                "leave out --limit, or use another folder"
+            )
+        if count == before.get("objects"):
+            return
+    atomic_write_text(path, json.dumps(wanted | {"objects": count}, indent=1) + "\n")
