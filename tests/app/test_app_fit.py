@@ -14,6 +14,7 @@ from bozzetto.app.cli import main
 from bozzetto.camera import write_transforms
 from bozzetto.data.procedural import HELD_OUT_SEEDS, generate_object
 from bozzetto.data.render import SceneBatch, render_objects
+from bozzetto.errors import MeshError
 from bozzetto.files.images import write_image
 from bozzetto.fitting.folder import hold_out, read_views
 
@@ -93,6 +94,32 @@ def test_colmap_projects_are_read_with_their_points(scene, tmp_path):
     assert json.loads((out / "report.json").read_text())["splats"] == 9
 
 
+def test_a_mesh_that_fails_leaves_the_splats(scene, tmp_path, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise MeshError("no surface")
+
+    monkeypatch.setattr("bozzetto.surface.gaussians_to_mesh", fails)
+    out = tmp_path / "out"
+    assert main(["fit", str(scene), "-o", str(out), "--steps", "2", "--points", "50", "--mesh", "-q"]) == 2
+    assert "no surface" in capsys.readouterr().err
+    assert len(Gaussians.load(out / "splats.ply")) and json.loads((out / "report.json").read_text())["psnr"] > 0
+
+
+def test_the_world_may_lie_anywhere(scene, tmp_path):
+    """What is measured is drawn from the near plane that was fitted with: by the scene's extent, not its place."""
+    moved = json.loads((scene / "transforms.json").read_text())
+    for frame in moved["frames"]:
+        frame["transform_matrix"][0][3] += 3000.0
+        frame["file_path"] = str(scene / frame["file_path"])
+    (tmp_path / "transforms.json").write_text(json.dumps(moved))
+    psnr = []
+    for folder in (scene, tmp_path):
+        out = tmp_path / f"out{len(psnr)}"
+        assert main(["fit", str(folder), "-o", str(out), "--steps", "10", "--points", "300", "-q"]) == 0
+        psnr.append(json.loads((out / "report.json").read_text())["psnr"])
+    assert abs(psnr[0] - psnr[1]) < 1.0, psnr
+
+
 def test_views_kept_aside():
     assert hold_out(5, 0) == ([0, 1, 2, 3, 4], [])
     assert hold_out(5, 2) == ([1, 3], [0, 2, 4])
@@ -104,6 +131,9 @@ def test_views_kept_aside():
         (["--hold-out", "1"], "--hold-out"),
         (["--init", "points"], "no points3D"),
         (["--init", "missing.ply"], "missing.ply"),
+        (["--size", "-5"], "at least 16"),
+        (["--points", "3"], "points must be at least 4"),
+        (["--seed", str(2**70)], "seed 0 to"),
     ],
 )
 def test_bad_arguments(scene, tmp_path, capsys, arguments, message):

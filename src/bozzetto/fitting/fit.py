@@ -29,9 +29,10 @@ from .density import (
     screen_radii,
 )
 from .parameters import GaussianParameters, Rates
-from .start import gaussians_on_points, random_points, with_sh_degree
+from .start import LEAST_POINTS, gaussians_on_points, random_points, with_sh_degree
 
 POINTS = 5000  # of a random start
+NEAR = 0.01  # the near plane, in extents of the scene
 SSIM_WEIGHT = 0.2
 Start = str | Gaussians | tuple[Tensor, Tensor]
 
@@ -120,6 +121,11 @@ def fit_gaussians(
         BozzettoError: no Gaussians are left.
     """
     pictures = _checked(images, cameras, steps, sh_degree, batch, ssim_weight)
+    if points < LEAST_POINTS or max_gaussians < 1 or not 0 <= seed < 2**63:
+        raise InputError(
+            f"points must be at least {LEAST_POINTS}, max_gaussians at least 1, seed 0 to 2^63 - 1; "
+            f"got {points}, {max_gaussians}, {seed}"
+        )
     device = torch.device(device)
     tell = progress or (lambda stage, share: None)
     cameras = Cameras(cameras.camera_to_world.float(), cameras.intrinsics.float())
@@ -130,7 +136,7 @@ def fit_gaussians(
     rates = rates or Rates.for_steps(steps)
     parameters = GaussianParameters.from_gaussians(start.to(device), extent, rates)
     run = _Run(
-        [p.to(device) for p in pictures], cameras.to(device), background, ssim_weight, batch, 0.01 * extent, seed
+        [p.to(device) for p in pictures], cameras.to(device), background, ssim_weight, batch, NEAR * extent, seed
     )
     stats = DensificationStats.zeros(len(parameters), device)
     for step in range(steps):
@@ -275,6 +281,8 @@ def _checked(
         raise InputError(
             f"{len(pictures)} pictures need {len(pictures)} cameras, got a batch of {tuple(cameras.batch_shape)}"
         )
+    if not all(bool(torch.isfinite(t).all()) for t in (cameras.camera_to_world, cameras.intrinsics)):
+        raise InputError("the cameras hold NaN or infinity; leave out the views that have no pose")
     for i, picture in enumerate(pictures):
         if picture.ndim != 3 or picture.shape[-1] not in (3, 4) or min(picture.shape[:2]) < 8:
             raise InputError(f"picture {i} must be [H, W, 3 or 4] of at least 8 x 8 pixels, got {tuple(picture.shape)}")

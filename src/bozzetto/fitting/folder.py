@@ -12,8 +12,10 @@ from torch import Tensor
 from ..camera import Cameras, read_colmap, read_transforms
 from ..camera.colmap_points import read_colmap_points
 from ..camera.lgm_folder import is_lgm_folder, read_lgm_folder
-from ..errors import CameraError
+from ..errors import CameraError, InputError
 from ..files.images import read_image, resize_image
+
+LEAST_SIZE = 16  # pixels
 
 
 @dataclass
@@ -36,11 +38,14 @@ def read_views(folder: str | PathLike[str], size: int = 0) -> Views:
     Args:
         folder: with ``transforms.json`` (or that file itself), with ``rgb/`` and ``pose/`` as LGM's training data, or a COLMAP
             project with ``sparse/0`` and ``images``.
-        size: pictures whose longer side has more pixels are scaled down to it; 0 keeps them.
+        size: pictures whose longer side has more pixels are scaled down to it, from 16 on; 0 keeps them.
 
     Raises:
         CameraError: there are no cameras, or they cannot be used. ImageError: a picture cannot be read.
+        InputError: another ``size``.
     """
+    if size and size < LEAST_SIZE:
+        raise InputError(f"the size of pictures must be 0, which keeps them, or at least {LEAST_SIZE}, got {size}")
     folder, points = Path(folder).expanduser(), None
     if is_lgm_folder(folder):
         posed = read_lgm_folder(folder)
@@ -70,17 +75,15 @@ def hold_out(count: int, every: int) -> tuple[list[int], list[int]]:
     return [i for i in range(count) if i not in set(aside)], aside
 
 
-def mean_psnr(images: list[Tensor], cameras: Cameras, gaussians: object, background: Tensor) -> float:
-    """Mean PSNR in dB of what Gaussians look like against pictures, on one background."""
+def mean_psnr(images: list[Tensor], cameras: Cameras, gaussians: object, background: Tensor, near: float) -> float:
+    """Mean PSNR in dB of what Gaussians look like against pictures, on one background, from the near plane ``near`` on."""
     from ..raster import rasterize
     from ..training.losses import over, psnr
 
     values = []
     for i, image in enumerate(images):
-        near = 1e-3 * float(cameras.positions.norm(dim=-1).max().clamp_min(1e-3))
-        drawn = (
-            rasterize(gaussians, cameras[i : i + 1], image.shape[:2], background, near=near).rgb[0].clamp(0, 1).cpu()
-        )
+        drawn = rasterize(gaussians, cameras[i : i + 1], image.shape[:2], background, near=near).rgb[0]
+        drawn = drawn.clamp(0, 1).cpu()
         goal = over(image[..., :3], image[..., 3], background) if image.shape[-1] == 4 else image
         values.append(float(psnr(drawn, goal)))
     return float(torch.tensor(values).mean()) if values else float("nan")

@@ -14,6 +14,7 @@ from ..errors import ForegroundError, InputError
 from ..gaussians import Gaussians
 
 START_OPACITY = 0.1
+LEAST_POINTS = 4  # the size of each is measured by its nearest three
 _CANDIDATES = 40  # drawn for one that is kept, at most, when masks carve the volume
 _ENOUGH = 50  # points in the masks that tell the box in which to draw the others
 
@@ -110,9 +111,12 @@ def gaussians_on_points(points: Tensor, rgb: Tensor, sh_degree: int = 0, opacity
     from scipy.spatial import cKDTree
 
     points, rgb = torch.as_tensor(points).float().cpu(), torch.as_tensor(rgb).float().cpu()
-    if points.ndim != 2 or points.shape != rgb.shape or points.shape[-1] != 3 or len(points) < 4:
-        raise InputError(f"points and colours must be [N, 3] with N of at least 4, got {points.shape} and {rgb.shape}")
-    if not bool(torch.isfinite(points).all()):
+    if points.ndim != 2 or points.shape != rgb.shape or points.shape[-1] != 3 or len(points) < LEAST_POINTS:
+        raise InputError(
+            f"points and colours must be [N, 3] with N of at least {LEAST_POINTS}, got {tuple(points.shape)} and "
+            f"{tuple(rgb.shape)}"
+        )
+    if not bool(torch.isfinite(points).all() and torch.isfinite(rgb).all()):
         raise InputError("the points to start from hold NaN or infinity; remove those points")
     distance = cKDTree(points.numpy()).query(points.numpy(), k=4)[0][:, 1:]
     size = torch.from_numpy(np.sqrt((distance**2).mean(1))).float()

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=800,
         metavar="N",
-        help="longest side of a picture; larger are reduced, 0 for none (800)",
+        help="longest side of a picture, from 16; larger are reduced, 0 for none (800)",
     )
     parser.add_argument(
         "--init",
@@ -65,9 +65,10 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
     from ...asset import Asset, versions
     from ...device import pick_device
-    from ...errors import InputError
-    from ...fitting.fit import fit_gaussians
+    from ...errors import BozzettoError, InputError
+    from ...fitting.fit import NEAR, fit_gaussians, scene_extent
     from ...fitting.folder import hold_out, mean_psnr, read_views
+    from ...fitting.start import LEAST_POINTS
     from ...gaussians import Gaussians
     from ...job import timed
     from ...systems.lgm.views import common_up, snap_to_axis
@@ -82,7 +83,10 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     if options.init in ("auto", "points"):
         if views.points is None and options.init == "points":
             raise InputError(f"{options.folder} holds no points3D file of COLMAP; use --init random")
-        start = views.points if views.points is not None and len(views.points[0]) >= 4 else "random"
+        enough = views.points is not None and len(views.points[0]) >= LEAST_POINTS
+        if options.init == "points" and not enough:
+            raise InputError(f"{options.folder} holds fewer than {LEAST_POINTS} points; use --init random")
+        start = views.points if enough else "random"
     elif options.init != "random":
         start = Gaussians.load(options.init)
     used, aside = hold_out(len(views.images), options.hold_out)
@@ -107,6 +111,11 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
             progress=progress,
         )
     shown = torch.tensor(background if background is not None else (0.0, 0.0, 0.0))
+    near = NEAR * scene_extent(views.cameras[used], gaussians)
+
+    def quality(some: list[int]) -> float:
+        return mean_psnr([views.images[i] for i in some], views.cameras[some], gaussians, shown, near)
+
     report = {
         "command": "fit",
         "input": Path(options.folder).name,
@@ -114,7 +123,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         "sh_degree": options.sh_degree,
         "views": len(used),
         "splats": len(gaussians),
-        "psnr": mean_psnr([views.images[i] for i in used], views.cameras[used], gaussians, shown),
+        "psnr": quality(used),
         "seed": options.seed,
         "device": str(device),
         "versions": versions(),
@@ -122,12 +131,18 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     }
     progress.result(f"fitted views    {report['psnr']:6.2f} dB, {len(gaussians):,} splats, {timings['fit']:.0f} s")
     if aside:
-        report["psnr_held_out"] = mean_psnr([views.images[i] for i in aside], views.cameras[aside], gaussians, shown)
+        report["psnr_held_out"] = quality(aside)
         progress.result(f"held-out views  {report['psnr_held_out']:6.2f} dB")
     asset = Asset(gaussians, up=snap_to_axis(common_up(views.cameras)), report=report)
+    failed: BozzettoError | None = None
     if options.mesh:
         from ...surface import gaussians_to_mesh
 
-        with timed(timings, "mesh"):
-            asset.mesh = gaussians_to_mesh(gaussians, progress=progress)
+        try:
+            with timed(timings, "mesh"):
+                asset.mesh = gaussians_to_mesh(gaussians, progress=progress)
+        except BozzettoError as error:  # the splats of a long run are kept
+            failed = error
     progress.summary(asset.save(options.output, progress))
+    if failed is not None:
+        raise failed
