@@ -41,6 +41,25 @@ def test_turning_takes_front_to_the_right():
     assert torch.allclose(before, after.flip(0), atol=1e-3) and before[0] > before[1]
 
 
+def test_turned_surroundings_are_the_old_ones_seen_from_the_side():
+    generator = torch.Generator().manual_seed(4)
+    some, angle = torch.randn(5, 9, 3, generator=generator), torch.rand(5, generator=generator) * 6
+    normals = even_directions(50)
+    c, s = angle.cos(), angle.sin()
+    zero, one = torch.zeros(5), torch.ones(5)
+    turn = torch.stack([c, zero, s, zero, one, zero, -s, zero, c], -1).view(5, 3, 3)  # +z goes to +x
+    there = torch.einsum("bij,nj->bni", turn, normals)
+    assert torch.allclose(polynomial(there) @ turned(some, angle), polynomial(normals) @ some, atol=1e-5)
+
+
+def test_random_surroundings_repeat_exactly():
+    def made(k: int) -> torch.Tensor:
+        return random_environments(2, torch.Generator().manual_seed(k))
+
+    first = [made(k) for k in range(20)]
+    assert all(torch.equal(made(k), first[k]) for k in reversed(range(20)))
+
+
 def test_random_surroundings_are_bounded_and_varied():
     made = random_environments(64, torch.Generator().manual_seed(1))
     light = torch.einsum("nk,bkc->bnc", polynomial(even_directions()), made)

@@ -94,9 +94,11 @@ def random_environments(batch: int, generator: torch.Generator | None = None) ->
 
 def turned(environment: Tensor, angle: Tensor) -> Tensor:
     """Surroundings [B, 9, C] turned about the y axis by ``angle`` [B] radians (+z goes to +x)."""
-    directions = even_directions(64)
-    c, s = angle.cos()[:, None], angle.sin()[:, None]
-    x, y, z = directions.unbind(-1)
-    back = torch.stack([c * x - s * z, y.expand(len(angle), -1), s * x + c * z], dim=-1)  # [B, N, 3]
-    light = polynomial(back) @ environment  # [B, N, C]
-    return torch.linalg.lstsq(polynomial(directions).expand(len(angle), -1, -1), light).solution
+    k0, kx, ky, kz, kxy, kyz, kzx, ka, kb = environment.unbind(-2)  # each [B, C]
+    c, s, c2, s2 = (f(a)[:, None] for a in (angle, 2 * angle) for f in (torch.cos, torch.sin))
+    # The last two terms are d (z z - x x) + e y y and a constant; z z - x x and 2 z x turn by twice the angle.
+    d, e = (3 * kb - ka) / 2, -1.5 * (ka + kb)
+    d, kzx = c2 * d - s2 * kzx / 2, c2 * kzx + 2 * s2 * d
+    kb, ka = d / 2 - e / 6, -d / 2 - e / 2
+    rows = [k0, c * kx + s * kz, ky, c * kz - s * kx, c * kxy + s * kyz, c * kyz - s * kxy, kzx, ka, kb]
+    return torch.stack(rows, dim=-2)
