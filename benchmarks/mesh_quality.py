@@ -126,6 +126,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     device, grid, around = torch.device(args.device), grid_cameras(), around_cameras()
     model = load_model(args.model, device) if args.model else None
+    if model is not None and model.reconstruct is None:
+        parser.error(f"{args.model} makes no Gaussians of four views")
     rows = []
     for number, (part, name, obj) in enumerate(choose(args.data, args.objects)):
         views = true_pictures(obj, grid, device, args.size).cpu()

@@ -60,6 +60,16 @@ def test_a_picture_without_the_object_has_no_foreground():
     assert score_pictures(torch.ones(2, 16, 16, 3), truth).means()["foreground"] == 100
 
 
+def test_nan_is_the_worst_and_not_nothing():
+    """A mean leaves out NaN: a model that draws it would win by it."""
+    truth = torch.ones(2, 16, 16, 4)
+    drawn = torch.ones(2, 16, 16, 3)
+    drawn[1] = float("nan")
+    scores = score_pictures(drawn, truth)
+    assert scores.psnr.tolist() == pytest.approx([100, 0]) and scores.foreground[1] == pytest.approx(0)
+    assert scores.means()["psnr"] == pytest.approx(50)
+
+
 def test_perceptual_distance_is_taken_where_it_is_given():
     torch.manual_seed(0)
     distance = PerceptualDistance(FeatureNet(ARCHITECTURES["efficientnet_lite0"]))

@@ -225,6 +225,12 @@ def test_google_scanned_objects(tmp_path):
     assert folder_sample(tmp_path / "gso", 1).names == sample.names[:1]
 
 
+@pytest.mark.parametrize("name", ["animals", "procedural"])
+def test_a_folder_named_as_what_is_held_out_stands_apart(tmp_path, name):
+    sample = folder_sample(write_gso(tmp_path / name), 1)
+    assert sample.name == f"{name}_folder" and len(list(sample.objects())) == 1
+
+
 def test_omniobject3d(tmp_path):
     folder = write_omni(tmp_path / "OmniObject3D")
     assert detect_kind(folder) == "omniobject3d"

@@ -15,6 +15,7 @@ from ..data.objects import TexturedObject
 from ..errors import InputError
 from .protocol import HELD_OUT, OBJECTS, HeldOut, order_of, sample_records
 
+PROCEDURAL = "procedural"  # the name of the objects that need no data
 _MOST_TRIANGLES = 100_000  # of benchmark meshes; finer ones are decimated to it
 _TEXTURE_SIZE = 1024
 _SPARE = 1.3  # benchmark meshes that are read for one that is measured: some are unfit
@@ -54,13 +55,18 @@ class Sample:
                 yield SceneObject(self._dataset[number], fit="rest").at_rest()
 
 
+def own_name(called: str) -> str:
+    """What a collection or folder of a user is called in reports: never as what the protocol holds out."""
+    return f"{called}_folder" if called in HELD_OUT or called == PROCEDURAL else called
+
+
 def procedural_sample(count: int = OBJECTS) -> Sample:
     """The first held-out procedural objects; they need no data."""
     from ..data.procedural import HELD_OUT_SEEDS
 
-    seeds = [HELD_OUT_SEEDS[i] for i in range(count)]
+    seeds = list(HELD_OUT_SEEDS[:count])
     names = [str(s) for s in seeds]
-    return Sample("procedural", "procedural, held-out seeds", names, len(HELD_OUT_SEEDS), "generated", seeds)
+    return Sample(PROCEDURAL, "procedural, held-out seeds", names, len(HELD_OUT_SEEDS), "generated", seeds)
 
 
 def dataset_samples(folder: str | PathLike[str], count: int = OBJECTS) -> list[Sample]:
@@ -71,7 +77,7 @@ def dataset_samples(folder: str | PathLike[str], count: int = OBJECTS) -> list[S
     parts = dict(HELD_OUT)
     for source in dict.fromkeys(r["source"] for r in records):
         if source not in known and not _curated(source):
-            parts[source] = HeldOut(f"{source}, test split", source)
+            parts[own_name(source)] = HeldOut(f"{source}, test split", source)
     out = []
     for name, part in parts.items():
         inside = [i for i, r in enumerate(records) if part.holds(r)]
@@ -117,7 +123,9 @@ def folder_sample(folder: str | PathLike[str], count: int = OBJECTS, *, kind: st
     if not numbers:
         raise InputError(f"no object of {folder} has 100 triangles and a surface in one piece; nothing can be measured")
     names = [records[i]["name"] for i in numbers]
-    return Sample(called, f"{called}, whole folder", names, len(tasks), "the whole folder", numbers, dataset, kept)
+    return Sample(
+        own_name(called), f"{called}, whole folder", names, len(tasks), "the whole folder", numbers, dataset, kept
+    )
 
 
 def find_samples(

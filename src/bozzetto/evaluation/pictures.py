@@ -51,7 +51,7 @@ def score_pictures(drawn: Tensor, truth: Tensor, perceptual: Distance | None = N
     """Compare pictures with the truth, on white.
 
     Args:
-        drawn: [V, H, W, 3] on white; values outside 0..1 are clamped.
+        drawn: [V, H, W, 3] on white; values outside 0..1 are clamped, NaN is black: it must not count as no picture.
         truth: [V, H, W, 4], straight alpha.
         perceptual: the distance of two batches; None leaves it out.
 
@@ -60,7 +60,7 @@ def score_pictures(drawn: Tensor, truth: Tensor, perceptual: Distance | None = N
     """
     if drawn.shape[:-1] != truth.shape[:-1] or drawn.shape[-1] != 3 or truth.shape[-1] != 4 or drawn.ndim != 4:
         raise ValueError(f"expected [V, H, W, 3] and [V, H, W, 4], got {tuple(drawn.shape)} and {tuple(truth.shape)}")
-    drawn, goal = drawn.float().clamp(0, 1), on_white(truth.float())
+    drawn, goal = drawn.float().nan_to_num(nan=0.0).clamp(0, 1), on_white(truth.float())
     covered = (truth[..., 3] > 0).float()
     error = (drawn - goal).square().mean(-1)  # [V, H, W]
     count = covered.sum((-1, -2))
