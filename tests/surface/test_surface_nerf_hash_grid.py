@@ -1,5 +1,9 @@
 """Hash encoding: the kernels against the plain form, the plain form against finite differences and against what it must be."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -105,3 +109,29 @@ def test_variation_gradient_smooths():
     for _ in range(20):
         table = table - variation_gradient_reference(points, table, layout, 0.05)
     assert roughness(table) < 0.5 * before
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from bozzetto.surface.nerf import hash_grid_triton as h
+
+types = {"count": "i32", "weight": "fp32", "numbers": "*i32"}
+constants = {"LEVELS": 12, "BLOCK": h.BLOCK}
+for kernel in (h.encode_kernel, h.encode_gradient_kernel, h.variation_kernel):
+    own = {k: v for k, v in constants.items() if k in kernel.arg_names}
+    signature = {n: "constexpr" if n in own else types.get(n, "*fp32") for n in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=own)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
+    assert "ld.global" in made.asm["ptx"]
+print("compiled")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_cuda(tmp_path):
+    """The interpreter takes more than the compiler does."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    assert run.stdout.strip() == "compiled", run.stderr

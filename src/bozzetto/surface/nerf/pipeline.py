@@ -66,6 +66,8 @@ def gaussians_to_mesh_by_nerf(
     check_surface_options("uv", texture_size, max_faces)
     if max_faces < 4:
         raise MeshError(f"max_faces must be at least 4 (a tetrahedron), got {max_faces}")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise MeshError(f"the seed must be a whole number in 0..2^63 - 1, got {seed!r}")
     report = progress or (lambda stage, fraction: None)
     report("bounds", 0.0)
     found = normalise_object(gaussians.detach().to("cpu"))

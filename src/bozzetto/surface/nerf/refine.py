@@ -87,7 +87,7 @@ def refine_mesh(
     s = settings
     if not s.refine_steps:
         return vertices, faces
-    rounds = s.refine_rounds + 1
+    rounds, faster = s.refine_rounds + 1, s.rate_scale("refine")
     views = stream_views(gaussians, s.refine_steps, s.refine_size, generator, s.elevation, (RADIUS, RADIUS))
     for k in range(rounds):
         first, last = s.refine_steps * k // rounds, s.refine_steps * (k + 1) // rounds
@@ -99,7 +99,7 @@ def refine_mesh(
             field,
             views,
             range(first, last),
-            COLOUR_RATE / 2**k,
+            (faster * OFFSET_RATE, faster * COLOUR_RATE / 2**k),
             gaussians.device,
             lambda i: progress((i + 1) / s.refine_steps),
         )
@@ -112,15 +112,15 @@ def _fit(
     field: NerfField,
     views: Iterator[View],
     steps: range,
-    rate: float,
+    rates: tuple[float, float],
     device: torch.device,
     progress: Callable[[int], None],
 ) -> Tensor:
-    """The moved vertices [V, 3] (CPU) after ``steps`` of one optimiser."""
+    """The moved vertices [V, 3] (CPU) after ``steps`` of one optimiser, whose ``rates`` are those of vertices and colours."""
     base, topology = vertices.to(device), Topology.of(faces.to(device))
     offset = torch.zeros_like(base, requires_grad=True)
     colours = [field.colour_grid.table, *field.colour_network.parameters()]
-    groups = [{"params": [offset], "lr": OFFSET_RATE}, {"params": colours, "lr": rate}]
+    groups = [{"params": [offset], "lr": rates[0]}, {"params": colours, "lr": rates[1]}]
     optimizer = torch.optim.Adam(groups, fused=device.type == "cuda")
     for i in steps:
         view = next(views)

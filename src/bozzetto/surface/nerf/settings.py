@@ -9,6 +9,11 @@ Where they differ from the published ones, for every device:
   what no picture shows is a guess.
 * The mesh is not remeshed to edges of one length: quadric decimation to the face limit and smoothing along the surface keep the
   triangles regular enough, and no package for remeshing is needed.
+* Where fewer steps are taken, all rates are raised in proportion, to eight times at most. A field that learns for half as long
+  at the published rates stays fog, and its surface is full of pits.
+* The texture learns from pixels that are opaque in the picture only; half-transparent borders would bleach the outlines' texels.
+* Colours are blended at outlines as alpha is, not alpha alone, so that outlines in front of other parts pull as well.
+* Samples are taken inside the visual hull of 26 pictures only, which changes no result and spares most of the first steps' work.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import torch
 
 from ...errors import MeshError
 
+MOST_FASTER = 8.0  # times that rates grow in short runs
 OBJECT_RADIUS = 0.6  # a sphere of this radius just fits a camera at distance 1.5 with 49.1 degrees
 
 
@@ -98,6 +104,11 @@ class NerfSettings:
         if resolution is not None:
             made = replace(made, resolution=resolution)
         return made
+
+    def rate_scale(self, stage: str) -> float:
+        """By what the rates of "field", "refine" or "texture" are multiplied: fewer steps reach as far, up to a limit."""
+        published = getattr(NerfSettings, f"{stage}_steps")
+        return min(MOST_FASTER, max(1.0, published / max(1, getattr(self, f"{stage}_steps"))))
 
     def check(self) -> None:
         """Raise :class:`MeshError` for numbers that no run can have."""

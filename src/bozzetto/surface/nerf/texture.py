@@ -84,7 +84,7 @@ def _fit(
     device, size = gaussians.device, s.texture_fit_size
     vertices, faces, uvs = (t.to(device) for t in (mesh.vertices, mesh.faces, mesh.uvs))
     texels = _double_area(uvs[faces] * logits.shape[-1])
-    optimizer = torch.optim.Adam([logits], lr=RATE, fused=device.type == "cuda")
+    optimizer = torch.optim.Adam([logits], lr=RATE * s.rate_scale("texture"), fused=device.type == "cuda")
     views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS))
     for i, view in enumerate(views):
         screen, inverse = project(vertices, view.row)

@@ -20,6 +20,7 @@ from .settings import OBJECT_RADIUS, NerfSettings
 VIEWS_PER_CALL = 16
 WARM_UP = 256  # steps in which the whole occupancy grid is asked for
 UPDATE_EVERY = 8
+GRID_RATE, NETWORK_RATE = 1e-2, 1e-3
 ALPHA_WEIGHT = 0.1
 VARIATION_WEIGHT = 1e-8  # with a million points
 WHITE = (1.0, 1.0, 1.0)
@@ -81,8 +82,13 @@ def train_field(
     field = NerfField(s, generator).to(device)
     occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS))
     local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
+    faster = s.rate_scale("field")
     optimizer = torch.optim.Adam(
-        [{"params": field.grids(), "lr": 1e-2}, {"params": field.networks(), "lr": 1e-3}], fused=device.type == "cuda"
+        [
+            {"params": field.grids(), "lr": GRID_RATE * faster},
+            {"params": field.networks(), "lr": NETWORK_RATE * faster},
+        ],
+        fused=device.type == "cuda",
     )
     for i, view in enumerate(stream_views(gaussians, s.field_steps, s.field_size, generator)):
         if i % UPDATE_EVERY == 0:
