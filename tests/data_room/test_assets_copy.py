@@ -56,6 +56,16 @@ def test_training_split_small_pictures_and_small_files(folder, tmp_path):
     assert size < sum(f.stat().st_size for f in folder.glob("zeroad*.assets")) / 2
 
 
+def test_the_split_is_written_by_todays_rules(folder, tmp_path, monkeypatch):
+    from bozzetto.data.assets import catalogue
+
+    rules = catalogue.split_of
+    monkeypatch.setattr(catalogue, "split_of", lambda s, n, g, lic: "test" if n == "b/3" else rules(s, n, g, lic))
+    assert any("b/3" in line for line in Dataset(folder).verify())
+    copy_dataset([Dataset(folder)], tmp_path / "now")
+    assert Dataset(tmp_path / "now").verify() == []
+
+
 def test_files_stay_below_their_size(tmp_path):
     convert("zeroad", [noisy(k) for k in range(60)], tmp_path / "many")
     copy_dataset([Dataset(tmp_path / "many")], tmp_path / "parts", CopyOptions(shard_bytes=1 << 20))

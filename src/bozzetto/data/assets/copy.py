@@ -85,6 +85,7 @@ def copy_dataset(
                 for i in numbers:
                     shard, inside = data.place(i)
                     record, blobs = _chosen(shard, shard.records[inside], options, shrink)
+                    record["split"] = data.split(record)  # by today's rules
                     added = sum(len(b) for key, b in blobs.values() if writer is None or not writer.holds(key))
                     if writer is None or writer.size + added > options.shard_bytes:
                         stack.close()
