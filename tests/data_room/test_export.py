@@ -244,3 +244,12 @@ def test_command(assets, tmp_path, capsys):
     assert "2 of them were there; 12 pictures" in capsys.readouterr().out
     assert main(["data", "render", str(assets), "-o", str(out), "--split", "val"]) == 2
     assert "no objects of the split val" in capsys.readouterr().err
+
+
+def test_an_interrupted_command_says_that_it_goes_on(assets, tmp_path, capsys, monkeypatch):
+    def stops(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_run, "write_lgm", stops)
+    assert main(["data", "render", str(assets), "-o", str(tmp_path), "--size", "16", "--device", "cpu"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err

@@ -34,6 +34,7 @@ def render(options: argparse.Namespace, progress: Progress) -> None:
     from ..data.export import RenderOptions, render_dataset
     from ..device import pick_device
 
+    options.resumes = "the same command goes on with what is left"
     chosen = RenderOptions(
         format=options.format,
         size=options.size,
