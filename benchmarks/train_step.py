@@ -23,13 +23,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from train_tasks import Batch, Big, Mini, draw, draw_one_by_one
+from train_tasks import Batch, Big, Mini, checkpoint_activations, draw, draw_one_by_one
 
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import Rendering
 from bozzetto.training.graphed import graph_network
 from bozzetto.training.loop import TrainConfig, parameter_groups
-from bozzetto.training.memory import checkpoint_activations
 from bozzetto.training.update import Update
 
 PARTS = (

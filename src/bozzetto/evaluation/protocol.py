@@ -27,11 +27,6 @@ WITHOUT = ("foliage", "pieces")  # flags
 TASKS = {"4view": 4, "1view": 1}  # name -> input views
 
 
-def input_cameras() -> Cameras:
-    """The four cameras (4,) whose pictures a model gets, or the first of them."""
-    return Cameras.orbit(list(INPUT_AZIMUTHS), 0.0, RADIUS, FOV_Y)
-
-
 def grid_cameras() -> Cameras:
     """(64,): 16 azimuths at each of the elevations 0, 20, 40 and 60 degrees, azimuths first."""
     azimuths = [a for _ in GRID_ELEVATIONS for a in GRID_AZIMUTHS]

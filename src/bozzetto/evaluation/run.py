@@ -20,7 +20,7 @@ from .meshes import TruthSurface, score_mesh
 from .models import Measured
 from .objects import Sample
 from .pictures import Distance, on_white, score_pictures
-from .protocol import GRID_AZIMUTHS, SIZE, TASKS, around_cameras, grid_cameras, novel_of_grid
+from .protocol import GRID_AZIMUTHS, INPUT_AZIMUTHS, SIZE, TASKS, around_cameras, grid_cameras, novel_of_grid
 
 SHOWN = (
     18,
@@ -102,7 +102,7 @@ def measure_object(
     rows = [_small(goal[list(SHOWN)])]
     surface = TruthSurface.of(obj, cameras) if mesh else None
     for task in model.tasks:
-        inputs = [GRID_AZIMUTHS.index(a) for a in (0.0, 90.0, 180.0, 270.0)][: TASKS[task]]
+        inputs = [GRID_AZIMUTHS.index(a) for a in INPUT_AZIMUTHS[: TASKS[task]]]
         began = time.perf_counter()
         gaussians = model.reconstruct(truth[inputs], cameras[inputs])
         if model.device.type == "cuda":
