@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.render.visibility import visible_faces
 from ...gaussians import Gaussians
-from ..clean import keep_large_components, unique_edges
+from ..clean import keep_large_components, taubin_smooth, unique_edges
 from ..simplify import make_manifold
 from .edges import Topology, antialias, barycentric, centres, project
 from .field import NerfField
@@ -20,6 +20,7 @@ from .train import View, stream_views
 OFFSET_RATE, COLOUR_RATE = 1e-4, 1e-3
 ALPHA_WEIGHT, NORMAL_WEIGHT, OFFSET_WEIGHT = 0.1, 0.001, 0.1
 RADIUS = 1.5
+SMOOTHING = 5  # rounds at the end: each vertex hears of its own few pixels only, and their noise is not the object's
 
 
 def draw(vertices: Tensor, topology: Topology, field: NerfField, camera: Tensor, face: Tensor) -> Tensor:
@@ -99,11 +100,12 @@ def refine_mesh(
             field,
             views,
             range(first, last),
-            (faster * OFFSET_RATE, faster * COLOUR_RATE / 2**k),
+            (OFFSET_RATE * s.vertex_rate_scale(), faster * COLOUR_RATE / 2**k),
             gaussians.device,
             lambda i: progress((i + 1) / s.refine_steps),
         )
-    return make_manifold(*keep_large_components(vertices, faces))
+    vertices, faces = keep_large_components(vertices, faces)
+    return make_manifold(taubin_smooth(vertices, faces, SMOOTHING), faces)
 
 
 def _fit(

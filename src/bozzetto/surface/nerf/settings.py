@@ -9,8 +9,9 @@ Where they differ from the published ones, for every device:
   what no picture shows is a guess.
 * The mesh is not remeshed to edges of one length: quadric decimation to the face limit and smoothing along the surface keep the
   triangles regular enough, and no package for remeshing is needed.
-* Where fewer steps are taken, all rates are raised in proportion, to eight times at most. A field that learns for half as long
-  at the published rates stays fog, and its surface is full of pits.
+* Where fewer steps are taken, all rates but the vertices' are raised in proportion, to eight times at most. A field that learns
+  for half as long at the published rates stays fog, and its surface is full of pits. Vertices move by the
+  published share of a pixel a step, since faster ones make jagged outlines; the end smooths them a little for the same reason.
 * The texture learns from pixels that are opaque in the picture only; half-transparent borders would bleach the outlines' texels.
 * Colours are blended at outlines as alpha is, not alpha alone, so that outlines in front of other parts pull as well.
 * Samples are taken inside the visual hull of 26 pictures only, which changes no result and spares most of the first steps' work.
@@ -109,6 +110,10 @@ class NerfSettings:
         """By what the rates of "field", "refine" or "texture" are multiplied: fewer steps reach as far, up to a limit."""
         published = getattr(NerfSettings, f"{stage}_steps")
         return min(MOST_FASTER, max(1.0, published / max(1, getattr(self, f"{stage}_steps"))))
+
+    def vertex_rate_scale(self) -> float:
+        """The same for vertices: a step is the published share of a pixel, at most."""
+        return min(self.rate_scale("refine"), max(1.0, NerfSettings.refine_size / self.refine_size))
 
     def check(self) -> None:
         """Raise :class:`MeshError` for numbers that no run can have."""
