@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def naive_mesh(gaussians: Gaussians, resolution: int = 128, level: float = 1.0, 
     return Mesh(vertices, faces, colors=colour[at[:, 0], at[:, 1], at[:, 2]]).with_normals()
 
 
-ROUTES = {"fast": gaussians_to_mesh, "naive": naive_mesh}
+ROUTES = {"fast": gaussians_to_mesh, "naive": naive_mesh, "nerf": partial(gaussians_to_mesh, method="nerf")}
 
 
 def main() -> None:
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--size", type=int, default=256, help="of the pictures that are fitted")
     parser.add_argument("--model", help="also measure the Gaussians that this model predicts from four views")
-    parser.add_argument("--routes", nargs="+", choices=list(ROUTES), default=list(ROUTES))
+    parser.add_argument("--routes", nargs="+", choices=list(ROUTES), default=["fast", "naive"])
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
