@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Cameras
-from ..raster.threads import run_tasks
 
 SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
@@ -180,14 +179,12 @@ class _DepthMaps:
         ``step`` is the distance between the points; the truncation is TRUNCATION times the larger of it and ``voxel``.
         """
         reach = TRUNCATION * max(step, voxel)
-        tasks = [(self._votes, chunk, reach) for chunk in points.split(POINTS_PER_CHUNK) if len(chunk)]
-        parts = run_tasks(tasks) if points.device.type == "cpu" else [vote(*rest) for vote, *rest in tasks]
+        parts = [self._votes(chunk, reach) for chunk in points.split(POINTS_PER_CHUNK)]
         if not parts:
             return points.new_zeros(0), points.new_zeros(0)
         values, distances = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(distances)
 
-    @torch.no_grad()  # which each thread has for itself
     def _votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
         total = points.new_zeros(len(points))
         weight = points.new_zeros(len(points))

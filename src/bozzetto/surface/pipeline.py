@@ -53,7 +53,7 @@ def gaussians_to_mesh(
         gaussians: one object (no batch dimension), anywhere, of any size, on any device: their pictures are taken
             there, the rest is done on the CPU.
         resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost. None is
-            176; with "nerf" 256 on a GPU and 160 on a CPU.
+            128; with "nerf" 256 on a GPU and 160 on a CPU.
         texture_size: side of the square texture in texels.
         max_faces: upper limit for the number of triangles.
         method: "fast" (depth maps are fused; seconds) or "nerf" (a radiance field and a mesh are optimised; minutes on a CPU:
@@ -81,7 +81,7 @@ def gaussians_to_mesh(
             seed=seed,
             progress=progress,
         )
-    resolution = 176 if resolution is None else resolution
+    resolution = 128 if resolution is None else resolution
     if not 16 <= resolution <= 512:
         raise MeshError(f"resolution must lie in 16..512 voxels, got {resolution}")
     if not 16 <= texture_size <= 8192:
