@@ -17,7 +17,7 @@ DEVICE = "cuda" if CUDA else "cpu"
 pytestmark = [pytest.mark.gpu] if CUDA else []
 needs_cuda = pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 slow_without_cuda = pytest.mark.gpu if CUDA else pytest.mark.slow
-N, SIZE = (3000, (90, 130)) if CUDA else (8, (33, 40))
+N, SIZE = (3000, (90, 130)) if CUDA else (5, (20, 40))
 
 
 @pytest.fixture
