@@ -227,52 +227,57 @@ class Stages:
     """The stages of one forward and backward pass, each callable by itself on the results of those before it."""
 
     def __init__(self, gaussians: Gaussians, cameras: Cameras, size: int) -> None:
-        from bozzetto.raster import (
-            triton_bins,
-            triton_blend,
-            triton_blend_gradient,
-            triton_project,
-            triton_project_gradient,
-        )
+        from bozzetto.raster import triton_blend, triton_blend_gradient, triton_lists, triton_project_gradient
+        from bozzetto.raster.triton_project import Layout, project
+        from bozzetto.raster.triton_room import Room
 
-        views = cameras.batch_shape[-1]
+        scenes, views = gaussians.batch_shape[0], cameras.batch_shape[-1]
         view = cameras.view_matrices().contiguous()
         intrinsics = cameras.pixel_intrinsics(size).contiguous()
         g = gaussians
-        background = torch.ones(g.batch_shape[0], views, 3, device="cuda")
-        self.project = lambda: triton_project.project(
-            g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, size, size, 0.01, 1e10
+        layout = Layout(
+            scenes, views, len(g), g.sh.shape[-2], size, size, 0.01, 1e10, False, 16 * views, 16, 4 * views, 4
         )
-        records, keys, rectangles, counts = self.project()
-        self.bins = lambda: triton_bins.bin_tiles(records, keys, rectangles, counts, size, size)
-        ids, numbers, ends = self.bins()
-        self.pairs, self.visible = int(numbers.sum()), int((counts > 0).sum())
+        inputs = (g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, layout)
+        room = Room(1024, 1024)
+        for _ in range(3):  # the second time there is room for the pairs, the third time for the entries
+            records, pairs, table, needed = project(*inputs, room)
+            ids, numbers, ends = triton_lists.list_cells(records, pairs, table, needed, layout, room)
+            self.needed = needed.tolist()
+            room = Room(self.needed[0], max(self.needed[1], 1024))
+        self.project = lambda: project(*inputs, room)
+
+        def lists() -> None:
+            needed[1:] = 0
+            triton_lists.list_cells(records, pairs, table, needed, layout, room)
+
+        self.lists = lists
+        background = torch.ones(scenes, views, 3, device="cuda")
+        self.pairs = int(numbers.sum())
         self.blend = lambda: triton_blend.blend(records, ids, numbers, ends, background, size, size, True)
-        (rgb, alpha, depth), kept = self.blend()
-        grads = torch.randn_like(rgb), torch.randn_like(alpha), torch.zeros_like(depth)
+        (rgb, alpha, _), kept = self.blend()
+        grads = torch.randn_like(rgb), torch.randn_like(alpha), None
         self.blend_gradient = lambda: triton_blend_gradient.blend_gradient(
             records, ids, numbers, ends, background, kept, *grads
         )
         moments = self.blend_gradient()
         self.project_gradient = lambda: triton_project_gradient.project_gradient(
-            g.means, g.quats, g.scales, g.sh, view, intrinsics, rectangles, records, moments, size, size
+            g.means, g.quats, g.scales, g.sh, view, intrinsics, records, moments, layout
         )
 
 
-def stages(rows: list[tuple[int, int, int]], variants: bool) -> None:
-    """Times of the stages, and of variants of the blending kernels."""
-    names = ("project", "bins", "blend", "blend_gradient", "project_gradient")
+def stages(rows: list[tuple[int, int, int]]) -> None:
+    """Times of the stages."""
+    names = ("project", "lists", "blend", "blend_gradient", "project_gradient")
     print(
         "| scenes × views × size | visible | tile pairs | cell entries | projection, lists | blend | gradient | projection's |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for scenes, views, size in rows:
         parts = Stages(ball(scenes).to("cuda"), orbit(scenes, views), size)
-        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.visible, parts.pairs))
+        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.needed[0], parts.pairs))
         spent = " | ".join(f"{milliseconds(getattr(parts, name)):.2f}" for name in names)
         print(f"| {scenes}×{views}×{size}² | {counts} | {spent} |", flush=True)
-        if variants:
-            sweep(parts)
 
 
 def kernels(rows: list[tuple[int, int, int]]) -> None:
@@ -293,28 +298,11 @@ def kernels(rows: list[tuple[int, int, int]]) -> None:
             print(f"{t:9.1f} {name[:80]}", flush=True)
 
 
-def sweep(stages: Stages) -> None:
-    """Print the times of the blending kernel for other numbers of Gaussians that it takes at once."""
-    from bozzetto.raster import triton_blend, triton_blend_gradient
-
-    kept = triton_blend.UNROLL
-    for unroll in (1, 2, 4, 8):
-        triton_blend.UNROLL = unroll
-        print(f"  {unroll} at once: blend {milliseconds(stages.blend):.2f} ms", flush=True)
-    triton_blend.UNROLL = kept
-    kept = triton_blend_gradient.REGISTERS
-    for registers in (168, 128, 112):
-        triton_blend_gradient.REGISTERS = registers
-        print(f"  {registers} registers: gradient {milliseconds(stages.blend_gradient):.2f} ms", flush=True)
-    triton_blend_gradient.REGISTERS = kept
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", action="append", help="one row, as 1x8x512 (scenes x views x size); may be repeated")
     parser.add_argument("--growth", action="store_true", help="also numbers of Gaussians, sizes, SH degrees")
     parser.add_argument("--kernels", action="store_true", help="also times of the stages and of single kernels")
-    parser.add_argument("--sweep", action="store_true", help="as --kernels, with variants of the blending kernels")
     parser.add_argument("--runs", type=int, default=21, help="calls per time")
     arguments = parser.parse_args()
     rows = [tuple(int(x) for x in row.split("x")) for row in arguments.row] if arguments.row else ROWS
@@ -323,9 +311,9 @@ def main() -> None:
     if arguments.growth:
         print()
         growth(arguments.runs)
-    if arguments.kernels or arguments.sweep:
+    if arguments.kernels:
         print()
-        stages(rows, arguments.sweep)
+        stages(rows)
         kernels(rows)
 
 

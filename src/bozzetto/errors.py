@@ -42,6 +42,10 @@ class CheckpointError(InputError):
     """A checkpoint has missing, unexpected or misshapen tensors, or would run code when loaded."""
 
 
+class CapacityError(InputError):
+    """Gaussians need more memory for lists than a recorded call has, or than can be counted."""
+
+
 class UnknownModelError(InputError):
     """A model name is not in the zoo; the message lists the known ones."""
 

@@ -20,35 +20,34 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from bozzetto.raster import (  # noqa: E402
-    triton_bins,
     triton_blend,
     triton_blend_gradient,
+    triton_lists,
     triton_project,
     triton_project_gradient,
-    triton_sh,
 )
+from bozzetto.raster.triton_launch import Launcher  # noqa: E402
 
-INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "rows", "total", "lowest", "end"}
-POINTERS = dict.fromkeys(("ids", "unsorted", "counts", "last", "keys", "words", "numbers"), "*i32")
-POINTERS |= dict.fromkeys(("starts", "ends", "order", "by_tile", "records", "rectangles"), "*i64")
-POINTERS["divided"] = "*i32"
-POINTERS |= {"pairs": "*i16", "cells": "*i16"}
+INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "groups", "room", "pair_room", "entry_room"}
+INTEGERS |= {"view_scene", "view_step", "lens_scene", "lens_step"}
+POINTERS = dict.fromkeys(("ids", "counts", "last", "entries", "scratch", "words", "numbers"), "*i32")
+POINTERS |= dict.fromkeys(("ends", "records", "pairs", "keys", "ordered", "table", "needed"), "*i64")
+POINTERS["cells"] = "*i16"
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
-def compile_kernel(kernel: triton.JITFunction, capability: int, warps: int, **constants: int) -> str:
+def compile_kernel(kernel: triton.JITFunction, capability: int, options: dict[str, int], **constants: int) -> str:
     """Compile; returns the assembler's line on registers and raises RuntimeError on spills."""
     signature = {}
-    pointers = POINTERS | ({"counts": "*i64"} if kernel is triton_project.project_kernel else {})
     for name in kernel.arg_names:
         if name in constants:
             signature[name] = "constexpr"
         elif name in INTEGERS:
             signature[name] = "i32"
         else:
-            signature[name] = "fp32" if name in ("near", "far") else pointers.get(name, "*fp32")
+            signature[name] = "fp32" if name in ("near", "far") else POINTERS.get(name, "*fp32")
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = compiled.asm["ptx"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
@@ -61,25 +60,23 @@ def compile_kernel(kernel: triton.JITFunction, capability: int, warps: int, **co
     return re.search(r"Used \d+ registers", report)[0]
 
 
-def main() -> None:
-    k = {"K": 4, "BLOCK": 128}
-    cell = {"TILE": triton_project.TILE, "CELL": triton_project.CELL}
-    cases = [
-        (triton_project.project_kernel, 4, k | cell),
-        (triton_project_gradient.project_gradient_kernel, 4, k),
-        (triton_sh.sh_gradient_kernel, 4, k),
-        (triton_bins.pair_kernel, 4, {"SIDE": 4, "BLOCK": 128}),
-        (triton_bins.list_kernel, 4, {"BLOCK": 128} | cell),
-        (triton_bins.count_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
-        (triton_bins.divide_kernel, 1, {"CELLS": 16, "BLOCK": 512}),
+def launchers() -> list[Launcher]:
+    """All kernels, with SH of degree 1."""
+    return [
+        triton_project._launcher(4, True),
+        triton_project._launcher(4, False),
+        *triton_project_gradient._launchers(4, True),
+        triton_lists._launcher(),
+        *(triton_blend._launcher(True, lanes) for lanes in (2, 4)),
+        *(triton_blend_gradient._launcher(lanes, False) for lanes in (2, 4)),
     ]
-    for lanes in (2, 4):
-        blend = {"KEEP": 1, "UNROLL": triton_blend.UNROLL, "LANES": lanes}
-        cases.append((triton_blend.blend_kernel, 1, blend | cell))
-        cases.append((triton_blend_gradient.blend_gradient_kernel, 1, {"LANES": lanes} | cell))
+
+
+def main() -> None:
+    cases = [(launcher.kernel, launcher.options, launcher.constants) for launcher in launchers()]
     for capability in (80, 90):
-        for kernel, warps, constants in cases:
-            result = compile_kernel(kernel, capability, warps, **constants)
+        for kernel, options, constants in cases:
+            result = compile_kernel(kernel, capability, options, **constants)
             print(f"sm_{capability} {kernel.fn.__name__}: {result}", flush=True)
 
 

@@ -17,7 +17,8 @@ The image formation model (equations, thresholds) is stated in :mod:`bozzetto.ra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from torch import Tensor
 from ..camera import Cameras, as_size
 from ..camera.cameras import Size
 from ..gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from .triton_room import RecordedNeed
 
 
 @dataclass
@@ -35,11 +39,23 @@ class Rendering:
         rgb: [*scenes, V, H, W, 3], composited on the background; may exceed 1 with SH colours.
         alpha: [*scenes, V, H, W], 0..1.
         depth: [*scenes, V, H, W], sum of weight x camera z in world units; divide by alpha for the mean depth.
+        recorded: None, or how much a call recorded in a CUDA graph has room for (see :meth:`check`).
     """
 
     rgb: Tensor
     alpha: Tensor
     depth: Tensor
+    recorded: RecordedNeed | None = field(default=None, repr=False, compare=False)
+
+    def check(self) -> None:
+        """Wait for the device and raise :class:`bozzetto.errors.CapacityError` if the pictures are incomplete.
+
+        That can happen only to a rendering recorded in a CUDA graph whose latest replay drew much more than the calls
+        before the recording did (over 1.5 times as many pairs of Gaussians and tiles). Record it again then. Elsewhere this
+        does nothing: :func:`rasterize` itself gives such a call more memory.
+        """
+        if self.recorded is not None:
+            self.recorded.check()
 
 
 def _reference() -> Callable:
@@ -96,14 +112,17 @@ def rasterize(
         backend = "triton" if gaussians.device.type == "cuda" else "cpu"
     if backend not in BACKENDS:
         raise ValueError(f"unknown rasterizer backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    device = gaussians.device
-    cameras = cameras.to(device=device, dtype=torch.float32)
-    s, v, n = scenes.numel(), views[0], len(gaussians)  # numel of an empty shape is 1
+    v = views[0]
     if cameras.batch_shape not in ((v,), (*scenes, v)):
         raise ValueError(
             f"cameras of shape {tuple(cameras.batch_shape)} do not fit Gaussians of batch shape {tuple(scenes)}: "
             "give (*scenes, V) or (V,)"
         )
+    if backend == "triton":
+        return _rasterize_triton(gaussians, cameras, height, width, background, near, far)
+    device = gaussians.device
+    cameras = cameras.to(device=device, dtype=torch.float32)
+    s, n = scenes.numel(), len(gaussians)  # numel of an empty shape is 1
 
     def per_view(x: Tensor, *tail: int) -> Tensor:
         return x.expand(*scenes, v, *tail).reshape(s, v, *tail).float().contiguous()
@@ -132,3 +151,35 @@ def rasterize(
         alpha.reshape(*scenes, v, height, width),
         depth.reshape(*scenes, v, height, width),
     )
+
+
+def _rasterize_triton(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    height: int,
+    width: int,
+    background: Tensor | Sequence[float] | None,
+    near: float,
+    far: float,
+) -> Rendering:
+    """:func:`rasterize` without an operation between the user's tensors and the kernels, which read them as they are."""
+    from .triton import render
+
+    device = gaussians.device
+    poses, intrinsics = cameras.camera_to_world, cameras.intrinsics
+    if poses.device != device:
+        poses, intrinsics = poses.to(device), intrinsics.to(device)
+    if background is None:
+        background = (0.0, 0.0, 0.0)
+    elif isinstance(background, Tensor):
+        background = background.to(device, torch.float32)
+    else:
+        values = torch.as_tensor(background, dtype=torch.float32)
+        background = tuple(values.tolist()) if values.shape == (3,) else values.to(device)
+    return Rendering(
+        *render(
+            gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
+            poses, intrinsics, background, tuple(gaussians.batch_shape), cameras.batch_shape[-1],
+            height, width, near, far, True,
+        )
+    )  # fmt: skip

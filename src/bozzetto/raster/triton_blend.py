@@ -7,12 +7,15 @@ shared memory to all threads; the warp synchronises there and nowhere else. It s
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .triton_bins import LEAST
+from .triton_launch import Launcher
 from .triton_numbers import (
     INTERPRETED,
     either,
@@ -113,7 +116,7 @@ def blend_kernel(
     final = tl.zeros([2, 32], tl.int32)
     parts: tl.constexpr = 4 // LANES  # parts of the cell along x
     if KEEP:
-        words += ((start >> 5) + cell) * (2 * parts)
+        words += (start >> 5) * (2 * parts)
     number_left = tl.zeros([2], tl.int32)
     number_right = tl.zeros([2], tl.int32)
 
@@ -193,6 +196,12 @@ def blend_kernel(
             tl.store(numbers + 1, number_right)
 
 
+@cache
+def _launcher(keep: bool, lanes: int) -> Launcher:
+    constants = {"KEEP": keep, "LANES": lanes, "TILE": TILE, "CELL": CELL, "UNROLL": UNROLL}
+    return Launcher(blend_kernel, constants, num_warps=1)
+
+
 def blend(
     records: Tensor,
     ids: Tensor,
@@ -208,7 +217,7 @@ def blend(
     * transmittance [S * V, H, W]
     * last [S * V, H, W] int32: the position in the cell's list after the last Gaussian that contributed to the pixel
     * words int32: of 32 Gaussians of a cell's list, which contributed to each of the cell's parts (rows of parts, top to
-      bottom, left to right), one bit each; those of a list begin at word (start // 32 + cell) * parts
+      bottom, left to right), one bit each; those of a list begin at word start // 32 * parts
     * numbers [cells, parts] int32: how many contributed to each part
     """
     cameras, n = records.shape[:2]
@@ -223,12 +232,12 @@ def blend(
         kept = (
             torch.empty_like(alpha),
             torch.empty(cameras, height, width, dtype=torch.int32, device=device),
-            torch.empty((len(ids) // 32 + len(counts) + 1) * parts, dtype=torch.int32, device=device),
+            torch.empty(len(ids) // 32 * parts, dtype=torch.int32, device=device),
             torch.empty(len(counts), parts, dtype=torch.int32, device=device),
         )
-    blend_kernel[(len(counts),)](
+    _launcher(keep, lanes)(
+        len(counts),
         records, ids, counts, ends, background, rgb, alpha, depth, *(kept or (None,) * 4),
         n, height, width, tiles_x, tiles_x * tiles_y,
-        KEEP=keep, LANES=lanes, TILE=TILE, CELL=CELL, UNROLL=UNROLL, num_warps=1,
     )  # fmt: skip
     return (rgb, alpha, depth), kept

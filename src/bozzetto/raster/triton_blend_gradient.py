@@ -14,12 +14,15 @@ memory and barriers are used only where lists are chosen, before the first Gauss
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .triton_blend import MAX_ALPHA, cell_place, exponent, load_record, opacity
+from .triton_launch import Launcher
 from .triton_numbers import highest_bit, reciprocal, sum_two
 from .triton_project import CELL, TILE
 
@@ -84,7 +87,7 @@ def blend_gradient_kernel(
     y += (part // ACROSS) * 4
     start = tl.load(ends + cell) - tl.load(counts + cell)
     ids += start
-    words += ((start >> 5) + cell) * PER_CELL + part
+    words += (start >> 5) * PER_CELL + part
     records += camera.to(tl.int64) * N * 5
     moments += camera.to(tl.int64) * N * ROW
     background += camera.to(tl.int64) * 3
@@ -199,6 +202,13 @@ def add_moments(out, drawn, m, LANES: tl.constexpr):
     tl.atomic_add(out + 8 + upper, s4, mask=drawn, sem="relaxed")
 
 
+@cache
+def _launcher(lanes: int, without_depth: bool) -> Launcher:
+    """One for each form of the arguments: the gradient of depth is a tensor or None."""
+    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL}
+    return Launcher(blend_gradient_kernel, constants, num_warps=1, maxnreg=REGISTERS)
+
+
 def blend_gradient(
     records: Tensor,
     ids: Tensor,
@@ -213,13 +223,13 @@ def blend_gradient(
     """Moments of the Gaussians, [S * V, N, 12]; zero for those that no cell drew. ``kept``: see :func:`.blend`;
     ``grad_depth`` None is 0."""
     cameras, n = records.shape[:2]
-    height, width = grad_alpha.shape[1:]
+    height, width = kept[0].shape[1:]
     tiles_x, tiles_y = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
     moments = torch.zeros(cameras, n, MOMENTS, device=records.device)
     lanes = CELL * CELL // (8 * kept[3].shape[1])
-    blend_gradient_kernel[(len(counts) * CELL * CELL // 256,)](
+    _launcher(lanes, grad_depth is None)(
+        len(counts) * CELL * CELL // 256,
         records, ids, counts, ends, background, *kept, grad_rgb, grad_alpha, grad_depth, moments,
         n, height, width, tiles_x, tiles_x * tiles_y,
-        LANES=lanes, TILE=TILE, CELL=CELL, num_warps=1, maxnreg=REGISTERS,
     )  # fmt: skip
     return moments

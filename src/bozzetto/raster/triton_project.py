@@ -2,23 +2,31 @@
 
 Each Gaussian becomes, in each view, a *record* of 10 floats, kept as 5 int64 of two each: centre x, y (pixels); a, b, c
 and log2 opacity, so that alpha = 2^(a dx^2 + b dx dy + c dy^2 + log2 opacity); colour r, g, b (-0.0 where the clamp at 0
-acted); camera z. Besides, a rectangle of the cells that it can reach with alpha >= 1/255.
+acted); camera z. Besides, it becomes a pair with every tile that it can reach with alpha >= 1/255: one program takes 512
+Gaussians of a view, one a thread, counts them by tile in shared memory, and writes its pairs grouped by tile.
 """
 
 from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_numbers import pack
+from .triton_launch import Launcher
+from .triton_numbers import INTERPRETED, pack
+from .triton_pairs import write_pairs
+from .triton_room import Room
 from .triton_sh import camera_centre, sh_colour, unit_direction
+from .triton_words import WORDS
 
 TILE = 32  # pixels along each side of a tile
 CELL = 8  # pixels along each side of the cells that a tile is made of
 RECORD = 5  # int64, two floats each
-BLOCK = 128
+BLOCK = 16 if INTERPRETED else 512  # Gaussians a program
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 LARGEST = tl.constexpr(3.4028234e38)
@@ -53,26 +61,32 @@ def rotation_matrix(w, x, y, z):
 
 
 @triton.jit
-def load_camera(view, intrinsics):
-    """Upper three rows of the view matrix, then fx, fy, cx, cy: 16 scalars."""
-    return (
-        tl.load(view + 0),
-        tl.load(view + 1),
-        tl.load(view + 2),
-        tl.load(view + 3),
-        tl.load(view + 4),
-        tl.load(view + 5),
-        tl.load(view + 6),
-        tl.load(view + 7),
-        tl.load(view + 8),
-        tl.load(view + 9),
-        tl.load(view + 10),
-        tl.load(view + 11),
-        tl.load(intrinsics + 0),
-        tl.load(intrinsics + 1),
-        tl.load(intrinsics + 2),
-        tl.load(intrinsics + 3),
-    )
+def load_camera(view, intrinsics, width, height, POSES: tl.constexpr):
+    """Upper three rows of the view matrix, then fx, fy, cx, cy in pixels: 16 scalars."""
+    a = tl.load(view + 0)
+    b = tl.load(view + 1)
+    c = tl.load(view + 2)
+    tx = tl.load(view + 3)
+    d = tl.load(view + 4)
+    e = tl.load(view + 5)
+    f = tl.load(view + 6)
+    ty = tl.load(view + 7)
+    g = tl.load(view + 8)
+    h = tl.load(view + 9)
+    i = tl.load(view + 10)
+    tz = tl.load(view + 11)
+    fx = tl.load(intrinsics + 0)
+    fy = tl.load(intrinsics + 1)
+    cx = tl.load(intrinsics + 2)
+    cy = tl.load(intrinsics + 3)
+    if POSES:
+        # The inverse of a rigid matrix, whose y and z axes change sign from OpenGL's to OpenCV's.
+        x = -(a * tx + d * ty + g * tz)
+        y = b * tx + e * ty + h * tz
+        z = c * tx + f * ty + i * tz
+        return a, d, g, x, -b, -e, -h, y, -c, -f, -i, z, fx * width, fy * height, cx * width, cy * height
+    else:
+        return a, b, c, tx, d, e, f, ty, g, h, i, tz, fx, fy, cx, cy
 
 
 @triton.jit
@@ -87,22 +101,33 @@ def finite(x):
     return tl.abs(x) <= LARGEST
 
 
-@triton.jit(do_not_specialize=["N", "V", "height", "width", "near", "far"])
+@triton.jit(
+    do_not_specialize=[
+        "N", "V", "height", "width", "near", "far", "room", "view_scene", "view_step", "lens_scene", "lens_step",
+    ]
+)  # fmt: skip
 def project_kernel(
-    means, quats, scales, opacities, sh, view, intrinsics, records, keys, rectangles, counts,
-    N, V, height, width, near, far,
-    K: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
+    means, quats, scales, opacities, sh, view, intrinsics, records, pairs, table, needed, scratch,
+    N, V, height, width, near, far, room, view_scene, view_step, lens_scene, lens_step,
+    K: tl.constexpr, POSES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK Gaussians of one scene in one view."""
+    """One program: BLOCK Gaussians of one scene in one view, one a thread.
+
+    It counts its Gaussians in every tile, takes as much of the array of pairs, and writes them there tile by tile. Their
+    order within a tile is arbitrary.
+    """
     blocks = tl.cdiv(N, BLOCK)
     camera = tl.program_id(0) // blocks
+    scene = camera // V
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
-    row = (camera // V).to(tl.int64) * N + n
+    row = scene.to(tl.int64) * N + n
     slot = camera.to(tl.int64) * N + n
-    view += camera.to(tl.int64) * 16
-    intrinsics += camera.to(tl.int64) * 4
-    w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(view, intrinsics)
+    view += scene * view_scene + (camera - scene * V) * view_step
+    intrinsics += scene * lens_scene + (camera - scene * V) * lens_step
+    w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
+        view, intrinsics, width, height, POSES
+    )
 
     mx = tl.load(means + row * 3 + 0, mask=mask, other=0.0)
     my = tl.load(means + row * 3 + 1, mask=mask, other=0.0)
@@ -159,7 +184,7 @@ def project_kernel(
     dy = my
     dz = mz
     if K > 1:
-        ex, ey, ez = camera_centre(view)
+        ex, ey, ez = camera_centre(view, POSES)
         dx, dy, dz, _ = unit_direction(mx, my, mz, ex, ey, ez)
     red, green, blue = sh_colour(sh + row * (K * 3), dx, dy, dz, mask, K)
     opacity = tl.load(opacities + row, mask=mask, other=0.0)
@@ -182,24 +207,24 @@ def project_kernel(
     x1 = tl.where(keep, right, 0.0).to(tl.int32) // CELL
     y0 = tl.where(keep, top, 0.0).to(tl.int32) // CELL
     y1 = tl.where(keep, bottom, 0.0).to(tl.int32) // CELL
-    side: tl.constexpr = TILE // CELL
-    tiles = (x1 // side - x0 // side + 1) * (y1 // side - y0 // side + 1)
-    across = x1 - x0 + 1
-    down = y1 - y0 + 1
-    # The bits of positive floats, read as integers, are in the order of their values.
-    tl.store(keys + slot, tl.where(keep, z, 0.0).to(tl.int32, bitcast=True), mask=mask)
-    count = tiles.to(tl.int64) | ((across * down).to(tl.int64) << 32)
-    tl.store(counts + slot, tl.where(keep, count, 0), mask=mask)
-    corner = x0.to(tl.int64) | (y0.to(tl.int64) << 16)
-    size = across.to(tl.int64) | (down.to(tl.int64) << 16)
-    tl.store(rectangles + slot, tl.where(keep, corner | (size << 32), 0), mask=mask)
-
     out = records + slot * 5
     tl.store(out + 0, pack(px, py), mask=keep)
     tl.store(out + 1, pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E), mask=keep)
-    tl.store(out + 2, pack(conic_yy * (-0.5 * LOG2_E), tl.log2(opacity)), mask=keep)
+    bias = tl.where(keep, tl.log2(opacity), float("-inf"))
+    tl.store(out + 2, pack(conic_yy * (-0.5 * LOG2_E), bias), mask=mask)
     tl.store(out + 3, pack(clamped(red), clamped(green)), mask=keep)
     tl.store(out + 4, pack(clamped(blue), z), mask=keep)
+
+    side: tl.constexpr = TILE // CELL
+    tiles_x = (width + TILE - 1) // TILE
+    tiles = tiles_x * ((height + TILE - 1) // TILE)
+    across = x1 // side - x0 // side + 1
+    number = tl.where(keep, across * (y1 // side - y0 // side + 1), 0)
+    first = y0 // side * tiles_x + x0 // side
+    # The bits of positive floats, read as integers, are in the order of their values; equal depths by the lower index.
+    key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | n.to(tl.int64)
+    write_pairs(key, first, across, number, pairs, table + tl.program_id(0).to(tl.int64) * tiles, needed, scratch,
+                tiles_x, tiles, room, BLOCK)  # fmt: skip
 
 
 @triton.jit
@@ -207,6 +232,60 @@ def clamped(colour):
     """max(colour, 0), or -0.0 where that changed it."""
     bits = tl.where(colour < 0.0, -0x80000000, colour.to(tl.int32, bitcast=True))
     return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+class Layout(NamedTuple):
+    """What a call of the rasterizer looks like, apart from its tensors.
+
+    Attributes:
+        scenes, views, n, k: numbers of scenes, of views of each, of Gaussians of a scene and of SH coefficients of each.
+        height, width: size of the pictures in pixels.
+        near, far: Gaussians whose camera z is not between are dropped; world units.
+        poses: whether cameras come as camera-to-world matrices with OpenGL axes and intrinsics normalised by the picture's
+            size (as :class:`bozzetto.camera.Cameras` has them) and not as view matrices and pixels.
+        view_scene, view_step: elements from one scene's, from one view's 4 x 4 matrix to the next.
+        lens_scene, lens_step: the same for intrinsics.
+    """
+
+    scenes: int
+    views: int
+    n: int
+    k: int
+    height: int
+    width: int
+    near: float
+    far: float
+    poses: bool
+    view_scene: int
+    view_step: int
+    lens_scene: int
+    lens_step: int
+
+    @property
+    def cameras(self) -> int:
+        """Pictures in all."""
+        return self.scenes * self.views
+
+    @property
+    def tiles_x(self) -> int:
+        """Tiles of a row of a picture."""
+        return -(-self.width // TILE)
+
+    @property
+    def groups(self) -> int:
+        """Programs that project the Gaussians of one view."""
+        return -(-self.n // BLOCK)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a picture."""
+        return self.tiles_x * -(-self.height // TILE)
+
+
+@cache
+def _launcher(k: int, poses: bool) -> Launcher:
+    constants = {"K": k, "POSES": poses, "TILE": TILE, "CELL": CELL, "BLOCK": BLOCK}
+    return Launcher(project_kernel, constants, num_warps=BLOCK // 32)
 
 
 def project(
@@ -217,26 +296,29 @@ def project(
     sh: Tensor,
     view: Tensor,
     intrinsics: Tensor,
-    height: int,
-    width: int,
-    near: float,
-    far: float,
+    layout: Layout,
+    room: Room,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Records [S * V, N, 5] int64; for every slot of S * V * N the camera z as sortable int32, the rectangle of cells
-    (x | y << 16 | cells across << 32 | down << 48, int64; 0: none) and the number of its tiles, with
-    that of its cells in the upper 32 bits.
+    """Project all Gaussians to all views.
 
-    A Gaussian that is culled in a view has no tiles there, and its record is not written.
+    Returns:
+        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only the opacity is written, as log2 0.
+        pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
+        table [S * V, groups, tiles] int64: of each program (BLOCK Gaussians of a view) and tile, where its pairs begin
+            << 16 | how many there are.
+        needed [3] int64: how many pairs there are, also if that is more than the room; then two zeros.
     """
-    scenes, n = means.shape[:2]
-    cameras = scenes * view.shape[1]
     device = means.device
-    records = torch.empty(cameras, n, RECORD, dtype=torch.int64, device=device)
-    rectangles, counts = torch.empty(2, cameras * n, dtype=torch.int64, device=device)
-    keys = torch.empty(cameras * n, dtype=torch.int32, device=device)
-    project_kernel[(triton.cdiv(n, BLOCK) * cameras,)](
-        means, quats, scales, opacities, sh, view, intrinsics, records, keys, rectangles, counts,
-        n, view.shape[1], height, width, near, far,
-        K=sh.shape[2], TILE=TILE, CELL=CELL, BLOCK=BLOCK, num_warps=4,
+    records = torch.empty((layout.cameras, layout.n, RECORD), dtype=torch.int64, device=device)
+    pairs = torch.empty(room.pairs, dtype=torch.int64, device=device)
+    programs = layout.groups * layout.cameras
+    table = torch.empty(programs * layout.tiles, dtype=torch.int64, device=device)
+    needed = torch.zeros(3, dtype=torch.int64, device=device)
+    scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
+    _launcher(layout.k, layout.poses)(
+        programs,
+        means, quats, scales, opacities, sh, view, intrinsics, records, pairs, table, needed, scratch,
+        layout.n, layout.views, layout.height, layout.width, layout.near, layout.far, room.pairs,
+        layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
-    return records, keys, rectangles, counts
+    return records, pairs, table, needed

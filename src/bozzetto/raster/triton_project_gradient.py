@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_launch import Launcher
 from .triton_numbers import unpack
-from .triton_project import clamp_ratio, load_camera, rotation_matrix, unit_quaternion
+from .triton_project import Layout, clamp_ratio, load_camera, rotation_matrix, unit_quaternion
 from .triton_sh import camera_centre, colour_gradient, sh_basis_gradient, sh_gradient_kernel, unit_direction
 
 BLOCK = 128
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["N", "V", "height", "width"])
+@triton.jit(do_not_specialize=["N", "V", "height", "width", "view_scene", "view_step", "lens_scene", "lens_step"])
 def project_gradient_kernel(
-    means, quats, scales, sh, view, intrinsics, rectangles, records, moments,
+    means, quats, scales, sh, view, intrinsics, records, moments,
     grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
-    N, V, height, width,
-    K: tl.constexpr, BLOCK: tl.constexpr,
+    N, V, height, width, view_scene, view_step, lens_scene, lens_step,
+    K: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK Gaussians of one scene, summed over its views."""
     blocks = tl.cdiv(N, BLOCK)
@@ -43,19 +46,20 @@ def project_gradient_kernel(
     # Gradient of the matrix R S, whose product with its transpose is the covariance.
     h00, h01, h02, h10, h11, h12, h20, h21, h22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     seen = tl.zeros([BLOCK], tl.int32)
-    camera = scene.to(tl.int64) * V
-    last = camera + V
-    while camera < last:
+    view += scene * view_scene
+    intrinsics += scene * lens_scene
+    step = scene * 0
+    while step < V:
         w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
-            view + camera * 16, intrinsics + camera * 4
+            view, intrinsics, width, height, POSES
         )
-        slot = camera * N + n
-        drawn = tl.load(rectangles + slot, mask=mask, other=0) != 0
-        seen = tl.where(drawn, 1, seen)
+        slot = (scene.to(tl.int64) * V + step) * N + n
         record = records + slot * 5
+        yy, bias = unpack(tl.load(record + 2, mask=mask, other=0))
+        drawn = mask & (bias > float("-inf"))
+        seen = tl.where(drawn, 1, seen)
         moment = moments + slot * 12
         xx, xy = unpack(tl.load(record + 1, mask=drawn, other=0))
-        yy, bias = unpack(tl.load(record + 2, mask=drawn, other=0))
         xx *= -2.0 * LN_2
         xy *= -LN_2
         yy *= -2.0 * LN_2
@@ -67,7 +71,7 @@ def project_gradient_kernel(
         gxx = -0.5 * tl.load(moment + 3, mask=drawn, other=0.0)
         gxy = -0.5 * tl.load(moment + 4, mask=drawn, other=0.0)
         gyy = -0.5 * tl.load(moment + 5, mask=drawn, other=0.0)
-        gopacity += v * tl.exp2(-bias)
+        gopacity += tl.where(drawn, v * tl.exp2(-bias), 0.0)
         gz = tl.load(moment + 9, mask=drawn, other=0.0)
 
         # Inverse of a symmetric matrix Q = C^-1: dC = -Q dQ Q.
@@ -151,7 +155,7 @@ def project_gradient_kernel(
 
         if K > 1:
             gr, gg, gb = colour_gradient(record, moment, drawn)
-            ex, ey, ez = camera_centre(view + camera * 16)
+            ex, ey, ez = camera_centre(view, POSES)
             dx, dy, dz, inverse = unit_direction(mx, my, mz, ex, ey, ez)
             gdx, gdy, gdz = zero, zero, zero
             for k in tl.static_range(1, K):
@@ -173,7 +177,9 @@ def project_gradient_kernel(
             g_red += 0.28209479177387814 * gr
             g_green += 0.28209479177387814 * gg
             g_blue += 0.28209479177387814 * gb
-        camera += 1
+        view += view_step
+        intrinsics += lens_step
+        step += 1
 
     if K == 1:
         tl.store(grad_sh + row * 3 + 0, g_red, mask=mask)
@@ -210,6 +216,15 @@ def project_gradient_kernel(
     tl.store(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), mask=mask)
 
 
+@cache
+def _launchers(k: int, poses: bool) -> tuple[Launcher, Launcher]:
+    constants = {"K": k, "POSES": poses, "BLOCK": BLOCK}
+    return (
+        Launcher(project_gradient_kernel, constants, num_warps=4),
+        Launcher(sh_gradient_kernel, constants, num_warps=4),
+    )
+
+
 def project_gradient(
     means: Tensor,
     quats: Tensor,
@@ -217,25 +232,23 @@ def project_gradient(
     sh: Tensor,
     view: Tensor,
     intrinsics: Tensor,
-    rectangles: Tensor,
     records: Tensor,
     moments: Tensor,
-    height: int,
-    width: int,
+    layout: Layout,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of means, quats, scales, opacities and sh, each in the shape of its tensor."""
-    scenes, n = means.shape[:2]
-    views, k = view.shape[1], sh.shape[2]
-    grad_means, grad_quats, grad_scales = (torch.empty_like(t) for t in (means, quats, scales))
-    grad_opacities = means.new_empty(scenes, n)
-    grad_sh = torch.empty_like(sh)
-    grid = (triton.cdiv(n, BLOCK) * scenes,)
-    project_gradient_kernel[grid](
-        means, quats, scales, sh, view, intrinsics, rectangles, records, moments,
+    n, views, k = layout.n, layout.views, layout.k
+    grad_means, grad_quats, grad_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+    grad_opacities, grad_sh = torch.empty(means.shape[:-1], device=means.device), torch.empty_like(sh)
+    programs = -(-n // BLOCK) * layout.scenes
+    project_launcher, sh_launcher = _launchers(k, layout.poses)
+    project_launcher(
+        programs,
+        means, quats, scales, sh, view, intrinsics, records, moments,
         grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
-        n, views, height, width,
-        K=k, BLOCK=BLOCK, num_warps=4,
+        n, views, layout.height, layout.width,
+        layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
     if k > 1:
-        sh_gradient_kernel[grid](means, view, records, moments, grad_sh, n, views, K=k, BLOCK=BLOCK, num_warps=4)
+        sh_launcher(programs, means, view, records, moments, grad_sh, n, views, layout.view_scene, layout.view_step)
     return grad_means, grad_quats, grad_scales, grad_opacities, grad_sh

@@ -7,8 +7,20 @@ import triton.language as tl
 
 
 @triton.jit
-def camera_centre(view):
-    """Position of the camera whose row-major world-to-camera matrix [4, 4] starts at ``view``: -A^-1 t by cofactors."""
+def camera_centre(view, POSES: tl.constexpr):
+    """Position of the camera whose row-major matrix [4, 4] starts at ``view``.
+
+    POSES: it is camera to world. Otherwise world to camera, and the position is -A^-1 t, by cofactors.
+    """
+    if POSES:
+        return tl.load(view + 3), tl.load(view + 7), tl.load(view + 11)
+    else:
+        return inverse_translation(view)
+
+
+@triton.jit
+def inverse_translation(view):
+    """-A^-1 t of the row-major matrix [A t] at ``view``."""
     a = tl.load(view + 0)
     b = tl.load(view + 1)
     c = tl.load(view + 2)
@@ -160,8 +172,11 @@ def colour_gradient(record, moment, mask):
     return gr, gg, gb
 
 
-@triton.jit(do_not_specialize=["N", "V"])
-def sh_gradient_kernel(means, view, records, moments, sh_gradients, N, V, K: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["N", "V", "view_scene", "view_step"])
+def sh_gradient_kernel(
+    means, view, records, moments, sh_gradients, N, V, view_scene, view_step,
+    K: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """sh_gradients [S, N, K, 3] = sum over views of basis_k(direction) x colour gradient. One program: BLOCK Gaussians.
 
     The inner loop runs over views and the outer one over coefficients, so each gradient stays in a register.
@@ -178,19 +193,18 @@ def sh_gradient_kernel(means, view, records, moments, sh_gradients, N, V, K: tl.
         red = tl.zeros([BLOCK], tl.float32)
         green = tl.zeros([BLOCK], tl.float32)
         blue = tl.zeros([BLOCK], tl.float32)
-        camera = scene.to(tl.int64) * V
-        last = camera + V
-        while camera < last:
-            slot = camera * N + n
+        v = scene * 0
+        while v < V:
+            slot = (scene.to(tl.int64) * V + v) * N + n
             gr, gg, gb = colour_gradient(records + slot * 5, moments + slot * 12, mask)
-            cx, cy, cz = camera_centre(view + camera * 16)
+            cx, cy, cz = camera_centre(view + scene * view_scene + v * view_step, POSES)
             x, y, z, _ = unit_direction(mx, my, mz, cx, cy, cz)
             touched = (gr != 0.0) | (gg != 0.0) | (gb != 0.0)
             basis = tl.where(touched, sh_basis(k, x, y, z), 0.0)
             red += basis * gr
             green += basis * gg
             blue += basis * gb
-            camera += 1
+            v += 1
         out = sh_gradients + (row * K + k) * 3
         tl.store(out + 0, red, mask=mask)
         tl.store(out + 1, green, mask=mask)

@@ -1,0 +1,63 @@
+"""Launching kernels with little work on the host.
+
+Triton looks at every argument of every launch to find the binary that fits. A rasterizer of ten short kernels spends more
+time there than on the device, so a :class:`Launcher` keeps the binary of its first launch and hands it the arguments.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import triton
+from torch import Tensor
+from triton.runtime.driver import driver
+
+VERSION = tuple(int(part) for part in re.findall(r"\d+", triton.__version__)[:2])
+ALIGNMENT = 16  # bytes; what binaries assume of every pointer
+
+
+class Launcher:
+    """One kernel with fixed compile-time constants, to be called as ``launcher(programs, *arguments)``.
+
+    A binary fits every launch whose arguments have the same types, so there is one launcher for each combination of
+    dtypes. Pointers must be multiples of 16 (:func:`aligned`), integers fit 32 bits, and the kernel must not specialise
+    on them.
+
+    Args:
+        kernel: a ``triton.jit`` function; in its signature the constants come last.
+        constants: values of those, in the order of the signature.
+        options: num_warps and the like.
+    """
+
+    def __init__(self, kernel: Any, constants: dict[str, int], **options: int | None) -> None:
+        self.kernel, self.constants = kernel, constants
+        self.options = {name: value for name, value in options.items() if value is not None}
+        self.trailing = tuple(constants.values()) if VERSION >= (3, 3) else ()  # since 3.3 launches name constants too
+        self.binaries: dict[int, tuple[Any, Any, Any]] = {}
+        names = getattr(kernel, "arg_names", [])
+        if names[len(names) - len(constants) :] != list(constants):
+            raise ValueError(f"{kernel} must end with the constants {', '.join(constants)}")
+
+    def __call__(self, programs: int, *arguments: Any) -> None:
+        """Launch on the current device and stream. Nothing is launched for 0 programs."""
+        if programs == 0:
+            return
+        if not isinstance(self.kernel, triton.JITFunction):  # interpreted
+            self.kernel[(programs,)](*arguments, **self.constants)
+            return
+        device = driver.active.get_current_device()
+        binary = self.binaries.get(device)
+        if binary is None:
+            compiled = self.kernel[(programs,)](*arguments, **self.constants, **self.options)
+            if all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata")):
+                self.binaries[device] = compiled.run, compiled.function, compiled.packed_metadata
+            return
+        run, function, metadata = binary
+        stream = driver.active.get_current_stream(device)
+        run(programs, 1, 1, stream, function, metadata, None, None, None, *arguments, *self.trailing)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """``tensor``, or a copy if it does not begin at a multiple of 16 bytes."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()

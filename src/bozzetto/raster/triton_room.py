@@ -1,0 +1,140 @@
+"""How much memory the lists of a call get, and whether it was enough.
+
+How many (tile, Gaussian) pairs and list entries a call needs is known on the device only. Waiting for it would leave the
+device idle, so a call takes what earlier calls of its kind needed per Gaussian and view, with some to spare, and looks at
+the true numbers when all of its kernels are enqueued. If they were larger, it starts again.
+
+A call that is recorded in a CUDA graph cannot look. Its :class:`Room` stays with the picture, to be checked after replays.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import CapacityError
+
+SPARE = 1.2  # of what earlier calls needed
+SPARE_RECORDED = 1.5  # in a graph
+FADING = 0.98  # of what a kind of call is expected to need, per call that needs less
+FIRST = (2.0, 8.0)  # per Gaussian and view, until something is known
+KINDS = 256  # that are remembered; the one that was not used for longest goes first
+MOST = (1 << 31) - 4096
+
+_lock = threading.Lock()
+_needed: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # of a call, per Gaussian and view
+_readers: dict[torch.device, list[tuple[torch.cuda.Event, Tensor]]] = {}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a call is prepared for.
+
+    Attributes:
+        pairs, entries: how many there is memory for.
+    """
+
+    pairs: int
+    entries: int
+
+    def holds(self, needed: tuple[int, int]) -> bool:
+        """Whether a call with so many pairs and entries came out right."""
+        return needed[0] <= self.pairs and needed[1] <= self.entries
+
+
+@dataclass(frozen=True)
+class RecordedNeed:
+    """What a recorded call has room for, and where its replays write what they needed.
+
+    Attributes:
+        room: of the recording.
+        needed: int64 on the device: pairs and entries of the latest replay, first of all.
+        kind, rows: what :func:`learn` is told when they did not fit.
+    """
+
+    room: Room
+    needed: Tensor
+    kind: Hashable
+    rows: int
+
+    def check(self) -> None:
+        """Wait for the device and raise :class:`CapacityError` if the latest replay did not fit."""
+        needed = tuple(self.needed.tolist()[:2])
+        if not self.room.holds(needed):
+            learn(self.kind, self.rows, needed)
+            raise CapacityError(
+                f"a replayed rasterization drew {needed[0]:,} pairs of a Gaussian and a tile and {needed[1]:,} list entries, "
+                f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are wrong: "
+                "record it again"
+            )
+
+
+def expected(kind: Hashable, rows: int, recorded: bool = False) -> Room:
+    """Room for a call of this kind over ``rows`` = scenes x views x Gaussians."""
+    with _lock:
+        pairs, entries = _needed.get(kind, FIRST)
+    spare = SPARE_RECORDED if recorded else SPARE
+    return Room(_rounded(spare * pairs * rows), _rounded(spare * entries * rows))
+
+
+def learn(kind: Hashable, rows: int, needed: tuple[int, int]) -> None:
+    """Remember what a call needed: pairs and entries.
+
+    Raises:
+        CapacityError: for more than list positions of 32 bits can count.
+    """
+    if max(needed) > MOST:
+        raise CapacityError(
+            f"the Gaussians need {max(needed):,} list entries, more than {MOST:,}: render fewer views or scenes at once, or "
+            "smaller pictures"
+        )
+    with _lock:
+        before = _needed.pop(kind, (0.0, 0.0))
+        _needed[kind] = tuple(max(count / rows, FADING * share) for count, share in zip(needed, before))
+        if len(_needed) > KINDS:
+            _needed.popitem(last=False)
+
+
+def known(kind: Hashable) -> bool:
+    """Whether a call of this kind was seen before."""
+    return kind in _needed
+
+
+def _rounded(count: float) -> int:
+    """Up to one of 32 sizes per power of two, so that freed memory fits the next call."""
+    count = min(max(int(count), 1), MOST)
+    step = 1 << max(count.bit_length() - 5, 9)
+    return min(-(-count // step) * step, MOST)
+
+
+class Reading:
+    """The first two of three integers on their way from the device; the host goes on until it asks for them."""
+
+    def __init__(self, needed: Tensor) -> None:
+        self.device = needed.device
+        if not needed.is_cuda:
+            self.values = needed
+            return
+        with _lock:
+            readers = _readers.setdefault(self.device, [])
+            self.reader = readers.pop() if readers else None
+        if self.reader is None:
+            self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
+        event, self.values = self.reader
+        self.values.copy_(needed, non_blocking=True)
+        event.record()
+
+    def result(self) -> tuple[int, int]:
+        """The integers; waits until the device has computed them (not for what was enqueued later). Call it once."""
+        if self.device.type != "cuda":
+            return tuple(self.values.tolist()[:2])
+        self.reader[0].synchronize()
+        values = tuple(self.values.tolist()[:2])
+        with _lock:
+            _readers[self.device].append(self.reader)
+        return values
