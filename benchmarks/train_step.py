@@ -18,6 +18,7 @@ import copy
 import gc
 import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 
@@ -43,6 +44,7 @@ PARTS = (
     "clipping, optimiser, average",
 )
 CONFIG = TrainConfig(out="")
+BEGAN = time.perf_counter()
 
 
 class Clock:
@@ -70,6 +72,8 @@ class Clock:
 class Ours:
     """The training loop's way."""
 
+    search = True  # cuDNN tries its algorithms before it takes one
+
     def __init__(
         self,
         task: Mini | Big,
@@ -84,7 +88,7 @@ class Ours:
             self.model = task.build()
         if device.type == "cuda":
             self.model = self.model.to(memory_format=torch.channels_last)
-            torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.benchmark = self.search
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         if checkpointed:
@@ -123,6 +127,8 @@ class Ours:
 
 class Reference(Ours):
     """The usual way."""
+
+    search = False  # PyTorch's default; on channels-first maps of this size the search takes longer than the measurement
 
     def __init__(self, task: Mini | Big, device: torch.device, gsplat: bool) -> None:
         super().__init__(task, device, graph=False)
@@ -212,19 +218,28 @@ def print_parts(way: Ours, steps: int, title: str) -> None:
     print(f"| **sum** | **{sum(medians):.1f}** |", flush=True)
 
 
-def whole_steps(way: Ours, steps: int) -> str:
+def say(text: str) -> None:
+    """What is being done, on the error stream: the first steps compile kernels and can take long."""
+    print(f"[{time.perf_counter() - BEGAN:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def whole_steps(way: Ours, steps: int, warm: int) -> str:
     """A row's cells: ms a step, objects per second, the host's ms, peak memory."""
     batches = way.task.batches(way.device)
     cuda = way.device.type == "cuda"
     try:
-        for _ in range(3):
-            way.step(next(batches))
+        for number in range(warm):
+            batch = next(batches)
+            say(f"step {number + 1} of {warm} that are not measured")
+            way.step(batch)
+            if cuda:
+                torch.cuda.synchronize()
         if cuda:
-            torch.cuda.synchronize()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             way.step(next(batches))
             torch.cuda.synchronize()
+        say(f"{steps} steps")
         start = time.perf_counter()
         for _ in range(steps):
             way.step(next(batches))
@@ -248,6 +263,7 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, help="objects (mini 16, big 8, debug 2)")
     parser.add_argument("--steps", type=int, default=15, help="that are measured (15)")
+    parser.add_argument("--warm", type=int, default=3, help="steps before them (3)")
     parser.add_argument(
         "--ways", nargs="+", choices=("ours", "eager", "checkpointed", "reference"), help="default: all"
     )
@@ -278,8 +294,9 @@ def main() -> None:
     for name in models:
         task = Big(options.batch or 8) if name == "big" else Mini(options.batch or {"mini": 16, "debug": 2}[name], name)
         for title in wanted:
+            say(f"{task.title}, {title}: making the network")
             way = ways[title](task)
-            rows.append(f"| {task.title} | {title} | {whole_steps(way, options.steps)} |")
+            rows.append(f"| {task.title} | {title} | {whole_steps(way, options.steps, options.warm)} |")
             print(rows[-1], flush=True)
             if options.parts and title in ("ours", "eager", "compiled"):
                 print_parts(way, options.steps, title)
