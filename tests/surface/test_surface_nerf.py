@@ -1,5 +1,7 @@
 """Gaussians -> field -> mesh -> texture, end to end at small sizes; what is refused."""
 
+import warnings
+
 import pytest
 import shapes
 import test_surface_pipeline as fast
@@ -50,6 +52,27 @@ def test_the_same_seed_gives_the_same_mesh():
     made = [gaussians_to_mesh_by_nerf(ball, settings=tiny, texture_size=64, max_faces=500, seed=s) for s in (3, 3, 4)]
     assert torch.equal(made[0].vertices, made[1].vertices) and torch.equal(made[0].texture, made[1].texture)
     assert made[0].vertices.shape != made[2].vertices.shape or not torch.equal(made[0].vertices, made[2].vertices)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the interpreter takes minutes")
+def test_the_kernels_lead_to_the_same_mesh(monkeypatch):
+    """The whole way by the Triton kernels and CUDA graphs, and by the plain forms."""
+    from bozzetto.surface.nerf import march, refine, texture
+
+    ball = shapes.sphere(3000).gaussians().to(DEVICE)
+    made = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # a step that cannot be recorded
+        for kernels in (False, True):
+            for module in (march, refine, texture):
+                monkeypatch.setattr(module, "by_triton", lambda device, backend="auto", kernels=kernels: kernels)
+            made[kernels] = gaussians_to_mesh_by_nerf(ball, settings=SMALL, texture_size=64, max_faces=1000)
+    plain, own = made[False], made[True]
+    assert abs(len(own.faces) - len(plain.faces)) < 0.1 * len(plain.faces)
+    apart = torch.cdist(own.vertices, plain.vertices)
+    assert float(apart.amin(dim=1).mean()) < 0.02 and float(apart.amin(dim=0).mean()) < 0.02
+    assert float((own.texture.mean(dim=(0, 1)) - plain.texture.mean(dim=(0, 1))).abs().max()) < 0.03
 
 
 def test_bad_input_is_refused_as_by_the_fast_route():

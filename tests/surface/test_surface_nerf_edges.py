@@ -10,7 +10,9 @@ from bozzetto.camera import Cameras
 from bozzetto.data.render.api import camera_table
 from bozzetto.data.render.visibility import visible_faces
 from bozzetto.surface.nerf.edges import Topology, antialias, barycentric, centres, project
-from bozzetto.surface.nerf.refine import normal_consistency, relax, tidy
+from bozzetto.surface.nerf.field import NerfField
+from bozzetto.surface.nerf.refine import draw, normal_consistency, relax, tidy
+from bozzetto.surface.nerf.settings import NerfSettings
 from bozzetto.surface.nerf.texture import mip_levels, sample_mipmaps
 
 
@@ -133,6 +135,51 @@ def test_colours_get_gradients_and_inner_edges_do_not_blend():
     assert float(picture.grad.sum()) == pytest.approx(32 * 32 * 3, rel=1e-4)  # blending moves light, it makes none
     background = torch.full((8, 8), -1)
     assert not bool(antialias(torch.zeros(8, 8, 4), background, screen, inverse, topology).any())
+
+
+def bumpy_ball() -> tuple[torch.Tensor, torch.Tensor]:
+    """A ball with dents and an open patch: outlines inside the picture, borders."""
+    vertices, faces = ball(0.45, 2)
+    generator = torch.Generator().manual_seed(3)
+    vertices = vertices * (1 + 0.25 * torch.sin(9 * vertices).prod(dim=1, keepdim=True))
+    vertices = vertices + 0.004 * torch.randn(vertices.shape, generator=generator)
+    return vertices, faces[12:]
+
+
+@pytest.mark.parametrize("angles", [(20.0, 10.0), (200.0, -70.0)])
+def test_kernels_draw_what_the_plain_form_draws(angles):
+    pytest.importorskip("triton")
+    from bozzetto.surface.nerf.draw_triton import Canvas
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 48
+    vertices, faces = (t.to(device) for t in bumpy_ball())
+    field = NerfField(NerfSettings(levels=4, table=1 << 12, finest=64), torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        field.colour_grid.table.mul_(1e4)
+    topology = Topology.of(faces)
+    camera = Cameras.orbit([angles[0]], [angles[1]]).to(device)
+    row = camera_table(camera, 1, (size, size), vertices.device)[0, 0]
+    weight = torch.randn(size, size, 4, generator=torch.Generator().manual_seed(1)).to(device)
+    found = []
+    for form in ("plain", "kernels"):
+        leaf = vertices.clone().requires_grad_()
+        if form == "plain":
+            face = visible_faces(vertices, faces, camera, size)[0]
+            picture = draw(leaf, topology, field, row, face)
+        else:
+            picture = Canvas(topology, size).draw(leaf, field, row)
+        field.zero_grad()
+        (picture * weight).sum().backward()
+        found.append((picture.detach(), leaf.grad, field.colour_grid.table.grad.clone()))
+    (picture, moved, table), (made, made_moved, made_table) = found
+    alpha = picture[..., 3]
+    assert 30 < int(((alpha > 0) & (alpha < 1)).sum())  # outlines there are
+    # A crossing on the very centre of a pixel may be rounded to either side.
+    assert float(((made - picture).abs() > 1e-3).float().mean()) < 2e-3
+    assert float((made - picture).abs().mean()) < 1e-4
+    for own, other in ((moved, made_moved), (table, made_table)):
+        assert float(own.abs().max()) > 0 and float((own - other).norm() / own.norm()) < 0.02
 
 
 def test_normal_consistency_and_tidy():

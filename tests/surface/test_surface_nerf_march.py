@@ -6,7 +6,16 @@ import torch
 
 from bozzetto.camera import Cameras
 from bozzetto.surface.nerf.field import NerfField
-from bozzetto.surface.nerf.march import Occupancy, Samples, composite, render_rays, sample_rays, visual_hull
+from bozzetto.surface.nerf.march import (
+    OPAQUE,
+    Occupancy,
+    Samples,
+    composite,
+    render_rays,
+    sample_rays,
+    transmittance,
+    visual_hull,
+)
 from bozzetto.surface.nerf.settings import NerfSettings
 
 RADIUS, DENSITY = 0.4, 3.0
@@ -84,6 +93,82 @@ def test_rays_that_miss_and_an_empty_grid():
     occupancy.full = torch.zeros_like(occupancy.full)
     rgb, alpha = render_rays(ball, red, origins, directions, occupancy, 0.01, torch.zeros(len(origins)))
     assert bool((rgb == 1).all()) and not bool(alpha.any())
+
+
+def test_kernels_render_as_the_plain_form():
+    pytest.importorskip("triton")
+    from bozzetto.surface.nerf import march_triton
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    origins, directions = (x.to(device) for x in rays(16))
+    occupancy = filled_occupancy()
+    occupancy.full = occupancy.full.to(device)
+    occupancy.values = occupancy.values.to(device)
+    jitter = torch.rand(len(origins), generator=torch.Generator().manual_seed(0)).to(device)
+    plain = sample_rays(origins, directions, occupancy, 0.01, jitter)
+    points, ends = march_triton.sample_rays(origins, directions, occupancy, 0.01, jitter)
+    assert len(points) == int(ends[-1]) > 1000
+    assert abs(len(points) - len(plain.points)) <= 3  # on the border between cells a digit decides
+    if len(points) == len(plain.points):
+        assert torch.allclose(points, plain.points, atol=1e-5)
+    counts = torch.bincount(plain.ray, minlength=len(origins))
+    assert int((ends.diff(prepend=ends.new_zeros(1)) - counts).abs().sum()) <= 3
+
+    field = NerfField(NerfSettings(levels=4, table=1 << 12, finest=64), torch.Generator().manual_seed(0)).to(device)
+    with torch.no_grad():
+        field.density_grid.table.mul_(1e5)
+        field.colour_grid.table.mul_(1e4)
+    weight = torch.randn(len(origins), 4, generator=torch.Generator().manual_seed(1)).to(device)
+    found = []
+    for backend in ("reference", "triton"):
+        field.zero_grad()
+        rgb, alpha = render_rays(
+            field.density, field.colour, origins, directions, occupancy, 0.01, jitter, backend=backend
+        )
+        (torch.cat([rgb, alpha[:, None]], dim=1) * weight).sum().backward()
+        found.append((rgb.detach(), alpha.detach(), [p.grad.clone() for p in field.parameters()]))
+    (rgb, alpha, gradients), (made, made_alpha, made_gradients) = found
+    assert 0.3 < float(alpha.max())
+    assert torch.allclose(made, rgb, atol=2e-3) and torch.allclose(made_alpha, alpha, atol=2e-3)
+    for own, other in zip(gradients, made_gradients, strict=True):
+        assert float(own.norm()) > 0 and float((own - other).norm() / own.norm()) < 0.01
+
+
+@pytest.mark.parametrize("counts", [[3, 0, 5], [0, 0, 0], [300, 1, 260]])
+def test_kernel_composites_and_its_gradient(counts):
+    pytest.importorskip("triton")
+    from bozzetto.surface.nerf import march_triton
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    count = torch.tensor(counts)
+    total = int(count.sum())
+    ray = torch.arange(len(counts)).repeat_interleave(count)
+    first = count.cumsum(0) - count
+    rank = torch.arange(total) - first[ray]
+    depth = (torch.rand(total, generator=generator) * 0.05).to(device)
+    colour = torch.rand(total, 3, generator=generator).to(device)
+    samples = Samples(torch.zeros(total, 3, device=device), ray.to(device), rank.to(device), max(max(counts), 1))
+    weight = torch.randn(len(counts), 4, generator=generator).to(device)
+    ends = count.cumsum(0).to(device)
+    results = []
+    for kernel in (False, True):
+        d, c = depth.clone().requires_grad_(), colour.clone().requires_grad_()
+        if kernel:
+            made = march_triton._Composite.apply(d, c, ends)
+        else:
+            rgb, alpha = composite(d, c, samples, len(counts))
+            made = torch.cat([rgb, alpha[:, None]], dim=1)
+        (made * weight).sum().backward()
+        results.append((made.detach(), d.grad, c.grad))
+    for own, other in zip(*results, strict=True):
+        assert torch.allclose(own, other, atol=2e-5, rtol=1e-4)
+    points = torch.rand(total, 3, generator=generator).to(device)
+    steep = depth * 60
+    short, short_ends = march_triton.before_opaque(points, steep, ends)
+    keep = transmittance(steep, samples, len(counts)) > OPAQUE
+    assert torch.equal(short, points[keep])
+    assert torch.equal(short_ends.cpu(), torch.bincount(ray[keep.cpu()], minlength=len(counts)).cumsum(0))
 
 
 def test_visual_hull_keeps_the_object_and_little_else():

@@ -5,7 +5,7 @@ neighbouring centres, the two pixels are blended by how far from the middle it d
 edge's two vertices (the antialiasing of Laine et al. 2020). There a pixel looks at the edges of its own triangle; here every
 edge at which the surface turns away from the camera looks for the pixels it passes between, so that outlines are found whose
 triangles are narrower than a pixel, as they are where a surface turns away. Steep edges blend along rows, flat ones along
-columns: each piece of an outline counts once.
+columns: each piece of an outline counts once. This is the plain PyTorch form, the oracle of :mod:`.edges_triton`.
 """
 
 from __future__ import annotations
@@ -91,12 +91,14 @@ def antialias(picture: Tensor, face: Tensor, screen: Tensor, inverse: Tensor, to
     ends, area = _outlines(screen, topology)
     parts = [_crossings(screen, inverse.detach(), ends, area, axis, (height, width)) for axis in range(2)]
     near, far, position, depth = (torch.cat(x) for x in zip(*parts, strict=True))
+    # The neighbour's side: 0 left, 1 right, 2 above, 3 below.
+    side = (far > near).long() + 2 * (torch.arange(len(near), device=near.device) >= len(parts[0][0]))
     with torch.no_grad():
         shown = [_inverse_depth(face, pixel, screen, inverse, topology.faces) for pixel in (near, far)]
         # The edge is in sight: its own side is its surface or bulges a little before it, and the other side lies behind.
         good = (shown[0] > 0) & (shown[0] < depth * (1 + BULGE)) & (shown[1] < depth * (1 - BEHIND))
         # Of several edges between the same two pixels, the outermost.
-        slot = near * 4 + (far - near).abs().clamp_max(2) + (far > near).long()
+        slot = near * 4 + side
         outermost = position.new_full((height * width * 4,), -1.0)
         outermost.scatter_reduce_(0, slot[good], position[good], "amax")
         good &= position >= outermost[slot]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -139,31 +140,28 @@ class _Encode(torch.autograd.Function):
 
 def _kernels(device: torch.device, backend: str):
     """The module that computes on ``device``, or None for the plain form."""
-    if backend == "auto":
-        backend = "triton" if device.type == "cuda" and _has_triton() else "reference"
-        if device.type == "cpu":
-            backend = "cpu"
-    if backend == "triton":
+    if backend == "auto" and device.type == "cpu":
+        backend = "cpu"
+    if by_triton(device, backend):
         from . import hash_grid_triton
 
-        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ValueError("the Triton kernels need CUDA tensors")
         return hash_grid_triton
     if backend == "cpu":
         from . import hash_grid_cpu
 
         return hash_grid_cpu
-    if backend != "reference":
+    if backend not in ("auto", "reference"):
         raise ValueError(f"unknown backend {backend!r}; known: auto, triton, cpu, reference")
     return None
 
 
-def _has_triton() -> bool:
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def by_triton(device: torch.device, backend: str = "auto") -> bool:
+    """Whether kernels in Triton do the work: "auto" on CUDA devices, where Triton is installed; "triton" asks for them."""
+    if backend == "triton":
+        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise ValueError("the Triton kernels need CUDA tensors")
+        return True
+    return backend == "auto" and device.type == "cuda" and find_spec("triton") is not None
 
 
 class HashGrid(nn.Module):

@@ -41,7 +41,7 @@ def _place(points, index, mask, scale):
     return x, y, z
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
     level = tl.program_id(1)
@@ -77,7 +77,7 @@ def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constex
     tl.store(target + 1, second, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
     level = tl.program_id(1)
@@ -112,7 +112,7 @@ def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS
         tl.atomic_add(at + 1, weight * second, mask=mask, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def variation_kernel(points, table, scales, numbers, out, count, weight, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
     level = tl.program_id(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...camera import Cameras
 from ...gaussians import Gaussians
 from ...raster import rasterize
+from .hash_grid import by_triton
 
 DECAY = 0.95
 THRESHOLD = 0.01  # of density x step, below which a cell is empty
@@ -32,6 +33,14 @@ class Occupancy:
         every = torch.ones(side, side, side, dtype=torch.bool, device=device)
         self.possible = every if possible is None else possible
         self.full = self.possible
+
+    @property
+    def full(self) -> Tensor:
+        return self._full
+
+    @full.setter
+    def full(self, cells: Tensor) -> None:
+        self._full, self._box = cells, None
 
     @torch.no_grad()
     def update(
@@ -57,7 +66,9 @@ class Occupancy:
         return self.full.reshape(-1)[(cell[..., 0] * self.side + cell[..., 1]) * self.side + cell[..., 2]]
 
     def box(self) -> tuple[Tensor, Tensor]:
-        """Corners [3] of the smallest box around the full cells (of everything, if none is full)."""
+        """Corners [3] of the smallest box around the full cells (of everything, if none is full); found once per change."""
+        if self._box is not None:
+            return self._box
         low, high = [], []
         for axis in range(3):
             others = [a for a in range(3) if a != axis]
@@ -65,7 +76,8 @@ class Occupancy:
             first, last = (int(used[0]), int(used[-1])) if len(used) else (0, self.side - 1)
             low.append(first * 2 / self.side - 1)
             high.append((last + 1) * 2 / self.side - 1)
-        return self.values.new_tensor(low), self.values.new_tensor(high)
+        self._box = self.values.new_tensor(low), self.values.new_tensor(high)
+        return self._box
 
 
 @torch.no_grad()
@@ -160,8 +172,17 @@ def render_rays(
     occupancy: Occupancy,
     step: float,
     jitter: Tensor,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """rgb [R, 3] on white and alpha [R] of rays [R, 3]; what lies behind an opaque part is found without gradients."""
+    """rgb [R, 3] on white and alpha [R] of rays [R, 3]; what lies behind an opaque part is found without gradients.
+
+    Args:
+        backend: "auto" (by device), "triton" or "reference".
+    """
+    if by_triton(origins.device, backend):
+        from . import march_triton
+
+        return march_triton.render_rays(density, colour, origins, directions, occupancy, step, jitter)
     rays = len(origins)
     samples = sample_rays(origins, directions, occupancy, step, jitter)
     with torch.no_grad():

@@ -14,6 +14,8 @@ from ..clean import keep_large_components, taubin_smooth, unique_edges
 from ..simplify import make_manifold
 from .edges import Topology, antialias, barycentric, centres, project
 from .field import NerfField
+from .hash_grid import by_triton
+from .recorded_step import RecordedStep
 from .settings import NerfSettings
 from .train import View, stream_views
 
@@ -44,9 +46,11 @@ def draw(vertices: Tensor, topology: Topology, field: NerfField, camera: Tensor,
 
 def normal_consistency(vertices: Tensor, topology: Topology) -> Tensor:
     """Mean of |1 - cosine| between the normals of faces that share an edge."""
-    a, b, c = vertices[topology.faces].unbind(dim=1)
+    # index_select: its gradient is added in place, that of indexing is sorted first.
+    corners = vertices.index_select(0, topology.faces.reshape(-1))
+    a, b, c = corners.reshape(-1, 3, 3).unbind(dim=1)  # [3F, 3] -> [F, 3, 3]
     normals = F.normalize(torch.linalg.cross(b - a, c - a, dim=-1), dim=-1, eps=1e-12)
-    first, second = normals[topology.pairs].unbind(dim=1)
+    first, second = normals.index_select(0, topology.pairs.reshape(-1)).reshape(-1, 2, 3).unbind(dim=1)
     return (1 - (first * second).sum(dim=-1)).abs().mean()
 
 
@@ -101,6 +105,7 @@ def refine_mesh(
             views,
             range(first, last),
             (OFFSET_RATE * s.vertex_rate_scale(), faster * COLOUR_RATE / 2**k),
+            s.refine_size,
             gaussians.device,
             lambda i: progress((i + 1) / s.refine_steps),
         )
@@ -115,6 +120,7 @@ def _fit(
     views: Iterator[View],
     steps: range,
     rates: tuple[float, float],
+    size: int,
     device: torch.device,
     progress: Callable[[int], None],
 ) -> Tensor:
@@ -123,18 +129,36 @@ def _fit(
     offset = torch.zeros_like(base, requires_grad=True)
     colours = [field.colour_grid.table, *field.colour_network.parameters()]
     groups = [{"params": [offset], "lr": rates[0]}, {"params": colours, "lr": rates[1]}]
-    optimizer = torch.optim.Adam(groups, fused=device.type == "cuda")
-    for i in steps:
-        view = next(views)
+    cuda = device.type == "cuda"
+    optimizer = torch.optim.Adam(groups, fused=cuda, capturable=cuda)
+    picture = _drawing(topology, field, size) if by_triton(device) else None
+
+    def step(row: Tensor, rgb: Tensor, alpha: Tensor, face: Tensor | None = None) -> None:
         moved = base + offset
-        face = visible_faces(moved.detach(), topology.faces, view.cameras, view.alpha.shape)[0]
-        rgba = draw(moved, topology, field, view.row, face)
+        rgba = draw(moved, topology, field, row, face) if picture is None else picture(moved, row)
         made = rgba[..., :3] + (1 - rgba[..., 3:])
-        loss = F.mse_loss(made, view.rgb) + ALPHA_WEIGHT * F.mse_loss(rgba[..., 3], view.alpha)
+        loss = F.mse_loss(made, rgb) + ALPHA_WEIGHT * F.mse_loss(rgba[..., 3], alpha)
         loss = loss + NORMAL_WEIGHT * normal_consistency(moved, topology)
         loss = loss + OFFSET_WEIGHT * offset.square().sum(dim=-1).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+
+    run = RecordedStep(step, device) if picture is not None else step
+    for i in steps:
+        view = next(views)
+        if picture is None:
+            face = visible_faces((base + offset).detach(), topology.faces, view.cameras, view.alpha.shape)[0]
+            run(view.row, view.rgb, view.alpha, face)
+        else:
+            run(view.row, view.rgb, view.alpha)
         progress(i)
     return (base + offset.detach()).cpu()
+
+
+def _drawing(topology: Topology, field: NerfField, size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """(vertices, camera row) -> picture, by the Triton kernels."""
+    from .draw_triton import Canvas
+
+    canvas = Canvas(topology, size)
+    return lambda vertices, row: canvas.draw(vertices, field, row)

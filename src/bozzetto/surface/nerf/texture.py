@@ -16,6 +16,8 @@ from ..coverage import covered_pixels
 from ..field_mesh import field_texture
 from .edges import barycentric, centres, project
 from .field import NerfField
+from .hash_grid import by_triton
+from .recorded_step import RecordedStep
 from .refine import RADIUS
 from .settings import NerfSettings
 from .train import stream_views
@@ -28,14 +30,12 @@ MIP_LEVELS = 5
 def sample_mipmaps(levels: list[Tensor], uvs: Tensor, lod: Tensor) -> Tensor:
     """Trilinear colours [P, C] of mip levels [C, S, S], at uvs [P, 2] (0, 0 the top-left corner), level ``lod`` [P]."""
     lod = lod.clamp(0, len(levels) - 1)
-    total = uvs.new_zeros(len(uvs), levels[0].shape[0])
+    total = 0
+    grid = (uvs * 2 - 1)[None, None]  # [1, 1, P, 2]
     for i, level in enumerate(levels):
         weight = (1 - (lod - i).abs()).clamp_min(0)
-        use = (weight > 0).nonzero()[:, 0]
-        if len(use):
-            grid = (uvs[use] * 2 - 1)[None, None]  # [1, 1, P', 2]
-            colour = F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0].T
-            total = total.index_add(0, use, colour * weight[use, None])
+        colour = F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0].T
+        total = total + colour * weight[:, None]
     return total
 
 
@@ -84,21 +84,41 @@ def _fit(
     device, size = gaussians.device, s.texture_fit_size
     vertices, faces, uvs = (t.to(device) for t in (mesh.vertices, mesh.faces, mesh.uvs))
     texels = _double_area(uvs[faces] * logits.shape[-1])
-    optimizer = torch.optim.Adam([logits], lr=RATE * s.rate_scale("texture"), fused=device.type == "cuda")
-    views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS))
-    for i, view in enumerate(views):
-        screen, inverse = project(vertices, view.row)
-        face = visible_faces(vertices, faces, view.cameras, size).reshape(-1)
-        pixel = ((face >= 0) & (view.alpha.reshape(-1) > SOLID)).nonzero()[:, 0]
-        if len(pixel):
-            corner = faces[face[pixel]]
-            weights, _ = barycentric(screen[corner], inverse[corner], centres(pixel, size))
+    cuda = device.type == "cuda"
+    optimizer = torch.optim.Adam([logits], lr=RATE * s.rate_scale("texture"), fused=cuda, capturable=cuda)
+    middle = centres(torch.arange(size * size, device=device), size)
+    visibility = _visibility(faces, size) if by_triton(device) else None
+
+    def step(row: Tensor, rgb: Tensor, alpha: Tensor, face: Tensor | None = None) -> None:
+        with torch.no_grad():
+            screen, inverse = project(vertices, row)
+            face = (visibility(vertices, row) if face is None else face).reshape(-1)
+            taught = ((face >= 0) & (alpha.reshape(-1) > SOLID)).float()
+            face = face.clamp_min(0).long()
+            corner = faces[face]
+            weights, _ = barycentric(screen[corner], inverse[corner], middle)
             at = (uvs[corner] * weights[..., None]).sum(dim=1)  # [P, 3, 2] * [P, 3, 1] -> [P, 2]
             pixels = _double_area(screen[corner]).clamp_min(1e-6)
-            lod = 0.5 * torch.log2((texels[face[pixel]] / pixels).clamp_min(1e-6))
-            made = sample_mipmaps(mip_levels(torch.sigmoid(logits)), at, lod)
-            loss = F.mse_loss(made, view.rgb.reshape(-1, 3)[pixel])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            lod = 0.5 * torch.log2((texels[face] / pixels).clamp_min(1e-6))
+        made = sample_mipmaps(mip_levels(torch.sigmoid(logits)), at, lod)
+        error = (made - rgb.reshape(-1, 3)).square().mean(dim=1)
+        loss = (error * taught).sum() / taught.sum().clamp_min(1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    run = RecordedStep(step, device) if visibility is not None else step
+    views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS))
+    for i, view in enumerate(views):
+        if visibility is None:
+            run(view.row, view.rgb, view.alpha, visible_faces(vertices, faces, view.cameras, size)[0])
+        else:
+            run(view.row, view.rgb, view.alpha)
         progress((i + 1) / s.texture_steps)
+
+
+def _visibility(faces: Tensor, size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """(vertices, camera row) -> the nearest face at every pixel, by the Triton kernels."""
+    from .draw_triton import Visibility
+
+    return Visibility(faces, size).find

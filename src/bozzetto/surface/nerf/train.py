@@ -42,13 +42,15 @@ class View:
 
     Attributes:
         cameras: the camera, batch (1,), on the Gaussians' device. row: [20], the same as ``camera_table`` has it.
-        rgb: [H, W, 3] on white, 0..1. alpha: [H, W].
+        rgb: [H, W, 3] on white, 0..1. alpha: [H, W]. origins, directions: [H * W, 3] of the rays, or None.
     """
 
     cameras: Cameras
     row: Tensor
     rgb: Tensor
     alpha: Tensor
+    origins: Tensor | None = None
+    directions: Tensor | None = None
 
 
 def stream_views(
@@ -58,6 +60,7 @@ def stream_views(
     generator: torch.Generator,
     elevation: float = 45.0,
     radius: tuple[float, float] = (1.5, 3.0),
+    rays: bool = False,
 ) -> Iterator[View]:
     """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time."""
     for start in range(0, count, VIEWS_PER_CALL):
@@ -66,8 +69,11 @@ def stream_views(
         with torch.no_grad():
             drawn = rasterize(gaussians, cameras, size, WHITE)
         rows = camera_table(cameras, 1, (size, size), gaussians.device)[0]
+        rgb = drawn.rgb.clamp(0, 1)
+        # [V, H, W, 3] -> [V, H * W, 3]
+        origins, directions = (x.flatten(1, 2) for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
         for k in range(len(cameras)):
-            yield View(cameras[k : k + 1], rows[k], drawn.rgb[k].clamp(0, 1), drawn.alpha[k])
+            yield View(cameras[k : k + 1], rows[k], rgb[k], drawn.alpha[k], origins[k], directions[k])
 
 
 def train_field(
@@ -90,12 +96,13 @@ def train_field(
         ],
         fused=device.type == "cuda",
     )
-    for i, view in enumerate(stream_views(gaussians, s.field_steps, s.field_size, generator)):
+    for i, view in enumerate(stream_views(gaussians, s.field_steps, s.field_size, generator, rays=True)):
         if i % UPDATE_EVERY == 0:
             occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
-        origins, directions = (x.reshape(-1, 3) for x in view.cameras.rays(s.field_size))  # [1, H, W, 3] -> [H * W, 3]
-        jitter = torch.rand(len(origins), generator=local, device=device)
-        made, made_alpha = render_rays(field.density, field.colour, origins, directions, occupancy, s.step, jitter)
+        jitter = torch.rand(len(view.origins), generator=local, device=device)
+        made, made_alpha = render_rays(
+            field.density, field.colour, view.origins, view.directions, occupancy, s.step, jitter
+        )
         loss = F.mse_loss(made, view.rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, view.alpha.reshape(-1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
