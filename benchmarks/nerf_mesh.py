@@ -1,6 +1,6 @@
 """How long each part of the radiance field route takes.
 
-python benchmarks/nerf_mesh.py splats.ply [--device cuda] [--faces 50000] [--runs 2] [--set field_steps=64 resolution=256 ...] [-o out/]
+python benchmarks/nerf_mesh.py splats.ply [--device cuda] [--faces 50000] [--runs 2] [--set resolution=128 ...] [-o mesh.glb]
 
 The first run holds imports, compilation and the recording of CUDA graphs; --picture draws the mesh from four sides.
 """
