@@ -1,4 +1,4 @@
-"""Training pictures of dataset folders per second: loading, posing, drawing, on one GPU.
+"""Training pictures of dataset folders per second: loading, posing, drawing, on one GPU. Objects of every split are taken.
 
 python benchmarks/scenes.py assets/ --workers 14
 """
@@ -14,8 +14,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from bozzetto.data.library import AssetLibrary, Mixture
-from bozzetto.data.library.mixture import draw_poses
+from bozzetto.data.assets.catalogue import Dataset
+from bozzetto.data.library import AssetLibrary
+from bozzetto.data.library.mixture import LEAST_TRIANGLES, WITHOUT, draw_poses
 from bozzetto.data.render import Lights, render_objects
 from bozzetto.systems.lgm.cameras import sample_views
 
@@ -45,15 +46,18 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    mixture = Mixture.open(options.folders, {"procedural": 0.0})
-    places = {s: list(n) for s, (n, _) in mixture.weights.items()}
+    datasets = [Dataset(folder) for folder in options.folders]
+    found: dict[str, list[tuple[int, int]]] = {}
+    for d, data in enumerate(datasets):
+        for i in data.select(None, without=WITHOUT):
+            if data.record(i)["triangles"] >= LEAST_TRIANGLES:
+                found.setdefault(data.record(i)["source"], []).append((d, i))
     if options.limit:
-        places = {s: n[:: max(len(n) // options.limit, 1)][: options.limit] for s, n in places.items()}
-    kept = sorted(i for n in places.values() for i in n)
-    place = {number: k for k, number in enumerate(kept)}
-    numbers = [mixture.numbers[i] for i in kept]
+        found = {s: n[:: max(len(n) // options.limit, 1)][: options.limit] for s, n in found.items()}
+    numbers = [n for own in found.values() for n in own]
+    place = {number: k for k, number in enumerate(numbers)}
     start = time.perf_counter()
-    library = AssetLibrary.load(mixture.datasets, numbers, device, workers=options.workers)
+    library = AssetLibrary.load(datasets, numbers, device, workers=options.workers)
     took = time.perf_counter() - start
     size = {k: round(v / 2**20) for k, v in library.bytes().items()}
     print(f"loaded {len(library):,} objects in {took:.1f} s ({len(library) / took:,.0f}/s); MiB on the device: {size}")
@@ -68,7 +72,7 @@ def main() -> None:
     def picture(scene, lights):
         return render_objects(scene, views, options.size, lights, outputs=("rgba", "depth"))
 
-    for source, chosen in places.items():
+    for source, chosen in found.items():
 
         def scene(k: int, own=chosen):
             some = [place[own[(k * batch + i) % len(own)]] for i in range(batch)]

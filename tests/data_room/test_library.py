@@ -131,6 +131,25 @@ def test_workers_make_the_same_library(folder, library):
         assert torch.equal(getattr(other, name), getattr(library, name)), name
 
 
+def test_a_decoded_library_is_read_again(folder, library, tmp_path, monkeypatch):
+    from bozzetto.data.library import store
+
+    first = AssetLibrary.load([Dataset(folder)], decoded=tmp_path)
+    (file,) = tmp_path.iterdir()
+    monkeypatch.setattr(store, "_flatten", None)  # nothing is decoded now
+    again = AssetLibrary.load([Dataset(folder)], decoded=tmp_path)
+    assert again.names == library.names and again.sources == library.sources and again.clips == library.clips
+    poses = [Pose(place(library, "arm"), 0, 2), Pose(place(library, "coloured"))]
+    a, b, c = (x.scene(poses) for x in (library, first, again))
+    for name in ("vertices", "normals", "uvs", "faces", "texels", "levels", "base_colors"):
+        assert torch.equal(getattr(a, name), getattr(b, name)) and torch.equal(getattr(a, name), getattr(c, name)), name
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:1000])  # damaged: made anew
+    assert AssetLibrary.load([Dataset(folder)], decoded=tmp_path).names == library.names
+    fewer = AssetLibrary.load([Dataset(folder)], [(0, 1)], decoded=tmp_path)
+    assert len(fewer) == 1 and len(list(tmp_path.iterdir())) == 2
+
+
 def test_poses_that_are_not_there_are_refused(library):
     for pose in (Pose(99), Pose(place(library, "arm"), 0, 99), Pose(place(library, "arm"), 7)):
         with pytest.raises(IndexError):

@@ -111,9 +111,15 @@ class Mixture:
         """The mixture of dataset folders. Raises :class:`DatasetError` where one cannot be read, and as the class does."""
         return cls([Dataset(folder) for folder in folders], mix)
 
-    def load(self, device: torch.device | str, workers: int = 0, tell: Tell | None = None) -> AssetLibrary:
+    def load(
+        self,
+        device: torch.device | str,
+        workers: int = 0,
+        decoded: str | PathLike[str] | None = None,
+        tell: Tell | None = None,
+    ) -> AssetLibrary:
         """All objects that may be drawn, on ``device``, in the order of :attr:`numbers`; see :meth:`AssetLibrary.load`."""
-        return AssetLibrary.load(self.datasets, self.numbers, device, workers=workers, tell=tell)
+        return AssetLibrary.load(self.datasets, self.numbers, device, workers=workers, decoded=decoded, tell=tell)
 
     def __len__(self) -> int:
         """Number of objects that may be drawn."""

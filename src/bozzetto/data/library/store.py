@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 
 import numpy as np
 import torch
@@ -147,6 +148,7 @@ class AssetLibrary:
         workers: int = 0,
         texture_limit: int = 4096,
         most_frames: int = 32,
+        decoded: str | PathLike[str] | None = None,
         tell: Tell | None = None,
     ) -> AssetLibrary:
         """Decode objects of dataset folders onto ``device``.
@@ -156,6 +158,7 @@ class AssetLibrary:
             workers: processes that decode; 0 for none.
             texture_limit: pictures are scaled down to this many texels a side.
             most_frames: clips with more keep this many, spread evenly.
+            decoded: folder in which the decoded library is kept, and looked for (:mod:`.saved`); None: nowhere.
             tell: is told what is going on, and the share of it that is done.
 
         Raises:
@@ -165,6 +168,13 @@ class AssetLibrary:
         if numbers is None:
             numbers = [(d, i) for d, data in enumerate(datasets) for i in data.select("train")]
         numbers = list(numbers)
+        kept = None
+        if decoded is not None and numbers:
+            from .saved import library_path, read_library, save_library
+
+            kept = library_path(decoded, datasets, numbers, texture_limit, most_frames)
+            if (library := read_library(kept, device)) is not None:
+                return library
         folders = [(str(data.folder), data.chosen_sources) for data in datasets]
 
         def work(function: Callable, items: list, what: str) -> list:
@@ -179,7 +189,10 @@ class AssetLibrary:
         keys = sorted({p for a in assets for p in a.pictures if isinstance(p, PictureKey)})
         chains = work(partial(_mip_maps, folders, texture_limit), keys, "reading pictures")
         sources = [datasets[d].record(i)["source"] for d, i in numbers]
-        return cls(assets, dict(zip(keys, chains)), sources, device)
+        library = cls(assets, dict(zip(keys, chains)), sources, device)
+        if kept is not None:
+            save_library(library, kept)
+        return library
 
     def __len__(self) -> int:
         """Number of objects."""
