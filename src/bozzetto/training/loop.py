@@ -29,6 +29,7 @@ from ..errors import InputError
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts
 from .graphed import graph_network
 from .log import RunLog
+from .muon import Muon
 from .update import Update
 
 TOGETHER = 10  # steps between the moments at which several processes ask each other whether to stop
@@ -43,6 +44,7 @@ class TrainConfig:
     steps: int = 10_000
     lr: float = 2e-4
     final_lr: float = 1e-6
+    optimizer: str = "adamw"  # or "muon" (muon.py)
     warmup: int = 500  # steps
     weight_decay: float = 0.05  # on matrices and kernels only
     betas: tuple[float, float] = (0.9, 0.95)
@@ -65,6 +67,8 @@ class TrainConfig:
         """Raise :class:`InputError` for values that cannot be meant."""
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision must be bf16 or fp32, got {self.precision!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise InputError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
         for name, least in (("lr", None), ("clip", None), ("final_lr", 0), ("weight_decay", 0)):
@@ -121,6 +125,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """What ``config`` asks for. Muon leaves the layers that the model names in ``edge_layers`` to AdamW."""
+    if config.optimizer == "muon":
+        edges = getattr(model, "edge_layers", ())
+        return Muon(model, edges, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas)
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
 class _StopFlag:
@@ -227,12 +240,10 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay), lr=config.lr, betas=config.betas, fused=True
-    )
+    optimizer = make_optimizer(model, config)
     resume = latest_checkpoint(out)
     parts, own = _own_parts(config.parts, None if resume is None else saved_parts(resume), rank, world)
-    start, identity = 0, {"seed": config.seed, "parts": parts, **recipe.identity()}
+    start, identity = 0, {"seed": config.seed, "parts": parts, "optimizer": config.optimizer, **recipe.identity()}
     if resume is not None:
         start = load_training_state(resume, model, ema, optimizer, identity)
     elif config.init_from:

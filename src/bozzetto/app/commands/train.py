@@ -96,6 +96,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="dataset folders (bozzetto data convert), training split",
     )
     parser.add_argument(
+        "--decoded", metavar="DIR", help="keep the decoded objects of --data here, for later starts and other processes"
+    )
+    parser.add_argument(
         "--mix", default="", metavar="NAME=SHARE,...", help="shares of sources; 'procedural' is one of them (0.3)"
     )
     parser.add_argument(
@@ -121,6 +124,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
     parser.add_argument("--lr", type=above_zero, default=4e-4, help="peak learning rate (4e-4)")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="(adamw)")
     parser.add_argument("--warmup", type=positive, default=500, help="steps (500)")
     parser.add_argument(
         "--perceptual", type=weight, default=0.0, metavar="WEIGHT", help="of the perceptual distance (0)"
@@ -194,6 +198,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         jitter_probability=options.jitter,
         data=tuple(options.data),
         mix=options.mix,
+        decoded=options.decoded,
         recolour=options.recolour,
         environment=options.surroundings,
         overfit=(options.overfit or 0) if options.data else 0,
@@ -208,6 +213,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         out=options.output,
         steps=options.steps,
         lr=options.lr,
+        optimizer=options.optimizer,
         warmup=options.warmup,
         precision=options.precision,
         compile=options.compile,

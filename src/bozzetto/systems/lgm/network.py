@@ -295,6 +295,8 @@ def _trunk(config: LGMConfig) -> nn.Module:
 class LGM(nn.Module):
     """U-Net plus the final 1x1 convolution. ``forward`` gives raw channels; ``heads.py`` turns them into Gaussians."""
 
+    edge_layers = ("unet.conv_in", "unet.conv_out", "conv")  # first and last ones, for optimisers that treat them apart
+
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
         self.config = config

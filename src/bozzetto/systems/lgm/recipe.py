@@ -55,6 +55,7 @@ class MiniRecipe:
         mix: shares of sources, see :class:`~bozzetto.data.library.Mixture`; as text, "procedural=0.3,zeroad=0.2".
         recolour: share of the objects of ``data`` whose picture-less materials get another tint.
         environment: share of scenes lit by surroundings (skies, rooms) instead of a plain studio.
+        decoded: folder in which the decoded objects of ``data`` are kept for later starts and other processes.
         overfit: of ``data``, only so many objects, at rest, over and over; 0 for all.
         block, repeats, workers, first_seed, shared: see :class:`~bozzetto.data.stream.ObjectStream`.
     """
@@ -79,6 +80,7 @@ class MiniRecipe:
     mix: str = ""
     recolour: float = 0.3
     environment: float = 0.0
+    decoded: str | None = None
     overfit: int = 0
     first_seed: int = 0
     shared: bool = False
@@ -95,7 +97,7 @@ class MiniRecipe:
         if self._mixture is None or not len(self._mixture):
             return None
         if self._library is None:
-            self._library = self._mixture.load(device, workers=self.workers)
+            self._library = self._mixture.load(device, workers=self.workers, decoded=self.decoded)
         return self._library
 
     def build(self) -> nn.Module:

@@ -1,0 +1,155 @@
+"""Muon: momentum whose matrices are made nearly orthogonal before they are added, so that every direction learns alike.
+
+After Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; scaled as by Liu et al. 2025, "Muon is
+scalable for LLM training" (arXiv 2502.16982): an update's root mean square is that of a usual AdamW step, so one learning
+rate and one weight decay serve both. Matrices and kernels of inner layers take it; the first and the last layer, biases and
+norms take AdamW.
+
+Equal shapes are stacked and handled at once, and what AdamW takes lies in one vector: a step is a few hundred launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError
+
+LEAST_SIDE = 32  # of a matrix worth making orthogonal
+UPDATE_RMS = 0.2  # of a usual AdamW step before the learning rate
+ROUNDS = 5
+QUINTIC = (3.4445, -4.7750, 2.0315)  # brings singular values to about 0.7 .. 1.2 in ROUNDS rounds, steeply from near 0
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Matrices [..., m, n] with all singular values brought near 1 (0.7 to 1.2), by Newton and Schulz's iteration in bfloat16
+    where there is a GPU.
+    """
+    a, b, c = QUINTIC
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = x if wide else x.mT
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) + 1e-7).to(x.dtype)
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.mT).to(matrices.dtype)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """A matrix as it is; a kernel [out, in, h, w] as [out, h, w, in], which for channels-last ones is how it lies in memory."""
+    return x.permute(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
+
+
+class Muon(torch.optim.Optimizer):
+    """The optimiser of the module's text.
+
+    Like PyTorch's fused ones it heeds ``found_inf``: where that number on the device is 1, weights and moments stay.
+
+    Args:
+        model: whose parameters that need a gradient are optimised.
+        edges: names of modules of ``model`` whose matrices AdamW takes.
+        lr: learning rate of both. weight_decay: of matrices and kernels of both. betas: AdamW's. momentum: Muon's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        edges: Sequence[str] = (),
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        momentum: float = 0.95,
+    ) -> None:
+        inner, outer, plain = [], [], []
+        for name, p in model.named_parameters():
+            if not p.requires_grad:
+                continue
+            small = p.ndim > 1 and min(len(p), p[0].numel()) < LEAST_SIDE
+            at_edge = any(name.startswith(edge + ".") for edge in edges)
+            (plain if p.ndim <= 1 else outer if small or at_edge else inner).append(p)
+        groups = [
+            {"params": inner, "weight_decay": weight_decay, "kind": "muon"},
+            {"params": outer, "weight_decay": weight_decay, "kind": "adamw"},
+            {"params": plain, "weight_decay": 0.0, "kind": "adamw"},
+        ]
+        groups = [g for g in groups if g["params"]]
+        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "fused": True})
+        self.found_inf: Tensor | None = None
+        self._stacks: list[list[nn.Parameter]] = list(self._by_shape(inner))
+        with torch.no_grad():
+            self._momenta = [torch.zeros_like(torch.stack([as_rows(p).contiguous() for p in s])) for s in self._stacks]
+            vectors = [torch.cat([as_rows(p).flatten() for p in g["params"]]) for g in self._adamw_groups()]
+            self._first, self._second = [torch.zeros_like(v) for v in vectors], [torch.zeros_like(v) for v in vectors]
+        self._steps = torch.zeros((), device=next(model.parameters()).device)
+
+    def _adamw_groups(self) -> list[dict[str, Any]]:
+        return [g for g in self.param_groups if g["kind"] == "adamw"]
+
+    @staticmethod
+    def _by_shape(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+        found: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        for p in parameters:
+            found.setdefault(tuple(p.shape), []).append(p)
+        return list(found.values())
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One update from the parameters' gradients, all of which must be there."""
+        good = torch.ones_like(self._steps) if self.found_inf is None else 1 - self.found_inf
+        self._steps += good
+        for group in self.param_groups:
+            if group["kind"] == "muon":
+                for stack, momentum in zip(self._stacks, self._momenta):
+                    self._orthogonal(group, stack, momentum, good)
+        for group, first, second in zip(self._adamw_groups(), self._first, self._second):
+            self._adamw(group, first, second, good)
+
+    def _orthogonal(self, group: dict[str, Any], stack: list[nn.Parameter], momentum: Tensor, good: Tensor) -> None:
+        gradient = torch.stack([as_rows(p.grad) for p in stack])  # [k, out, ..., in]
+        torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        keep, lr = group["momentum"], group["lr"]
+        momentum.add_((gradient - momentum) * ((1 - keep) * good))
+        ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
+        size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
+        change = orthogonalised(ahead).view_as(momentum) * (-lr * size * good)
+        rows = [as_rows(p) for p in stack]
+        torch._foreach_mul_(rows, 1 - lr * group["weight_decay"] * good)
+        torch._foreach_add_(rows, list(change.unbind()))
+
+    def _adamw(self, group: dict[str, Any], first: Tensor, second: Tensor, good: Tensor) -> None:
+        rows = [as_rows(p) for p in group["params"]]
+        gradient = torch.cat([as_rows(p.grad).flatten() for p in group["params"]])
+        torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        first.add_((gradient - first) * ((1 - beta1) * good))
+        second.add_((gradient.square() - second) * ((1 - beta2) * good))
+        count = self._steps.clamp_min(1)
+        mean, spread = first / (1 - beta1**count), second / (1 - beta2**count)
+        change = mean / (spread.sqrt() + 1e-8) * (-lr * good)
+        parts = [c.view(r.shape) for c, r in zip(change.split([r.numel() for r in rows]), rows)]
+        if group["weight_decay"]:
+            torch._foreach_mul_(rows, 1 - lr * group["weight_decay"] * good)
+        torch._foreach_add_(rows, parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and settings; the order of parameters is the model's."""
+        groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]
+        moments = {"muon": self._momenta, "first": self._first, "second": self._second, "steps": self._steps}
+        return {"param_groups": groups, "moments": moments}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What :meth:`state_dict` gave, into an optimiser of the same model. Raises :class:`CheckpointError` if it is of another."""
+        moments = state_dict.get("moments")
+        own = {"muon": self._momenta, "first": self._first, "second": self._second, "steps": [self._steps]}
+        if moments is None or any(k not in moments for k in own):
+            raise CheckpointError("the moments in this checkpoint are not Muon's; resume with the optimiser of the first start")
+        for name, targets in own.items():
+            saved = [moments[name]] if name == "steps" else moments[name]
+            if [x.shape for x in saved] != [x.shape for x in targets]:
+                raise CheckpointError("the moments in this checkpoint belong to another network")
+            for target, value in zip(targets, saved):
+                target.copy_(value)
