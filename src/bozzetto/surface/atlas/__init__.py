@@ -1,0 +1,1 @@
+"""Charts of a mesh: which faces lie in one plane, where they lie in the picture."""
