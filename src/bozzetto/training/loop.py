@@ -253,17 +253,26 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         model.compile(dynamic=False)
     streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
     taken: list[list[Any]] = [[] for _ in streams]
+    recorded = False
     if config.graph and target.type == "cuda" and not config.compile and len(own) == 1 and start < config.steps:
         taken[0].append(next(streams[0]))
         precision = torch.bfloat16 if config.precision == "bf16" else None
-        graph_network(model, recipe.model_inputs(taken[0][0]), precision)
+        recorded = graph_network(model, recipe.model_inputs(taken[0][0]), precision)
     wrapped = model
     if world > 1:
         wrapped = nn.parallel.DistributedDataParallel(
             model, device_ids=[target.index] if target.type == "cuda" else None, gradient_as_bucket_view=True
         )
     log = RunLog(out, enabled=rank == 0, start=start, echo=not config.quiet)
-    log.describe({"train": asdict(config), "recipe": recipe.describe(), "world": world, "device": str(target)})
+    log.describe(
+        {
+            "train": asdict(config),
+            "recipe": recipe.describe(),
+            "world": world,
+            "device": str(target),
+            "recorded": recorded,
+        }
+    )
     update = Update(model, ema, optimizer, config.clip)
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
     began = time.monotonic()

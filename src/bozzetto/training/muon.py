@@ -142,11 +142,13 @@ class Muon(torch.optim.Optimizer):
         return {"param_groups": groups, "moments": moments}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What :meth:`state_dict` gave, into an optimiser of the same model. Raises :class:`CheckpointError` if it is of another."""
+        """What :meth:`state_dict` gave, into an optimiser of the same model; of another: :class:`CheckpointError`."""
         moments = state_dict.get("moments")
         own = {"muon": self._momenta, "first": self._first, "second": self._second, "steps": [self._steps]}
         if moments is None or any(k not in moments for k in own):
-            raise CheckpointError("the moments in this checkpoint are not Muon's; resume with the optimiser of the first start")
+            raise CheckpointError(
+                "the moments in this checkpoint are not Muon's; resume with the optimiser of the first start"
+            )
         for name, targets in own.items():
             saved = [moments[name]] if name == "steps" else moments[name]
             if [x.shape for x in saved] != [x.shape for x in targets]:

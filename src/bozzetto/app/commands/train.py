@@ -56,6 +56,14 @@ def probability(text: str) -> float:
     return value
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """Four numbers of at least 0, not all 0, with commas between them."""
+    values = tuple(weight(item) for item in text.split(","))
+    if len(values) != 4 or sum(values) == 0:
+        raise argparse.ArgumentTypeError(f"expected four shares such as 0.25,0.05,0.05,0.65, got {text!r}")
+    return values
+
+
 def object_number(text: str) -> int:
     """The number of an object that training may see."""
     from ...data.procedural import HELD_OUT_SEEDS
@@ -120,6 +128,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "divides it (the GPUs of the first start)",
     )
     parser.add_argument("--novel-views", type=positive, default=4, help="supervised views besides the four slots (4)")
+    parser.add_argument(
+        "--known",
+        type=shares,
+        default=(0.25, 0.05, 0.05, 0.65),
+        metavar="A,B,C,D",
+        help="shares of objects of which one, two, three and four views are known (0.25,0.05,0.05,0.65)",
+    )
+    parser.add_argument(
+        "--ring",
+        type=probability,
+        default=0.75,
+        help="share of input views that stand in a ring, the rest anywhere (0.75)",
+    )
+    parser.add_argument(
+        "--studio", type=probability, default=0.7, help="share of objects seen by LGM's camera, the rest by any (0.7)"
+    )
     parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
@@ -194,6 +218,9 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         perceptual_weights_file=options.perceptual_weights,
         depth_weight=options.depth,
         opacity_weight=options.opacity,
+        known=options.known,
+        ring=options.ring,
+        studio=options.studio,
         distortion_probability=options.distort,
         jitter_probability=options.jitter,
         data=tuple(options.data),

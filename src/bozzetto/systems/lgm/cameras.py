@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,40 +66,55 @@ def _orbit(azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Tensor:
     return look_at(position)
 
 
+KNOWN = (0.25, 0.05, 0.05, 0.65)  # shares of objects of which one, two, three and four views are known
+RING = 0.75  # share of input sets that are rings of four
+STUDIO = 0.7  # share of objects seen by LGM's camera
+
+
 def sample_views(
-    batch: int, novel: int, generator: torch.Generator, *, object_radius: float = 0.6, target_jitter: float = 0.04
+    batch: int,
+    novel: int,
+    generator: torch.Generator,
+    *,
+    known: Sequence[float] = KNOWN,
+    ring: float = RING,
+    studio: float = STUDIO,
+    object_radius: float = 0.6,
+    target_jitter: float = 0.04,
 ) -> ViewSet:
     """Draw the cameras of a batch (on the CPU).
 
-    Half of the objects are seen by LGM's camera (fov 49.1 degrees, distance 1.5), the others with 20 to 60 degrees from a
-    distance that fits the object. Half of the input sets are rings of four (neighbours 90 degrees apart, one elevation), the
-    others stand anywhere from 30 degrees below to 60 above, at unequal distances. One to four views are known.
+    A share ``studio`` of the objects is seen by LGM's camera (fov 49.1 degrees, distance 1.5), the others with 20 to 60 degrees
+    from a distance that fits the object. A share ``ring`` of the input sets are rings of four (neighbours 90 degrees apart, one
+    elevation; half of them exactly so and level), the others stand anywhere from 30 degrees below to 60 above, at unequal
+    distances. One to four views are known, with the probabilities ``known``.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=generator)
 
-    fov = torch.where(torch.rand(batch, generator=generator) < 0.5, torch.tensor(49.1), uniform(20, 60, batch))
+    fov = torch.where(torch.rand(batch, generator=generator) < studio, torch.tensor(49.1), uniform(20, 60, batch))
     fitting = object_radius / torch.sin(torch.deg2rad(fov) / 2) * uniform(1.0, 1.15, batch)
     radius = torch.where(fov == 49.1, torch.tensor(1.5), fitting)
-    ring = torch.rand(batch, 1, generator=generator) < 0.5
+    drawn = torch.rand(batch, 1, generator=generator)
+    ringed, exact = drawn < ring, drawn < 0.5 * ring
 
     first = uniform(0, 360, batch, 1)
-    ring_azimuth = first + torch.arange(SLOTS) * 90 + uniform(-5, 5, batch, SLOTS)
+    ring_azimuth = first + torch.arange(SLOTS) * 90 + uniform(-5, 5, batch, SLOTS) * ~exact
     order = torch.stack([torch.randperm(SLOTS - 1, generator=generator) + 1 for _ in range(batch)])
     order = torch.cat([torch.zeros(batch, 1, dtype=torch.long), order], dim=1)
     ring_azimuth = ring_azimuth.gather(1, order)  # so that two known views may also be opposite
-    ring_elevation = (uniform(-10, 30, batch, 1) + uniform(-5, 5, batch, SLOTS)).expand(batch, SLOTS)
-    azimuth = torch.where(ring, ring_azimuth, uniform(0, 360, batch, SLOTS))
-    elevation = torch.where(ring, ring_elevation, uniform(-30, 60, batch, SLOTS))
-    distance = radius[:, None] * torch.where(ring, torch.ones(batch, SLOTS), uniform(0.95, 1.25, batch, SLOTS))
+    ring_elevation = (uniform(-10, 30, batch, 1) + uniform(-5, 5, batch, SLOTS)) * ~exact
+    azimuth = torch.where(ringed, ring_azimuth, uniform(0, 360, batch, SLOTS))
+    elevation = torch.where(ringed, ring_elevation, uniform(-30, 60, batch, SLOTS))
+    distance = radius[:, None] * torch.where(ringed, torch.ones(batch, SLOTS), uniform(0.95, 1.25, batch, SLOTS))
 
     inputs = Cameras.from_fov(_orbit(azimuth, elevation, distance), fov[:, None].expand(batch, SLOTS))
     frame = canonical_frame(inputs)
     inputs = to_frame(inputs, frame)
     # One view for a photo and four for a turntable are the common cases.
-    count = torch.multinomial(torch.tensor([0.4, 0.15, 0.1, 0.35]), batch, replacement=True, generator=generator) + 1
-    known = (torch.arange(SLOTS) < count[:, None]).float()
+    count = torch.multinomial(torch.tensor(known), batch, replacement=True, generator=generator) + 1
+    given = (torch.arange(SLOTS) < count[:, None]).float()
     pose, intrinsics = inputs.camera_to_world.clone(), inputs.intrinsics.clone()
     for k in range(1, SLOTS):
         rows = count == k
@@ -117,4 +132,4 @@ def sample_views(
         _orbit(novel_azimuth, novel_elevation, radius[:, None].expand(batch, novel)), fov[:, None].expand(batch, novel)
     )
     target = uniform(-target_jitter, target_jitter, batch, 3)
-    return ViewSet(slots, known, to_frame(asked, frame), frame, target)
+    return ViewSet(slots, given, to_frame(asked, frame), frame, target)

@@ -20,6 +20,7 @@ from ...nn.backend import use_kernels
 from ...nn.convolution import convolve, convolve_padded, pointwise
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
+from ...nn.turn import AS_THEY_ARE, turn_pictures
 from ...nn.upsample import UpsampleConv
 
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
@@ -130,13 +131,18 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(b, length, 3, self.num_heads, c // self.num_heads)
         return self_attention(qkv).reshape(b, length, c)  # [B, L, heads, d] -> [B, L, C]
 
-    def add_to(self, x: Tensor, y: Tensor) -> Tensor:
-        """``(proj(y) + x) * SKIP_SCALE`` for maps ``x`` [N, C, H, W] and as many tokens ``y`` in its order, [..., C]."""
+    def add_to(self, x: Tensor, y: Tensor, turn: tuple[int, int] = AS_THEY_ARE) -> Tensor:
+        """``(proj(y) + x) * SKIP_SCALE`` for maps ``x`` [N, C, H, W] and as many tokens ``y`` [..., C].
+
+        ``y`` is in the order of ``x``, or its pictures are ordered (batch, V, T) where those of ``x`` are (batch, T, V), for
+        ``turn`` (V, T).
+        """
         n, c, h, w = x.shape
         if lean(x):
             y = F.linear(y, self.proj.weight).reshape(n, h, w, c).permute(0, 3, 1, 2)
-            return add_scaled(y, x.to(y.dtype), self.proj.bias, SKIP_SCALE)
-        return (self.proj(y).reshape(n, h, w, c).permute(0, 3, 1, 2) + x) * SKIP_SCALE
+            return add_scaled(x.to(y.dtype), y, self.proj.bias, SKIP_SCALE, turn)
+        y = turn_pictures(self.proj(y).reshape(n, h, w, c), turn)
+        return (y.permute(0, 3, 1, 2) + x) * SKIP_SCALE
 
 
 class MVAttention(nn.Module):

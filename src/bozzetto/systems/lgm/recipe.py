@@ -23,7 +23,7 @@ from ...gaussians import Gaussians
 from ...raster import Rendering, rasterize
 from ...training.augment import augment_views
 from ...training.picture_loss import picture_terms
-from .cameras import SLOTS, ViewSet, sample_views
+from .cameras import KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
 from .drawn import Drawn, draw_from
 from .heads import ray_depth, ray_head
 from .inputs import mini_inputs
@@ -49,6 +49,7 @@ class MiniRecipe:
         ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
         depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a half.
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
+        known, ring, studio: shares of kinds of input views, see :func:`~.cameras.sample_views`.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
         data: dataset folders (``bozzetto data convert``), of which the training split is used; none: procedural objects only.
@@ -69,6 +70,9 @@ class MiniRecipe:
     perceptual_weights_file: str | None = None
     depth_weight: float = 0.5
     opacity_weight: float = 0.0
+    known: tuple[float, ...] = KNOWN
+    ring: float = RING
+    studio: float = STUDIO
     distortion_probability: float = 0.0
     jitter_probability: float = 0.0
     block: int = 1024
@@ -87,6 +91,8 @@ class MiniRecipe:
 
     def __post_init__(self) -> None:
         check_object_number(self.first_seed)
+        if len(self.known) != SLOTS or min(self.known) < 0 or sum(self.known) <= 0:
+            raise InputError(f"known must be four shares of objects with 1, 2, 3 and 4 known views, got {self.known}")
         self.config = preset(self.preset)
         self._perceptual: nn.Module | None = None
         self._library: AssetLibrary | None = None
@@ -126,6 +132,9 @@ class MiniRecipe:
             "first seed": self.first_seed,
             "texture size": self.texture_size,
             "shared": self.shared,
+            "known": ",".join(f"{x:g}" for x in self.known),
+            "ring": self.ring,
+            "studio": self.studio,
         }
         # A run without data is the same as one from before there was any.
         return out if self._mixture is None else out | {"mix": self.mix, "data": self._mixture.digest}
@@ -158,7 +167,14 @@ class MiniRecipe:
         def prepare(step: int) -> tuple[SceneBatch | None, Drawn, ViewSet, Lights]:
             scene = SceneBatch.collate(stream.batch(step)) if generated else None
             generator = generator_of(step, 0)
-            views = sample_views(self.batch_size, self.novel_views, generator)
+            views = sample_views(
+                self.batch_size,
+                self.novel_views,
+                generator,
+                known=self.known,
+                ring=self.ring,
+                studio=self.studio,
+            )
             if scene is not None:
                 scene.vertices *= zoom(scene, views.rows(slice(taken, None)), generator)
             drawn = Drawn.none()
