@@ -58,6 +58,18 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
+@pytest.mark.parametrize("shape", [(12, 64, 0, 8, 3, 5), (12, 32, 32, 8, 33, 32)], ids=str)
+def test_pictures_turned(shape):
+    torch.manual_seed(5)
+    (x, skip, _, weight, bias), groups = case(shape, torch.float32, 0)
+    plain = group_norm_triton(x, groups, weight, bias, skip=skip)
+    both = [f(x, groups, weight, bias, skip=skip, turn=(3, 2)) for f in (group_norm_triton, group_norm_torch)]
+    assert torch.equal(both[0], plain.unflatten(0, (2, 3, 2)).transpose(1, 2).flatten(0, 2))
+    assert relative(both[0], both[1]) < 1e-5
+    leaf = x.clone().requires_grad_()
+    assert relative(group_norm_triton(leaf, groups, weight, bias, skip=skip, turn=(3, 2)), both[1]) < 1e-5
+
+
 CASES = [(shape, silu, dims) for shape in SHAPES[:4] for silu in (False, True) for dims in (0, 1, 2)]
 CASES += [(SHAPES[4], True, 0), (SHAPES[5], False, 1), (SHAPES[6], True, 2)]
 

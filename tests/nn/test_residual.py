@@ -42,6 +42,20 @@ def test_half_precision_is_rounded_once():
     assert add_scaled_triton(x, y, bias, 0.5**0.5).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_pictures_turned():
+    """The second operand comes back from (batch, views, frames) to (batch, frames, views)."""
+    torch.manual_seed(3)
+    x, y = (torch.randn(12, 40, 9, 8, device=DEVICE).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    expected = x + y.unflatten(0, (2, 2, 3)).transpose(1, 2).flatten(0, 2)
+    for function in add_scaled_torch, add_scaled_triton, add_scaled:
+        assert torch.allclose(function(x, y, turn=(2, 3)), expected, atol=1e-6)
+        leaf = y.clone().requires_grad_()
+        result = function(x, leaf, turn=(2, 3))
+        assert torch.allclose(result, expected, atol=1e-6)
+        result.backward(x)
+        assert torch.allclose(leaf.grad, x.unflatten(0, (2, 3, 2)).transpose(1, 2).flatten(0, 2), atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(3, 72, 21, 10), (700, 130)], ids=["maps", "tokens"])
 def test_column_sums(monkeypatch, shape):
     torch.manual_seed(2)

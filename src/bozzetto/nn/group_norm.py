@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .backend import kernels, use_kernels
 from .residual import bias_gradient
+from .turn import AS_THEY_ARE, turn_pictures
 
 
 def group_norm(
@@ -25,6 +26,7 @@ def group_norm(
     silu: bool = False,
     skip: Tensor | None = None,
     shift: Tensor | None = None,
+    turn: tuple[int, int] = AS_THEY_ARE,
 ) -> Tensor:
     """``silu(group_norm(cat([x, skip], 1) + shift))``, differentiable, in ``x``'s dtype and memory format.
 
@@ -39,15 +41,16 @@ def group_norm(
         skip: [N, C2, H, W] more channels behind ``x``'s, of the same dtype.
         shift: [C] or [N, C], added to every pixel before the statistics: the bias of the convolution that made ``x``, or
             an embedding.
+        turn: (T, V): pictures, ordered (batch, T, V), come back ordered (batch, V, T).
 
     Returns:
         [N, C, H, W].
     """
     if not use_kernels(x) or not x.is_contiguous(memory_format=torch.channels_last):
-        return group_norm_torch(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
+        return group_norm_torch(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift, turn=turn)
     if skip is not None:
         skip = skip.to(x.dtype).contiguous(memory_format=torch.channels_last)
-    return group_norm_triton(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift)
+    return group_norm_triton(x, groups, weight, bias, eps, silu=silu, skip=skip, shift=shift, turn=turn)
 
 
 def group_norm_torch(
@@ -60,6 +63,7 @@ def group_norm_torch(
     silu: bool = False,
     skip: Tensor | None = None,
     shift: Tensor | None = None,
+    turn: tuple[int, int] = AS_THEY_ARE,
 ) -> Tensor:
     """:func:`group_norm` in plain PyTorch."""
     if skip is not None:
@@ -70,7 +74,7 @@ def group_norm_torch(
         y = F.group_norm(x.float(), groups, weight.float(), bias.float(), eps).to(x.dtype)
     else:
         y = F.group_norm(x, groups, weight, bias, eps)
-    return F.silu(y) if silu else y
+    return turn_pictures(F.silu(y) if silu else y, turn)
 
 
 def group_norm_triton(
@@ -83,12 +87,13 @@ def group_norm_triton(
     silu: bool = False,
     skip: Tensor | None = None,
     shift: Tensor | None = None,
+    turn: tuple[int, int] = AS_THEY_ARE,
 ) -> Tensor:
     """:func:`group_norm` by the Triton kernels; maps must be channels-last and of one dtype."""
     given = [t for t in (x, skip, shift, weight, bias) if t is not None]
     if torch.is_grad_enabled() and any(t.requires_grad for t in given):
-        return _GroupNorm.apply(x, skip, shift, weight, bias, groups, eps, silu)
-    return kernels()[0].forward(x, skip, shift, weight, bias, groups, eps, silu)[0]
+        return turn_pictures(_GroupNorm.apply(x, skip, shift, weight, bias, groups, eps, silu), turn)
+    return kernels()[0].forward(x, skip, shift, weight, bias, groups, eps, silu, turn)[0]
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -122,5 +127,12 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=eps)
         self.silu = silu
 
-    def forward(self, x: Tensor, skip: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, silu=self.silu, skip=skip, shift=shift)
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor | None = None,
+        shift: Tensor | None = None,
+        turn: tuple[int, int] = AS_THEY_ARE,
+    ) -> Tensor:
+        by = (self.num_groups, self.weight, self.bias, self.eps)
+        return group_norm(x, *by, silu=self.silu, skip=skip, shift=shift, turn=turn)

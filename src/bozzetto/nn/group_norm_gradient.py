@@ -13,38 +13,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .group_norm_kernels import (
-    SMALL,
-    TILE_C,
-    TILE_P,
-    _load,
-    _silu_slope,
-    _sum_groups,
-    chunk_length,
-    shapes,
-    small_blocks,
-)
+from .group_norm_kernels import SMALL, TILE_C, TILE_P, chunk_length, shapes, silu_slope, small_blocks, sum_groups
 from .launch import cdiv, launch
+from .tiles import load_channels, load_pair, pair_pointers, tile_offsets
 
 
 @triton.jit
 def _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu):
     """(xhat, gradient by z) of a tile; the latter 0 outside the mask."""
-    xhat = _load(x, skip, image, p, c, mask, pixels, c1, c2)
+    xhat = load_pair(x, skip, image, p, c, mask, pixels, c1, c2)
     xhat = (xhat - centre[None, :]) * rstd[None, :]
-    at = (image.to(tl.int64) * pixels + p[:, None]) * (c1 + c2) + c[None, :]
-    dz = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
+    dz = tl.load(dy + tile_offsets(image, p, c, pixels, c1 + c2), mask=mask, other=0.0).to(tl.float32)
     if silu != 0:
-        dz = _silu_slope(xhat * w[None, :] + b[None, :], dz)
+        dz = silu_slope(xhat * w[None, :] + b[None, :], dz)
     return xhat, dz
 
 
 @triton.jit
-def _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2):
-    at = image.to(tl.int64) * pixels + p[:, None]
-    cols = c[None, :]
-    to = tl.where(cols < c1, dx + at * c1 + cols, dskip + at * c2 + (cols - c1))
-    tl.store(to, value.to(dx.dtype.element_ty), mask=mask)
+def _parameters(rstds, centres, weight, bias, image, c, valid, channels):
+    """1 / standard deviation, centre, weight and bias of a tile's channels."""
+    rstd = load_channels(rstds + image * channels, c, valid)
+    centre = load_channels(centres + image * channels, c, valid)
+    return rstd, centre, load_channels(weight, c, valid), load_channels(bias, c, valid)
+
+
+@triton.jit
+def _store_gradient(dx, dskip, xhat, dz, plain, slope, rstd, w, image, p, c, mask, pixels, c1, c2):
+    """The gradient by x of a tile, to where it belongs; ``plain``, ``slope``: the group's means a and b."""
+    value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
+    tl.store(pair_pointers(dx, dskip, image, p, c, pixels, c1, c2), value.to(dx.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["pixels", "size", "width", "silu"])
@@ -59,10 +56,7 @@ def small_gradient_kernel(
     c = block * width + local
     valid = (local < width) & (c < channels)
     group = local // size
-    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
-    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
-    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    rstd, centre, w, b = _parameters(rstds, centres, weight, bias, image, c, valid, channels)
     s = tl.zeros([BP, BC], tl.float32)
     t = tl.zeros([BP, BC], tl.float32)
     start = 0
@@ -78,15 +72,14 @@ def small_gradient_kernel(
     tl.store(sums + image * channels + c, total, mask=valid)
     tl.store(xsums + image * channels + c, xtotal, mask=valid)
     count = size * pixels
-    plain = _sum_groups(w * total, group, MANY) / count
-    slope = _sum_groups(w * xtotal, group, MANY) / count
+    plain = sum_groups(w * total, group, MANY) / count
+    slope = sum_groups(w * xtotal, group, MANY) / count
     start = 0
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
         xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
-        value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
-        _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2)
+        _store_gradient(dx, dskip, xhat, dz, plain, slope, rstd, w, image, p, c, mask, pixels, c1, c2)
         start += BP
 
 
@@ -99,10 +92,7 @@ def sums_kernel(
     channels = c1 + c2
     c = tl.program_id(2) * BC + tl.arange(0, BC)
     valid = c < channels
-    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
-    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
-    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    rstd, centre, w, b = _parameters(rstds, centres, weight, bias, image, c, valid, channels)
     s = tl.zeros([BP, BC], tl.float32)
     t = tl.zeros([BP, BC], tl.float32)
     end = tl.minimum(k * chunk + chunk, pixels)
@@ -140,7 +130,7 @@ def join_sums_kernel(
         start += BK
     total = tl.sum(s, axis=0)
     xtotal = tl.sum(t, axis=0)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
+    w = load_channels(weight, c, valid)
     zeros = tl.zeros([BC], tl.float32)
     at = image * channels + c
     tl.store(sums + at, total, mask=valid)
@@ -160,15 +150,11 @@ def gradient_kernel(
     c = tl.program_id(2) * BC + tl.arange(0, BC)
     valid = c < channels
     mask = (p[:, None] < pixels) & valid[None, :]
-    rstd = tl.load(rstds + image * channels + c, mask=valid, other=0.0)
-    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
-    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
-    plain = tl.load(plains + image * channels + c, mask=valid, other=0.0)
-    slope = tl.load(slopes + image * channels + c, mask=valid, other=0.0)
+    rstd, centre, w, b = _parameters(rstds, centres, weight, bias, image, c, valid, channels)
+    plain = load_channels(plains + image * channels, c, valid)
+    slope = load_channels(slopes + image * channels, c, valid)
     xhat, dz = _tile(x, skip, dy, image, p, c, mask, pixels, c1, c2, rstd, centre, w, b, silu)
-    value = rstd[None, :] * (w[None, :] * dz - plain[None, :] - xhat * slope[None, :])
-    _store(dx, dskip, value, image, p, c, mask, pixels, c1, c2)
+    _store_gradient(dx, dskip, xhat, dz, plain, slope, rstd, w, image, p, c, mask, pixels, c1, c2)
 
 
 def backward(

@@ -8,8 +8,8 @@ place of the moments. Registers hold one tile and its running sums; nothing is s
 program; launches are ordered by the stream.
 
 Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
-a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``: every column of a tile has its
-pointer into one of them.
+a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``. The result's pictures may stand in
+another order (``turned`` of :mod:`.tiles`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import cdiv, launch
+from .tiles import load_channels, load_pair, tile_offsets, turned
 
 SMALL = 1024  # pixels up to which one program does a whole group
 TILE_P, TILE_C = 32, 64  # large maps
@@ -30,22 +31,14 @@ CHUNKS = 1024  # programs wanted for a pass over large maps
 
 
 @triton.jit
-def _load(x, skip, image, rows, cols, mask, pixels, c1, c2):
-    """A tile [rows, cols] of the concatenation, float32."""
-    at = image.to(tl.int64) * pixels + rows[:, None]
-    c = cols[None, :]
-    return tl.load(tl.where(c < c1, x + at * c1 + c, skip + at * c2 + (c - c1)), mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _silu_slope(z, dy):
+def silu_slope(z, dy):
     """Gradient by z of silu(z) * dy."""
     gate = tl.sigmoid(z)
     return dy * gate * (1.0 + z * (1.0 - gate))
 
 
 @triton.jit
-def _sum_groups(values, group, MANY: tl.constexpr):
+def sum_groups(values, group, MANY: tl.constexpr):
     """Sum of per-channel values [C] over each channel's group."""
     if MANY:
         same = group[:, None] == group[None, :]
@@ -55,11 +48,11 @@ def _sum_groups(values, group, MANY: tl.constexpr):
     return total
 
 
-@triton.jit(do_not_specialize=["pixels", "size", "width", "shift_stride", "silu"])
+@triton.jit(do_not_specialize=["pixels", "size", "width", "shift_stride", "silu", "outer", "inner"])
 def small_kernel(
     x, skip, shift, weight, bias, y, rstds, centres,
-    pixels, c1, c2, size, width, eps, shift_stride, shift_gain, silu,
-    MANY: tl.constexpr, ALIGN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+    pixels, c1, c2, size, width, eps, shift_stride, shift_gain, silu, outer, inner,
+    MANY: tl.constexpr, ALIGN: tl.constexpr, TURN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     block, image = tl.program_id(0), tl.program_id(1)
     channels = c1 + c2
@@ -69,14 +62,14 @@ def small_kernel(
     valid = (local < width) & (c < channels)
     group = local // size
     first = tl.arange(0, 1)
-    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
+    pivot = tl.sum(load_pair(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
     s = tl.zeros([BP, BC], tl.float32)
     q = tl.zeros([BP, BC], tl.float32)
     start = 0
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        d = _load(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
+        d = load_pair(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
         d = tl.where(mask, d, 0.0)
         s += d
         q += d * d
@@ -84,26 +77,28 @@ def small_kernel(
     s1 = tl.sum(s, axis=0)
     m2 = tl.sum(q, axis=0) - s1 * s1 / pixels
     mean = pivot + s1 / pixels
-    added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32) * shift_gain
+    added = load_channels(shift + image * shift_stride, c, valid) * shift_gain
     mean = tl.where(valid, mean + added, 0.0)
-    centre = _sum_groups(mean, group, MANY) / size
+    centre = sum_groups(mean, group, MANY) / size
     spread = tl.where(valid, m2 + pixels * (mean - centre) * (mean - centre), 0.0)
-    rstd = tl.rsqrt(_sum_groups(spread, group, MANY) / (size * pixels) + eps)
+    rstd = tl.rsqrt(sum_groups(spread, group, MANY) / (size * pixels) + eps)
     centre -= added  # of x, not of the sum
     tl.store(rstds + image * channels + c, rstd, mask=valid)
     tl.store(centres + image * channels + c, centre, mask=valid)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
-    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    w = load_channels(weight, c, valid)
+    b = load_channels(bias, c, valid)
+    to = image
+    if TURN:
+        to = turned(image, outer, inner)
     start = 0
     while start < pixels:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < pixels) & valid[None, :]
-        v = _load(x, skip, image, p, c, mask, pixels, c1, c2)
+        v = load_pair(x, skip, image, p, c, mask, pixels, c1, c2)
         z = (v - centre[None, :]) * (rstd * w)[None, :] + b[None, :]
         if silu != 0:
             z = z * tl.sigmoid(z)
-        at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
-        tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
+        tl.store(y + tile_offsets(to, p, c, pixels, channels), z.to(y.dtype.element_ty), mask=mask)
         start += BP
 
 
@@ -118,14 +113,14 @@ def moments_kernel(
     begin = k * chunk
     end = tl.minimum(begin + chunk, pixels)
     first = begin + tl.arange(0, 1)
-    pivot = tl.sum(_load(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
+    pivot = tl.sum(load_pair(x, skip, image, first, c, valid[None, :], pixels, c1, c2), axis=0)
     s = tl.zeros([BP, BC], tl.float32)
     q = tl.zeros([BP, BC], tl.float32)
     start = begin
     while start < end:
         p = start + tl.arange(0, BP)
         mask = (p[:, None] < end) & valid[None, :]
-        d = _load(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
+        d = load_pair(x, skip, image, p, c, mask, pixels, c1, c2) - pivot[None, :]
         d = tl.where(mask, d, 0.0)
         s += d
         q += d * d
@@ -157,7 +152,7 @@ def join_kernel(
             * (count[:, None])
         )
         start += BK
-    added = tl.load(shift + image * shift_stride + c, mask=valid, other=0.0).to(tl.float32) * shift_gain
+    added = load_channels(shift + image * shift_stride, c, valid) * shift_gain
     centre = (tl.sum(tl.sum(total, axis=0), axis=0) + tl.sum(added, axis=0) * pixels) / (size * pixels)
     spread = tl.zeros([BK, BC], tl.float32)
     start = 0
@@ -174,10 +169,10 @@ def join_kernel(
     tl.store(centres + image * channels + c, centre - added, mask=valid)
 
 
-@triton.jit(do_not_specialize=["pixels", "silu"])
+@triton.jit(do_not_specialize=["pixels", "silu", "outer", "inner"])
 def normalise_kernel(
-    x, skip, rstds, centres, weight, bias, y, pixels, c1, c2, silu,
-    BP: tl.constexpr, BC: tl.constexpr,
+    x, skip, rstds, centres, weight, bias, y, pixels, c1, c2, silu, outer, inner,
+    TURN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1)
     channels = c1 + c2
@@ -185,16 +180,18 @@ def normalise_kernel(
     c = tl.program_id(2) * BC + tl.arange(0, BC)
     valid = c < channels
     mask = (p[:, None] < pixels) & valid[None, :]
-    v = _load(x, skip, image, p, c, mask, pixels, c1, c2)
-    w = tl.load(weight + c, mask=valid, other=0.0).to(tl.float32)
-    gain = tl.load(rstds + image * channels + c, mask=valid, other=0.0) * w
-    centre = tl.load(centres + image * channels + c, mask=valid, other=0.0)
-    b = tl.load(bias + c, mask=valid, other=0.0).to(tl.float32)
+    v = load_pair(x, skip, image, p, c, mask, pixels, c1, c2)
+    w = load_channels(weight, c, valid)
+    gain = load_channels(rstds + image * channels, c, valid) * w
+    centre = load_channels(centres + image * channels, c, valid)
+    b = load_channels(bias, c, valid)
     z = (v - centre[None, :]) * gain[None, :] + b[None, :]
     if silu != 0:
         z = z * tl.sigmoid(z)
-    at = (image.to(tl.int64) * pixels + p[:, None]) * channels + c[None, :]
-    tl.store(y + at, z.to(y.dtype.element_ty), mask=mask)
+    to = image
+    if TURN:
+        to = turned(image, outer, inner)
+    tl.store(y + tile_offsets(to, p, c, pixels, channels), z.to(y.dtype.element_ty), mask=mask)
 
 
 def shapes(x: Tensor, skip: Tensor | None, groups: int) -> tuple[int, int, int, int, int]:
@@ -230,8 +227,8 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     pixels, tile = 33 * 32, (TILE_P, TILE_C)
 
     def small(columns: int) -> None:
-        args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], 64, 64, 0, columns, columns, 1e-5, 0, 0.0, 1)
-        launch(small_kernel, (1, 1, 1), args, (True, 8, 8192 // columns, columns), 8)
+        args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], 64, 64, 0, columns, columns, 1e-5, 0, 0.0, 1, 1, 1)
+        launch(small_kernel, (1, 1, 1), args, (True, 8, False, 8192 // columns, columns), 8)
 
     def join(wide: int) -> None:
         args = (f[0], f[1], v, torch.empty_like(f[0]), torch.empty_like(f[0]), pixels, 1, pixels, 64, 2, 1e-5, 0, 0.0)
@@ -242,8 +239,8 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         launch(moments_kernel, (1, 1, 1), (x, x, m[0], m[1], pixels, 64, 0, pixels), tile, 4)
 
     def normalise() -> None:
-        args = (x, x, f[0], f[1], v, v, torch.empty_like(x), pixels, 64, 0, 1)
-        launch(normalise_kernel, (1, 1, 1), args, tile, 4)
+        args = (x, x, f[0], f[1], v, v, torch.empty_like(x), pixels, 64, 0, 1, 1, 1)
+        launch(normalise_kernel, (1, 1, 1), args, (False, *tile), 4)
 
     return [lambda: small(32), lambda: small(64), moments, normalise, lambda: join(16), lambda: join(128)]
 
@@ -257,10 +254,11 @@ def forward(
     groups: int,
     eps: float,
     silu: bool,
+    turn: tuple[int, int] = (1, 1),
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Channels-last maps [N, C, H, W] -> (result, 1 / standard deviation [N, C], centre [N, C]).
 
-    The normalised value of ``v`` is ``(v - centre) * rstd``.
+    The normalised value of ``v`` is ``(v - centre) * rstd``. ``turn``: see ``group_norm``; concerns the result only.
     """
     n, pixels, c1, c2, size = shapes(x, skip, groups)
     channels = c1 + c2
@@ -272,9 +270,9 @@ def forward(
     if pixels <= SMALL:
         programs, width, options = small_blocks(size, channels, c1)
         args = (x, other, added, weight, bias, y, rstds, centres)
-        args += (pixels, c1, c2, size, width, eps, stride, gain, int(silu))
+        args += (pixels, c1, c2, size, width, eps, stride, gain, int(silu), *turn)
         many, align, columns = options
-        launch(small_kernel, (programs, n, 1), args, (many, align, 8192 // columns, columns), 8)
+        launch(small_kernel, (programs, n, 1), args, (many, align, 1 not in turn, 8192 // columns, columns), 8)
         return y, rstds, centres
     blocks = cdiv(channels, TILE_C)
     chunk = chunk_length(n, pixels, blocks)
@@ -285,6 +283,6 @@ def forward(
     wide = 16 if size <= 16 else 128
     args = (means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain)
     launch(join_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
-    args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu))
-    launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, tile, 4)
+    args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu), *turn)
+    launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, (1 not in turn, *tile), 4)
     return y, rstds, centres

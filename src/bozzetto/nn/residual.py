@@ -6,30 +6,36 @@ import torch
 from torch import Tensor
 
 from .backend import kernels, use_kernels
+from .turn import AS_THEY_ARE, turn_pictures
 
 
-def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+def add_scaled(
+    x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0, turn: tuple[int, int] = AS_THEY_ARE
+) -> Tensor:
     """``(x + y + bias) * scale``, differentiable, in ``x``'s dtype and memory format; sums are float32.
 
     Args:
         x, y: [N, C, H, W], or tokens [..., C]; the same shape, dtype and layout.
         bias: [C], that of the convolutions or linear layers that made ``x`` and ``y``; along axis 1 for maps (4 dimensions),
             along the last for tokens.
+        turn: (V, T): ``y``'s pictures are ordered (batch, V, T), those of ``x`` and of the result (batch, T, V).
     """
     if not use_kernels(x) or x.dtype != y.dtype or not _channels_fastest(x) or x.stride() != y.stride():
-        return add_scaled_torch(x, y, bias, scale)
-    return add_scaled_triton(x, y, bias, scale)
+        return add_scaled_torch(x, y, bias, scale, turn)
+    return add_scaled_triton(x, y, bias, scale, turn)
 
 
 def _channels_fastest(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.is_contiguous()
 
 
-def add_scaled_triton(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+def add_scaled_triton(
+    x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0, turn: tuple[int, int] = AS_THEY_ARE
+) -> Tensor:
     """:func:`add_scaled` by the Triton kernel; maps must be channels-last, tokens contiguous."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, bias)):
-        return _AddScaled.apply(x, y, bias, scale)
-    return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale)
+        return _AddScaled.apply(x, turn_pictures(y, turn), bias, scale)
+    return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, turn)
 
 
 def bias_gradient(grad: Tensor) -> Tensor:
@@ -54,9 +60,11 @@ class _AddScaled(torch.autograd.Function):
         return grad, grad, by_bias, None
 
 
-def add_scaled_torch(x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+def add_scaled_torch(
+    x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0, turn: tuple[int, int] = AS_THEY_ARE
+) -> Tensor:
     """:func:`add_scaled` in plain PyTorch."""
-    x = x + y
+    x = x + turn_pictures(y, turn)
     if bias is not None:
         bias = bias.to(x.dtype)
         x = x + (bias[:, None, None] if x.dim() == 4 else bias)

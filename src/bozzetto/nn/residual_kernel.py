@@ -12,30 +12,42 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import cdiv, launch
+from .tiles import load_channels, turned
+from .turn import AS_THEY_ARE
 
 TILE_P, TILE_C = 64, 64
 PROGRAMS = 1024  # wanted for a column sum
 
 
-@triton.jit(do_not_specialize=["rows"])
-def add_scaled_kernel(x, y, bias, out, rows, channels, scale, BIAS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
+@triton.jit(do_not_specialize=["rows", "pixels", "outer", "inner"])
+def add_scaled_kernel(
+    x, y, bias, out, rows, channels, scale, pixels, outer, inner,
+    BIAS: tl.constexpr, TURN: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
     p = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     mask = (p[:, None] < rows) & (c[None, :] < channels)
     at = p[:, None].to(tl.int64) * channels + c[None, :]
-    total = tl.load(x + at, mask=mask, other=0.0).to(tl.float32) + tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
+    other = at
+    if TURN:  # y's pictures stand in another order
+        source = turned(p // pixels, inner, outer) * pixels + p % pixels
+        other = source[:, None].to(tl.int64) * channels + c[None, :]
+    total = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    total += tl.load(y + other, mask=mask, other=0.0).to(tl.float32)
     if BIAS:
-        total += tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
+        total += load_channels(bias, c, c < channels)[None, :]
     tl.store(out + at, (total * scale).to(out.dtype.element_ty), mask=mask)
 
 
-def add_scaled(x: Tensor, y: Tensor, bias: Tensor | None, channels: int, scale: float) -> Tensor:
+def add_scaled(
+    x: Tensor, y: Tensor, bias: Tensor | None, channels: int, scale: float, turn: tuple[int, int] = AS_THEY_ARE
+) -> Tensor:
     """``x``, ``y``: dense tensors of one layout whose memory runs over channels fastest; the same layout comes back."""
     out = torch.empty_like(x)
     rows = x.numel() // channels
     grid = (cdiv(rows, TILE_P), cdiv(channels, TILE_C), 1)
-    args = (x, y, x if bias is None else bias, out, rows, channels, scale)
-    launch(add_scaled_kernel, grid, args, (bias is not None, TILE_P, TILE_C), 4)
+    args = (x, y, x if bias is None else bias, out, rows, channels, scale, rows // len(x), *turn)
+    launch(add_scaled_kernel, grid, args, (bias is not None, 1 not in turn, TILE_P, TILE_C), 4)
     return out
 
 

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import cdiv, launch
+from .tiles import load_channels
 
 TILE_P, TILE_C = 64, 64
 
@@ -27,7 +28,7 @@ def interleave_kernel(
     at = (source.to(tl.int64) * 4 + a * 2 + b) * channels
     value = tl.load(z + at[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     if BIAS:
-        value += tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
+        value += load_channels(bias, c, c < channels)[None, :]
     to = p.to(tl.int64) * channels
     tl.store(out + to[:, None] + c[None, :], value.to(out.dtype.element_ty), mask=mask)
 

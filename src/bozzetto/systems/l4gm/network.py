@@ -9,13 +9,16 @@ Pictures are always ordered (batch, frame, view), the view running fastest: B*T*
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from ...nn.convolution import convolve_padded
-from ...nn.group_norm import GroupNorm
+from ...nn.group_norm import GroupNorm, group_norm
+from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
-from ..lgm.network import EPS, GROUPS, Attention, LGMConfig, MVAttention, ResnetBlock, lean
+from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock, lean
 
 
 class TemporalAttention(nn.Module):
@@ -28,11 +31,9 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, C, H, W]
         n, c, h, w = x.shape
-        b = n // (frames * views)
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, frames, views, h * w, c)
-        tokens = tokens.transpose(1, 2).reshape(b * views, frames * h * w, c)  # [B*V, T*H*W, C]
-        y = self.attn(tokens).reshape(b, views, frames, h * w, c).transpose(1, 2)  # [B, T, V, H*W, C]
-        return self.attn.add_to(x, y)  # [B*T*V, C, H, W]
+        tokens = self.norm(x, turn=(frames, views))  # [B*V*T, C, H, W]
+        tokens = tokens.permute(0, 2, 3, 1).reshape(n // frames, frames * h * w, c)  # [B*V, T*H*W, C]
+        return self.attn.add_to(x, self.attn(tokens), turn=(views, frames))  # [B*T*V, C, H, W]
 
 
 class _Block(nn.Module):
@@ -174,6 +175,16 @@ class L4GM(nn.Module):
         self.config = config
         self.unet = UNet(config)
         self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
+
+    def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
+        """One launch of each kernel that only attention over time uses; for ``for_inference``."""
+        width = self.config.down_channels[-1]
+        x = torch.zeros((4, width, 4, 4), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        w = torch.zeros(width, device=device, dtype=dtype)
+        return [
+            lambda: group_norm(x, GROUPS, w, w, turn=(2, 2)),
+            lambda: add_scaled(x, x, w, SKIP_SCALE, turn=(2, 2)),
+        ]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Network input [B, T, V, 9, S, S] -> raw channels [B, T, V, 14, h, h], h = ``splat_size``; any T, V >= 1."""

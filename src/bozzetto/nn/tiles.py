@@ -1,0 +1,43 @@
+"""Where a tile of pixels and channels lies in channels-last maps: index arithmetic that the Triton kernels of this folder share.
+
+Maps are [N, P, C] in memory, P pixels. A tile is one picture's ``rows`` (pixels) x ``cols`` (channels); everything is read as
+float32. Each function is inlined into its kernel; registers are the caller's.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_offsets(image, rows, cols, pixels, channels):
+    """Offsets [rows, cols] into a map of ``channels`` channels."""
+    return (image.to(tl.int64) * pixels + rows[:, None]) * channels + cols[None, :]
+
+
+@triton.jit
+def pair_pointers(x, skip, image, rows, cols, pixels, c1, c2):
+    """Pointers [rows, cols] into the concatenation of ``x``, c1 channels, and ``skip``, c2 channels behind them."""
+    at = image.to(tl.int64) * pixels + rows[:, None]
+    c = cols[None, :]
+    return tl.where(c < c1, x + at * c1 + c, skip + at * c2 + (c - c1))
+
+
+@triton.jit
+def load_pair(x, skip, image, rows, cols, mask, pixels, c1, c2):
+    """A tile of the concatenation; 0 outside the mask."""
+    return tl.load(pair_pointers(x, skip, image, rows, cols, pixels, c1, c2), mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_channels(values, cols, valid):
+    """A value a channel; 0 where not valid."""
+    return tl.load(values + cols, mask=valid, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def turned(image, outer, inner):
+    """Where a picture of the order (batch, outer, inner) stands in the order (batch, inner, outer)."""
+    batch, o, i = image // (outer * inner), image // inner % outer, image % inner
+    return (batch * inner + i) * outer + o
