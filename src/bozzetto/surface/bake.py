@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Cameras
 from ..errors import MeshError
-from .coverage import covered_pixels
+from ..raster.threads import run_tasks, spans
+from .coverage import covered_texels
 
 FACING_POWER = 2.0  # the squarest view dominates; lower blurs, higher shows borders between views
 MIN_FACING = 0.15  # cosine; flatter views smear
@@ -43,42 +45,34 @@ def bake_texture(
     """
     device = pictures.device
     vertices, normals, faces, uvs = (t.to(device) for t in (vertices, normals, faces, uvs))
-    face, texel, weights = covered_pixels(uvs[faces] * texture_size, texture_size, texture_size)
+    texel, face, weights = covered_texels(uvs[faces] * texture_size, texture_size)
     if len(face) == 0:
         raise MeshError("the mesh's UV charts cover no texel; raise the texture size")
-    texel, face, weights = one_face_per_texel(texel, face, weights)
     corner = faces[face]  # [T, 3]
     points = (vertices[corner] * weights[..., None]).sum(dim=1)
     directions = F.normalize((normals[corner] * weights[..., None]).sum(dim=1), dim=-1)
-    colour, seen = _blend_views(points, directions, pictures, depth, spread, cameras, tolerance)
-    if not bool(seen.any()):
-        raise MeshError("no view sees the mesh's surface; the mesh and the pictures do not belong together")
-    colour = _fill_unseen(points, colour, seen)
-    return fill_texture(colour.clamp(0, 1), texel, texture_size)
-
-
-def one_face_per_texel(texel: Tensor, face: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep one face for texels on a shared edge."""
-    owner = torch.full((int(texel.max()) + 1,), -1, dtype=torch.long, device=texel.device)
-    owner.scatter_reduce_(0, texel, torch.arange(len(texel), device=texel.device), "amax")
-    keep = owner[owner >= 0]
-    return texel[keep], face[keep], weights[keep]
-
-
-def _blend_views(
-    points: Tensor,
-    normals: Tensor,
-    pictures: Tensor,
-    depth: Tensor,
-    spread: Tensor,
-    cameras: Cameras,
-    tolerance: float,
-) -> tuple[Tensor, Tensor]:
-    """Colours [T, 3] of surface points and whether any view sees them [T]."""
-    cameras = cameras.to(points.device)
     # The nearest depth around a pixel: a texel just beside a nearer part must not catch that part's colour.
     nearest = -F.max_pool2d(-depth.clamp_max(1e6)[:, None], 3, 1, 1)
     maps = torch.cat([nearest, spread[:, None]], dim=1)  # [K, 2, h, w]
+    blend = blend_views_cpu if device.type == "cpu" else blend_views
+    colour, seen = blend(points, directions, pictures, maps, cameras, tolerance)
+    if not bool(seen.any()):
+        raise MeshError("no view sees the mesh's surface; the mesh and the pictures do not belong together")
+    if not bool(seen.all()):
+        colour = _fill_unseen(colour, seen, corner, weights, vertices)
+    return fill_texture(colour.clamp(0, 1), texel, texture_size)
+
+
+def blend_views(
+    points: Tensor, normals: Tensor, pictures: Tensor, maps: Tensor, cameras: Cameras, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Colours [T, 3] of surface points and whether any view sees them [T].
+
+    Args:
+        points, normals: [T, 3]. pictures: [K, 4, H, W], premultiplied. cameras: batch (K,).
+        maps: [K, 2, h, w], depth (finite) and its spread. tolerance: as in :func:`bake_texture`.
+    """
+    cameras = cameras.to(points.device)
     total = points.new_zeros(len(points), 4)
     loose = points.new_zeros(len(points), 4)
     for i in range(len(cameras)):
@@ -106,32 +100,72 @@ def _blend_views(
     return blend[:, :3] / blend[:, 3:].clamp_min(1e-8), seen
 
 
-def _fill_unseen(points: Tensor, colour: Tensor, seen: Tensor) -> Tensor:
-    """Give unseen surface points the colour of their nearest seen neighbours in space."""
-    if bool(seen.all()):
-        return colour
+def blend_views_cpu(
+    points: Tensor, normals: Tensor, pictures: Tensor, maps: Tensor, cameras: Cameras, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`blend_views` by compiled loops."""
+    from .bake_kernels import blend_texels
+
+    rows = [cameras.positions, cameras.view_matrices()[:, :3].flatten(1), cameras.intrinsics]
+    known = [
+        points, normals, pictures.movedim(1, -1), maps.movedim(1, -1), torch.cat(rows, dim=1).expand(len(pictures), 19),
+    ]  # fmt: skip
+    arrays = [t.float().contiguous().numpy() for t in known]
+    settings = tuple(np.float32(x) for x in (MIN_FACING, FACING_POWER, MIN_ALPHA))
+    colour, seen = np.zeros((len(points), 3), np.float32), np.zeros(len(points), np.bool_)
+    fixed = (*arrays, np.float32(tolerance), settings)
+    run_tasks((blend_texels, *fixed, *span, colour, seen) for span in spans(len(points)))
+    return torch.from_numpy(colour), torch.from_numpy(seen)
+
+
+def _fill_unseen(colour: Tensor, seen: Tensor, corner: Tensor, weights: Tensor, vertices: Tensor) -> Tensor:
+    """Give texels that no view sees the colours of their face's corners.
+
+    A vertex has the mean colour of the texels around it that are seen, or else of its nearest neighbours in space that have one.
+    """
     from scipy.spatial import cKDTree
 
-    known = points[seen].cpu().numpy()
-    distance, index = cKDTree(known).query(points[~seen].cpu().numpy(), k=min(4, len(known)))
-    distance = torch.from_numpy(distance).reshape(len(distance), -1).to(colour)
-    index = torch.from_numpy(index).reshape(len(index), -1).to(colour.device)
-    w = 1 / distance.clamp_min(1e-6)
+    known, share = corner[seen].reshape(-1), weights[seen].reshape(-1).clamp_min(0)
+    total = vertices.new_zeros(len(vertices), 4)
+    sample = torch.cat([colour[seen], torch.ones_like(colour[seen][:, :1])], dim=1).repeat_interleave(3, dim=0)
+    total.index_add_(0, known, sample * share[:, None])
+    painted = total[:, 3] > 1e-3
+    if not bool(painted.any()):  # a few texels far from any vertex
+        total += sample.sum(dim=0)
+        painted = torch.ones_like(painted)
+    at_vertex = total[:, :3] / total[:, 3:].clamp_min(1e-8)
+    used = torch.zeros_like(painted)
+    used[corner[~seen].reshape(-1)] = True
+    blank = used & ~painted
+    if bool(blank.any()):
+        places = vertices[painted].cpu().numpy()
+        distance, index = cKDTree(places).query(vertices[blank].cpu().numpy(), k=min(4, len(places)))
+        distance = torch.from_numpy(distance).reshape(len(distance), -1).to(colour)
+        index = torch.from_numpy(index).reshape(len(index), -1).to(colour.device)
+        w = 1 / distance.clamp_min(1e-6)
+        near = at_vertex[painted][index]  # [B, 4, 3]
+        at_vertex[blank] = (near * (w / w.sum(dim=1, keepdim=True))[..., None]).sum(dim=1)
     colour = colour.clone()
-    colour[~seen] = (colour[seen][index] * (w / w.sum(dim=1, keepdim=True))[..., None]).sum(dim=1)
+    colour[~seen] = (at_vertex[corner[~seen]] * weights[~seen][..., None]).sum(dim=1)
     return colour
 
 
 def fill_texture(colour: Tensor, texel: Tensor, size: int) -> Tensor:
-    """Scatter texels into the picture and fill the rest with the nearest filled texel."""
-    from scipy import ndimage
-
-    empty = torch.ones(size * size, dtype=torch.bool, device=texel.device)
-    empty[texel] = False
+    """Scatter texels into the picture [size, size, 3] and fill the rest with the nearest filled texel."""
     picture = colour.new_zeros(size * size, 3)
     picture[texel] = colour
-    rows, columns = ndimage.distance_transform_edt(
-        empty.reshape(size, size).cpu().numpy(), return_distances=False, return_indices=True
-    )
-    nearest = torch.from_numpy(rows.astype("int64") * size + columns).to(texel.device)
-    return picture[nearest.reshape(-1)].reshape(size, size, 3)
+    nearest = nearest_filled(texel.cpu(), size).to(texel.device)
+    return picture[nearest].reshape(size, size, 3)
+
+
+def nearest_filled(texel: Tensor, size: int) -> Tensor:
+    """The nearest of the texels ``texel`` [T] for every texel of a square, [size * size]; both row * size + column."""
+    from .bake_kernels import nearest_rows, nearest_texels
+
+    filled = np.zeros(size * size, np.bool_)
+    filled[texel.numpy()] = True
+    filled = filled.reshape(size, size)
+    row, index = np.empty((size, size), np.int32), np.empty((size, size), np.int64)
+    run_tasks((nearest_rows, filled, *span, row) for span in spans(size, max(64, size // 16)))
+    run_tasks((nearest_texels, row, *span, index) for span in spans(size, max(16, size // 16)))
+    return torch.from_numpy(index).reshape(-1)

@@ -1,4 +1,4 @@
-"""Which pixels do triangles cover? Vectorised over all triangles, no loop, no compiler."""
+"""Which pixels do triangles cover?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAIRS_PER_CHUNK = 4_000_000
 
 
 def covered_pixels(corners: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixels whose centres lie in 2D triangles.
+    """Pixels whose centres lie in 2D triangles; vectorised over all triangles, on any device.
 
     Args:
         corners: [F, 3, 2], (x, y) in pixels, y down, pixel (i, j) has its centre at (i + 0.5, j + 0.5). Either winding.
@@ -52,3 +52,28 @@ def covered_pixels(corners: Tensor, height: int, width: int) -> tuple[Tensor, Te
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
     return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+
+
+def covered_texels(corners: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`covered_pixels` on a square, but each pixel once, with the last face that covers it; compiled on the CPU.
+
+    Returns:
+        texel: [T] row * size + column, ascending; face: [T]; weights: [T, 3].
+    """
+    if corners.device.type != "cpu":
+        face, texel, weights = covered_pixels(corners, size, size)
+        owner = torch.full((size * size,), -1, dtype=torch.long, device=corners.device)
+        owner.scatter_reduce_(0, texel, torch.arange(len(texel), device=corners.device), "amax")
+        texel = (owner >= 0).nonzero()[:, 0]
+        return texel, face[owner[texel]], weights[owner[texel]]
+    import numpy as np
+
+    from ..raster.threads import run_tasks, spans
+    from .bake_kernels import cover_texels
+
+    owner, weights = np.full((size, size), -1, np.int32), np.empty((size, size, 3), np.float32)
+    array = corners.float().contiguous().numpy()
+    run_tasks((cover_texels, array, size, *span, owner, weights) for span in spans(size, max(32, size // 16)))
+    owner, weights = torch.from_numpy(owner).reshape(-1), torch.from_numpy(weights).reshape(-1, 3)
+    texel = (owner >= 0).nonzero()[:, 0]
+    return texel, owner[texel].long(), weights[texel]

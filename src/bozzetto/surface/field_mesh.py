@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..errors import MeshError
 from ..mesh import Mesh
-from .bake import fill_texture, one_face_per_texel
-from .coverage import covered_pixels
+from .bake import fill_texture
+from .coverage import covered_texels
 from .marching_cubes import grid_surface
 from .simplify import decimate, make_manifold
 from .unwrap import unwrap
@@ -260,9 +260,8 @@ def field_texture(
 
     Texels between charts take the nearest chart texel, so that filtering and mipmaps show no seams.
     """
-    face, texel, weights = covered_pixels(mesh.uvs[mesh.faces] * texture_size, texture_size, texture_size)
+    texel, face, weights = covered_texels(mesh.uvs[mesh.faces] * texture_size, texture_size)
     if len(face) == 0:
         raise MeshError("the mesh's UV charts cover no texel; raise the texture size")
-    texel, face, weights = one_face_per_texel(texel, face, weights)
     points = (mesh.vertices[mesh.faces[face]] * weights[..., None]).sum(dim=1)  # [T, 3, 3] * [T, 3, 1] -> [T, 3]
     return fill_texture(query_colour(colour, points, chunk, device, progress), texel, texture_size)

@@ -17,11 +17,13 @@ Voxels that no view says anything about are inside, so the zero level is always 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Cameras
+from ..raster.threads import run_tasks, spans
 
 SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
@@ -34,7 +36,8 @@ HIDDEN_WEIGHT = 0.05  # of a free vote
 MIN_FACING = 0.15  # cosine under which a view's distance is worthless
 EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
 BLUR = 0.8  # voxels
-POINTS_PER_CHUNK = 32768  # stays in a core's cache, and below the size at which torch splits single operations
+POINTS_PER_CHUNK = 1 << 20
+POINTS_PER_TASK = 4096
 FAR = 100.0  # stands for infinite depth; the object lies within the unit sphere
 
 
@@ -80,10 +83,8 @@ def fuse_depth(
         volume[band] = values
         closest = torch.full_like(volume, torch.inf)
         closest[band] = distances
-    from scipy import ndimage
-
     # Votes differ in steps from voxel to voxel where few views see; a light blur takes the steps out.
-    volume = torch.from_numpy(ndimage.gaussian_filter(volume.cpu().numpy(), BLUR)).to(depth.device)
+    volume = _blurred(volume)
     # A closed surface needs an outside all around.
     for axis in range(3):
         volume.select(axis, 0).fill_(1.0)
@@ -96,13 +97,28 @@ def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)  # [X*Y*Z, 3]
 
 
+def _blurred(volume: Tensor) -> Tensor:
+    """A volume [X, Y, Z] under a Gaussian of BLUR voxels."""
+    if volume.device.type == "cpu":
+        from scipy import ndimage
+
+        return torch.from_numpy(ndimage.gaussian_filter(volume.numpy(), BLUR))
+    radius = int(4 * BLUR + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=volume.device) / BLUR) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(3):
+        padded = F.pad(volume.movedim(axis, -1), (radius, radius), mode="replicate")
+        volume = sum(w * padded[..., i : i + volume.shape[axis]] for i, w in enumerate(kernel)).movedim(-1, axis)
+    return volume.contiguous()
+
+
 def inner_faces(depth: Tensor, cameras: Cameras, thickness: float) -> Tensor:
     """Pixels [V, H, W] that show a single layer of splats from its inside, through a gap in the surface.
 
     Splats have no front and back. A layer that views on both sides see at one place (within ``thickness``) has no body;
     its inside is the side that less than half as many views see. What such pixels call free is the object's inside.
     """
-    v, height, width = depth.shape
+    _, height, width = depth.shape
     cameras = cameras.to(depth.device)
     stride = 2  # gaps are larger than pixels
     coarse = depth[:, stride // 2 :: stride, stride // 2 :: stride]
@@ -116,21 +132,45 @@ def inner_faces(depth: Tensor, cameras: Cameras, thickness: float) -> Tensor:
     normal = F.normalize(torch.linalg.cross(down, across, dim=-1), dim=-1)  # towards the camera
     part = (slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
     points, normals = surface[part][hit], normal[part][hit]  # [P, 3]
-    same, opposite = points.new_zeros(len(points)), points.new_zeros(len(points))
-    for i in range(v):
-        position, z = cameras[i].project(points)
-        grid = (position * 2 - 1)[None, :, None, :]
-        seen = F.grid_sample(depth[i].clamp_max(FAR)[None, None], grid, mode="nearest", align_corners=False)[0, 0, :, 0]
-        cosine = (F.normalize(cameras.positions[i] - points, dim=-1) * normals).sum(dim=-1)
-        touches = (z - seen).abs() * cosine.abs() < thickness
-        same += touches & (cosine > 0.2)
-        opposite += touches & (cosine < -0.2)
+    count = _count_sides_cpu if depth.device.type == "cpu" else count_sides
+    same, opposite = count(points, normals, depth.clamp_max(FAR), cameras, thickness)
     inner = torch.zeros_like(coarse)
     inner[hit] = (opposite > 2 * same).float()
     # Normals are rough in a gap's ragged surroundings: let the neighbours vote.
     shares = F.avg_pool2d(torch.stack([inner, hit.float()], dim=1), 7, stride=1, padding=3)
     inner = shares[:, :1] > 0.25 * shares[:, 1:].clamp_min(1e-6)
     return F.interpolate(inner.float(), size=(height, width), mode="nearest")[:, 0] > 0.5
+
+
+def count_sides(
+    points: Tensor, normals: Tensor, depth: Tensor, cameras: Cameras, thickness: float
+) -> tuple[Tensor, Tensor]:
+    """How many views see each of the ``points`` [P, 3] from the side of its normal, and how many from the other, both [P]."""
+    same, opposite = points.new_zeros(len(points)), points.new_zeros(len(points))
+    for i in range(len(depth)):
+        position, z = cameras[i].project(points)
+        grid = (position * 2 - 1)[None, :, None, :]
+        seen = F.grid_sample(depth[i][None, None], grid, mode="nearest", align_corners=False)[0, 0, :, 0]
+        cosine = (F.normalize(cameras.positions[i] - points, dim=-1) * normals).sum(dim=-1)
+        touches = (z - seen).abs() * cosine.abs() < thickness
+        same += touches & (cosine > 0.2)
+        opposite += touches & (cosine < -0.2)
+    return same, opposite
+
+
+def _count_sides_cpu(
+    points: Tensor, normals: Tensor, depth: Tensor, cameras: Cameras, thickness: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`count_sides` by compiled loops."""
+    from .fusion_kernels import count_sides as loop
+
+    rows = [cameras.positions, cameras.view_matrices()[:, :3].flatten(1), cameras.intrinsics]
+    known = [points, normals, depth, torch.cat(rows, dim=1)]
+    arrays = [t.float().contiguous().numpy() for t in known]
+    same, opposite = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
+    fixed = (*arrays, np.float32(thickness))
+    run_tasks((loop, *fixed, *span, same, opposite) for span in spans(len(points), POINTS_PER_TASK))
+    return torch.from_numpy(same), torch.from_numpy(opposite)
 
 
 def facing_cosine(depth: Tensor, cameras: Cameras) -> Tensor:
@@ -164,6 +204,7 @@ class _DepthMaps:
             [near_wall, far_wall, facing * ~edge, trusted[:, None].float(), spread], dim=1
         )  # [V, 5, H, W]
         self.voxel = voxel
+        self.by_pixel: Tensor | None = None  # the maps with channels last
         # World -> (image x times z, image y times z, z) with image positions in -1..1, in one product.
         view = cameras.view_matrices()
         fx, fy, cx, cy = cameras.intrinsics.unbind(-1)
@@ -179,13 +220,29 @@ class _DepthMaps:
         ``step`` is the distance between the points; the truncation is TRUNCATION times the larger of it and ``voxel``.
         """
         reach = TRUNCATION * max(step, voxel)
-        parts = [self._votes(chunk, reach) for chunk in points.split(POINTS_PER_CHUNK)]
+        if points.device.type == "cpu":
+            return self._votes_cpu(points, reach)
+        parts = [self.plain_votes(chunk, reach) for chunk in points.split(POINTS_PER_CHUNK) if len(chunk)]
         if not parts:
             return points.new_zeros(0), points.new_zeros(0)
         values, distances = zip(*parts, strict=True)
         return torch.cat(values), torch.cat(distances)
 
-    def _votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    def _votes_cpu(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        """:meth:`plain_votes` by compiled loops."""
+        from .fusion_kernels import vote
+
+        if self.by_pixel is None:
+            self.by_pixel = self.maps.movedim(1, -1).contiguous()
+        arrays = [t.contiguous().numpy() for t in (points, self.by_pixel, self.rotation, self.shift)]
+        settings = (reach, MIN_FACING, HIDDEN_WEIGHT, FOG_HIDDEN, FOG_SCALE * self.voxel)
+        fixed = (*arrays, tuple(np.float32(x) for x in settings))
+        value, closest = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
+        run_tasks((vote, *fixed, *span, value, closest) for span in spans(len(points), POINTS_PER_TASK))
+        return torch.from_numpy(value), torch.from_numpy(closest)
+
+    def plain_votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        """Values and distances of points [P, 3] whose votes fade within ``reach``, both [P]."""
         total = points.new_zeros(len(points))
         weight = points.new_zeros(len(points))
         closest = points.new_full((len(points),), torch.inf)

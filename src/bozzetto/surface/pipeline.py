@@ -96,8 +96,7 @@ def gaussians_to_mesh(
     voxel = float(2 * found.half_extent.amax() / resolution)
     depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
     seen = found.gaussians.to(gaussians.device)
-    captured = capture_depth(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
-    depth, spread = (t.cpu() for t in captured)
+    depth, spread = capture_depth(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
     report("fusion", 0.25)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution)
     report("surface", 0.4)
@@ -111,7 +110,7 @@ def gaussians_to_mesh(
     mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
     colour_cameras = cameras[COLOUR_VIEWS]
     colour_size = min(1024, max(256, texture_size // 2))
-    pictures = capture_colour(seen, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f)).cpu()
+    pictures = capture_colour(seen, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f))
     report("texture", 0.85)
     mesh.texture = bake_texture(
         mesh.vertices,

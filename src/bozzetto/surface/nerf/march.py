@@ -81,11 +81,14 @@ class Occupancy:
 
 
 @torch.no_grad()
-def visual_hull(gaussians: Gaussians, side: int, radius: float, size: int = 128) -> Tensor:
+def visual_hull(gaussians: Gaussians, side: int, radius: float, hardness: float = 1.0, size: int = 128) -> Tensor:
     """Cells [side, side, side] bool of the cube [-1, 1] in which density can be: those that no picture shows to be empty.
 
     The object lies inside the sphere of ``radius``. A cell around which one picture is transparent is empty in whatever field
     fits the pictures, so leaving it out changes no result, and spares most samples while the field knows nothing yet.
+
+    Args:
+        hardness: of the pictures that the field learns from, see :func:`.train.hardened`.
     """
     device = gaussians.device
     turns = [float(a) for a in range(0, 360, 45)]
@@ -104,7 +107,7 @@ def visual_hull(gaussians: Gaussians, side: int, radius: float, size: int = 128)
         camera = cameras[own].to(device=device, dtype=torch.float32)
         grid = camera.project(points[index])[0] * 2 - 1
         seen = torch.nn.functional.grid_sample(picture[None], grid[None, None], mode="nearest", align_corners=False)
-        index = index[seen.reshape(-1) > EMPTY_ALPHA]
+        index = index[((seen.reshape(-1) - 0.5) * hardness + 0.5) > EMPTY_ALPHA]
     possible = torch.zeros(side**3, dtype=torch.bool, device=device)
     possible[index] = True
     return possible.reshape(side, side, side)

@@ -93,7 +93,7 @@ def refine_mesh(
     if not s.refine_steps:
         return vertices, faces
     rounds, faster = s.refine_rounds + 1, s.rate_scale("refine")
-    views = stream_views(gaussians, s.refine_steps, s.refine_size, generator, s.elevation, (RADIUS, RADIUS))
+    views = stream_views(gaussians, s.refine_steps, s.refine_size, generator, s.elevation, (RADIUS, RADIUS), s.hardness)
     for k in range(rounds):
         first, last = s.refine_steps * k // rounds, s.refine_steps * (k + 1) // rounds
         if k:

@@ -41,6 +41,8 @@ class NerfSettings:
         resolution: samples of marching cubes along the object's box. density: of the surface.
         refine_steps, refine_size: the same for the mesh. refine_rounds: how often it is cleaned in between.
         texture_steps, texture_fit_size: the same for the texture. elevation: degrees above and below for these two.
+        texture_rate: of Adam for the texture's logits.
+        hardness: by how much the pictures' alpha is steepened around one half; 1 leaves it as it is.
     """
 
     field_steps: int = 512
@@ -59,6 +61,8 @@ class NerfSettings:
     texture_steps: int = 512
     texture_fit_size: int = 512
     elevation: float = 30.0
+    texture_rate: float = 1e-3
+    hardness: float = 1.0
 
     @classmethod
     def for_device(cls, device: torch.device) -> NerfSettings:

@@ -22,7 +22,6 @@ from .refine import RADIUS
 from .settings import NerfSettings
 from .train import stream_views
 
-RATE = 1e-3  # of the texture's logits
 SOLID = 0.95  # pixels less opaque than this show the background, too, and teach nothing
 MIP_LEVELS = 5
 
@@ -85,7 +84,7 @@ def _fit(
     vertices, faces, uvs = (t.to(device) for t in (mesh.vertices, mesh.faces, mesh.uvs))
     texels = _double_area(uvs[faces] * logits.shape[-1])
     cuda = device.type == "cuda"
-    optimizer = torch.optim.Adam([logits], lr=RATE * s.rate_scale("texture"), fused=cuda, capturable=cuda)
+    optimizer = torch.optim.Adam([logits], lr=s.texture_rate * s.rate_scale("texture"), fused=cuda, capturable=cuda)
     middle = centres(torch.arange(size * size, device=device), size)
     visibility = _visibility(faces, size) if by_triton(device) else None
 
@@ -108,7 +107,7 @@ def _fit(
         optimizer.step()
 
     run = RecordedStep(step, device) if visibility is not None else step
-    views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS))
+    views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS), s.hardness)
     for i, view in enumerate(views):
         if visibility is None:
             run(view.row, view.rgb, view.alpha, visible_faces(vertices, faces, view.cameras, size)[0])

@@ -53,6 +53,18 @@ class View:
     directions: Tensor | None = None
 
 
+def hardened(rgb: Tensor, alpha: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
+    """Pictures [..., 3] on white and alpha [...], the latter steeper by ``hardness`` around one half; colours stay.
+
+    What is half transparent has no surface that explains it from all sides: a field that must show it becomes a heap of torn
+    sheets. So fog is either there or not, as it is for the fast route.
+    """
+    steep = ((alpha - 0.5) * hardness + 0.5).clamp(0, 1)
+    own = rgb - (1 - alpha[..., None])  # without the white behind it
+    own = own * (steep / alpha.clamp_min(1e-3))[..., None]
+    return (own + (1 - steep[..., None])).clamp(0, 1), steep
+
+
 def stream_views(
     gaussians: Gaussians,
     count: int,
@@ -60,6 +72,7 @@ def stream_views(
     generator: torch.Generator,
     elevation: float = 45.0,
     radius: tuple[float, float] = (1.5, 3.0),
+    hardness: float = 1.0,
     rays: bool = False,
 ) -> Iterator[View]:
     """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time."""
@@ -69,11 +82,11 @@ def stream_views(
         with torch.no_grad():
             drawn = rasterize(gaussians, cameras, size, WHITE)
         rows = camera_table(cameras, 1, (size, size), gaussians.device)[0]
-        rgb = drawn.rgb.clamp(0, 1)
+        rgb, alpha = hardened(drawn.rgb, drawn.alpha, hardness)
         # [V, H, W, 3] -> [V, H * W, 3]
         origins, directions = (x.flatten(1, 2) for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
         for k in range(len(cameras)):
-            yield View(cameras[k : k + 1], rows[k], rgb[k], drawn.alpha[k], origins[k], directions[k])
+            yield View(cameras[k : k + 1], rows[k], rgb[k], alpha[k], origins[k], directions[k])
 
 
 def train_field(
@@ -86,7 +99,7 @@ def train_field(
     """
     device, s = gaussians.device, settings
     field = NerfField(s, generator).to(device)
-    occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS))
+    occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS, s.hardness))
     local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
     faster = s.rate_scale("field")
     optimizer = torch.optim.Adam(
@@ -96,7 +109,9 @@ def train_field(
         ],
         fused=device.type == "cuda",
     )
-    for i, view in enumerate(stream_views(gaussians, s.field_steps, s.field_size, generator, rays=True)):
+    for i, view in enumerate(
+        stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
+    ):
         if i % UPDATE_EVERY == 0:
             occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
         jitter = torch.rand(len(view.origins), generator=local, device=device)
