@@ -122,3 +122,14 @@ def test_every_action_has_help_with_examples(capsys):
         assert left.value.code == 0
         assert f"bozzetto data {action}" in capsys.readouterr().out
     assert all(example.startswith("bozzetto data ") for example in command.EXAMPLES)
+
+
+@pytest.mark.parametrize("action", ["copy", "render"])
+def test_a_flag_that_does_not_exist_is_refused(action, models, tmp_path, capsys):
+    out = tmp_path / "assets"
+    assert main(["data", "convert", str(models), "-o", str(out), "--licence", "CC0-1.0"]) == 0
+    capsys.readouterr()
+    new = tmp_path / "new"
+    assert main(["data", action, str(out), "-o", str(new), "--without", "peices"]) == 2
+    said = capsys.readouterr().err
+    assert "'peices'" in said and "pieces, decimated" in said and not list(tmp_path.glob("new/*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import add_device, positive
+from .options import add_device, add_without, positive
 from .progress import Progress
 
 
@@ -16,13 +16,7 @@ def add_render(one: argparse.ArgumentParser) -> None:
     one.add_argument("--size", type=positive, default=512, help="pixels along a side (512)")
     one.add_argument("--views", type=int, default=0, help="of each still object (lgm 100, webdataset 32)")
     one.add_argument("--light", choices=("default", "random"), default="default", help="light (default)")
-    one.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        metavar="FLAG",
-        help="leave out objects with this flag (may be given again)",
-    )
+    add_without(one)
     one.add_argument("--per-shard", type=positive, default=64, help="objects in a shard (64)")
     one.add_argument("--limit", type=positive, help="only the first so many objects; may grow when a run goes on")
     one.add_argument("--seed", type=int, default=0, help="of random light and cameras (0)")

@@ -44,6 +44,17 @@ def add_mesh(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """The --without option of commands that choose objects of dataset folders."""
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="leave out objects with this flag, such as pieces, thin or foliage (may be given again)",
+    )
+
+
 def add_matting(parser: argparse.ArgumentParser) -> None:
     """The --no-matting option."""
     parser.add_argument(

@@ -13,13 +13,12 @@ render    draw it into LGM's or L4GM's folder layout, or into WebDataset shards
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
-from typing import Any
 
+from ..data_collecting import convert_sources, copy_folders, download, list_sources
+from ..data_looking import draw_sheet, print_stats, verify_folder
 from ..data_rendering import add_render, render
-from ..options import positive
-from ..progress import Progress, human_size
+from ..options import add_without, positive
+from ..progress import Progress
 
 EXAMPLES = (
     "bozzetto data list",
@@ -108,7 +107,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument("-o", "--output", required=True, metavar="DIR", help="new dataset folder")
     one.add_argument("--source", action="append", help="only this source (may be given again)")
     one.add_argument("--split", choices=("train", "val", "test", "unused"), help="only this split, by today's rules")
-    one.add_argument("--without", action="append", default=[], metavar="FLAG", help="leave out objects with this flag")
+    add_without(one)
     one.add_argument("--texture-size", type=positive, help="longest side of a texture, a power of two (as it is)")
     one.add_argument("--clips", type=int, help="of an object, keep so many that move most (all)")
     one.add_argument("--shard-mb", type=positive, default=256, help="largest file, in megabytes of 2^20 bytes (256)")
@@ -159,240 +158,13 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, progress: Progress) -> int | None:
     """Do what the action says."""
     actions = {
-        "list": _list,
-        "download": _download,
-        "convert": _convert,
-        "copy": _copy,
-        "sheet": _sheet,
-        "stats": _stats,
-        "verify": _verify,
+        "list": list_sources,
+        "download": download,
+        "convert": convert_sources,
+        "copy": copy_folders,
+        "sheet": draw_sheet,
+        "stats": print_stats,
+        "verify": verify_folder,
         "render": render,
     }
     return actions[options.action](options, progress)
-
-
-# ---- list and download
-
-
-def _list(options: argparse.Namespace, progress: Progress) -> None:
-    from ...data.assets.packages import missing_packages
-    from ...data.sources.registry import SOURCES
-
-    rows: list[dict[str, Any]] = []
-    for source in SOURCES.values():
-        missing = missing_packages(source.packages, Path(options.packages)) if options.packages else None
-        rows.append(
-            {
-                "name": source.name,
-                "title": source.title,
-                "packages": list(source.packages),
-                "megabytes": source.megabytes,
-                "licences": list(source.licences),
-                "use": "test only" if source.held_out else "training",
-                "here": None if missing is None else not missing,
-            }
-        )
-    progress.clear()
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = [("SOURCE", "SIZE", "USE", "HERE", "LICENCES")]
-    for r in rows:
-        here = "?" if r["here"] is None else "yes" if r["here"] else "no"
-        table.append((r["name"], f"{r['megabytes']} MB", r["use"], here, ", ".join(r["licences"])))
-    _print_table(table)
-    print("\nfetch: bozzetto data download SOURCE -o DIR    (needs apt-get, or .deb files put into DIR)")
-
-
-def _print_table(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-
-
-def _download(options: argparse.Namespace, progress: Progress) -> None:
-    from ...data.assets.packages import fetch_package
-    from ...data.sources.registry import find_source
-
-    sources = [find_source(name) for name in options.sources]
-    places = []
-    for source in sources:
-        for package in source.packages:
-            places.append(fetch_package(package, options.output, progress, keep=options.keep))
-    progress.summary(places)
-
-
-# ---- convert
-
-
-def _convert(options: argparse.Namespace, progress: Progress) -> None:
-    from itertools import islice
-
-    from ...data.assets.checks import Limits
-    from ...data.assets.convert import convert
-    from ...data.assets.pack import PackOptions
-    from ...errors import InputError
-
-    if options.workers < 0:
-        raise InputError("--workers must be at least 0")
-    packing = PackOptions(
-        texture_size=options.texture_size,
-        clip_fps=options.clip_fps,
-        most_clips=options.clips,
-        limits=Limits(most_triangles=options.triangles),
-    )
-    made = [_source(name, options) for name in options.sources]  # all names are checked before work begins
-    names = [m["source"] for m in made]
-    if len(set(names)) < len(names):
-        raise InputError(f"two sources have the same name ({', '.join(names)}); convert them one by one with --name")
-    for entry in made:
-        tasks = entry["tasks"]()
-        total = len(tasks) if isinstance(tasks, list) else None
-        if options.limit:
-            tasks, total = islice(tasks, options.limit), min(total or options.limit, options.limit)
-        report = convert(
-            entry["source"],
-            tasks,
-            options.output,
-            packing,
-            turn=entry["turn"],
-            total=total,
-            workers=options.workers,
-            origin=entry["origin"],
-            tell=progress,
-        )
-        progress.result(f"{report.source}: {report.objects:,} objects, {human_size(report.bytes)}")
-        for reason, count in report.refused.items():
-            progress.result(f"  refused {count:,}: {reason}")
-    progress.summary([Path(options.output)])
-
-
-def _source(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A source by name, or a folder: what it is called and how its objects are had."""
-    from ...data.assets.packages import installed, missing_packages
-    from ...data.assets.user_folder import find_objects, source_name
-    from ...data.sources.registry import SOURCES
-    from ...errors import InputError
-
-    if name in SOURCES:
-        source = SOURCES[name]
-        if not options.packages:
-            raise InputError(
-                f"say where the packages of {name} are: --packages DIR (bozzetto data download {name} -o DIR)"
-            )
-        folder = Path(options.packages)
-        missing = missing_packages(source.packages, folder)
-        if missing:
-            raise InputError(f"{folder} lacks {', '.join(missing)}; fetch: bozzetto data download {name} -o {folder}")
-        origin = {p: vars(installed(p, folder)) for p in source.packages}
-        return {"source": name, "tasks": lambda: source.read(folder), "turn": 0.0, "origin": origin}
-    folder = Path(name).expanduser()
-    if not folder.exists() and len(Path(name).parts) == 1:
-        raise InputError(f"{name!r} is neither a folder nor a source; sources: {', '.join(SOURCES)}")
-    called = options.name or (source_name(folder) if folder.is_dir() else "")
-    if called in SOURCES:
-        raise InputError(f"{called!r} is the name of a known collection; give your folder another one with --name")
-    tasks = find_objects(
-        folder, called, kind=options.kind, up=options.up or "", licence=options.licence, author=options.author
-    )
-    return {"source": called, "tasks": lambda: tasks, "turn": options.turn, "origin": {"folder": folder.name}}
-
-
-# ---- copy
-
-
-def _copy(options: argparse.Namespace, progress: Progress) -> None:
-    from ...data.assets.catalogue import Dataset, read_catalogue
-    from ...data.assets.copy import CopyOptions, copy_dataset
-    from ...errors import InputError
-
-    datasets, found = [], set()
-    for folder in options.folders:
-        held = list(read_catalogue(folder)["sources"])
-        found |= set(held)
-        wanted = None if options.source is None else [s for s in options.source if s in held]
-        datasets.append(Dataset(folder, wanted))
-    if unknown := set(options.source or ()) - found:
-        raise InputError(f"no folder has {', '.join(sorted(unknown))}; there are: {', '.join(sorted(found))}")
-    chosen = CopyOptions(
-        options.split, tuple(options.without), options.texture_size, options.clips, options.shard_mb << 20
-    )
-    for source, count in copy_dataset(datasets, options.output, chosen, progress).items():
-        progress.result(f"{source}: {count:,} objects")
-    progress.summary([Path(options.output)])
-
-
-# ---- looking
-
-
-def _sheet(options: argparse.Namespace, progress: Progress) -> None:
-    import random
-
-    import torch
-
-    from ...data.assets.catalogue import Dataset
-    from ...data.assets.sheet import clip_sheet, object_sheet
-    from ...errors import InputError
-    from ...files.images import write_image
-
-    dataset = Dataset(options.folder, options.source)
-    chosen = dataset.select(options.split, animated=True if options.clips else None)
-    if options.find:
-        word = options.find.lower()
-        keys = ("name", "caption", "category")
-        chosen = [i for i in chosen if any(word in dataset.record(i)[k].lower() for k in keys)]
-    if not chosen:
-        raise InputError("no object fits; leave out --split, --find or --clips")
-    rng = random.Random(options.seed)
-    if options.clips:
-        pairs = [(i, k) for i in chosen for k in range(len(dataset.record(i)["clips"]))]
-        pairs = sorted(rng.sample(pairs, min(options.count, len(pairs))))
-        picture = clip_sheet([(dataset[i], k) for i, k in pairs], options.size, options.columns or 8, progress)
-    else:
-        chosen = sorted(rng.sample(chosen, min(options.count, len(chosen))))
-        objects = [dataset[i] for i in chosen]
-        picture = object_sheet(objects, options.size, options.columns or 8, options.views, progress)
-    write_image(options.output, torch.from_numpy(picture).float() / 255)
-    progress.summary([Path(options.output)])
-
-
-def _stats(options: argparse.Namespace, progress: Progress) -> None:
-    from ...data.assets.catalogue import Dataset
-
-    numbers = Dataset(options.folder, options.source).statistics(options.split)
-    progress.clear()
-    if options.json:
-        print(json.dumps(numbers, indent=2))
-        return
-    for name, n in numbers.items():
-        print(f"{name}: {n['objects']:,} objects in {n['groups']:,} groups, {human_size(n['bytes']['files'])}")
-        print(f"  splits     {_counts(n['splits'])}")
-        print(f"  licences   {_counts(n['licences'])}")
-        print(f"  triangles  {', '.join(f'{k} {v:,}' for k, v in n['triangles'].items())}")
-        print(f"  textured   {n['textured']:,}; with caption {n['captioned']:,}")
-        print(f"  animated   {n['animated']:,}; {n['clips']:,} clips, {n['clip_seconds'] / 60:,.1f} minutes")
-        sizes = {kind: human_size(n["bytes"][kind]) for kind in ("geometry", "textures", "clips")}
-        print(f"  bytes      {', '.join(f'{kind} {size}' for kind, size in sizes.items())}")
-        for what in ("flags", "refused"):
-            if n[what]:
-                print(f"  {what:9s}  {_counts(n[what])}")
-
-
-def _counts(values: dict[str, int]) -> str:
-    return ", ".join(f"{k} {v:,}" for k, v in values.items())
-
-
-def _verify(options: argparse.Namespace, progress: Progress) -> int:
-    import sys
-
-    from ...data.assets.catalogue import Dataset
-
-    dataset = Dataset(options.folder)
-    progress("verifying", 0.0)
-    problems = dataset.verify(progress)
-    progress.clear()
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    if not problems:
-        progress.result(f"{len(dataset):,} objects in {len(dataset.shards)} shards are sound")
-    return 2 if problems else 0

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import InputError
 from .asset_object import AssetObject
+from .checks import FLAGS
 from .pack import read_object
 from .shard import DatasetError, Shard
 from .splits import SPLITS, TEST, TRAIN, UNUSED, split_of
@@ -99,8 +101,12 @@ class Dataset:
     ) -> list[int]:
         """Numbers of the objects of a split, with (or without) clips, that have none of the flags ``without``.
 
-        "train" gives only objects that :func:`splits.split_of` lets train today, whatever the file says.
+        "train" gives only objects that :func:`splits.split_of` lets train today, whatever the file says. A flag that does not
+        exist raises :class:`InputError`.
         """
+        if unknown := set(without) - set(FLAGS):
+            names = ", ".join(repr(f) for f in sorted(unknown))
+            raise InputError(f"there is no flag {names}; known: {', '.join(FLAGS)}")
         return [
             i
             for i, r in enumerate(self.records())

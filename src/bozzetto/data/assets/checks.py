@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from .source_object import Part, SourceObject
 
+# What is said of an object that is kept; "decimated" is added when it is packed.
+FLAGS = ("animated", "foliage", "untextured", "one colour", "thin", "pieces", "decimated")
+
 _SAMPLES = 8192  # surface points that stand for an object
 _CELLS = 32  # cells along the longest side when pieces are looked for
 _TRANSPARENT = 0.3  # share of a picture's texels that makes it cut-out foliage
@@ -185,7 +188,7 @@ def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, .
     if clump < limits.scattered:
         raise RefusedError(f"scattered pieces: no clump has {limits.scattered:.0%} of the surface")
     plain = not any(p.texture is not None for p in parts)
-    flags = {
+    found = {
         "animated": bool(clips),
         "foliage": _foliage_share(obj, parts) > 0.3 or _leaf_share(parts) > 0.3,
         "untextured": plain,
@@ -193,7 +196,7 @@ def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, .
         "thin": thickness < 0.06,
         "pieces": clump < 0.9,
     }
-    return obj, tuple(name for name, on in flags.items() if on)
+    return obj, tuple(name for name in FLAGS if found.get(name))
 
 
 def _check_clips(obj: SourceObject, parts: list[Part]) -> None:
