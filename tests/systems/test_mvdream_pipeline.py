@@ -16,7 +16,8 @@ from micro_mvdream import published_state, write_micro_mvdream
 
 from bozzetto.errors import BozzettoError, CheckpointError, InputError
 from bozzetto.systems.mvdream.checkpoint import load_mvdream, unet_config
-from bozzetto.systems.mvdream.diffusion import Condition, MultiViewDiffusion
+from bozzetto.systems.mvdream.denoising import Condition
+from bozzetto.systems.mvdream.diffusion import MultiViewDiffusion
 from bozzetto.systems.mvdream.network import MultiViewUNet
 from bozzetto.systems.mvdream.pictures import ClipPreprocess
 from bozzetto.systems.mvdream.schedule import NoiseSchedule

@@ -1,57 +1,31 @@
 """MVDream and ImageDream as one object: prompts (and pictures) -> four views of each object.
 
-The UNet is that of ``network.py``, the autoencoder that of ``vae.py``, CLIP comes from a library; the loop here is DDIM or
-DPM-Solver++ (``schedule.py``) with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598).
+The UNet is that of ``network.py``, the autoencoder that of ``vae.py``, CLIP comes from a library; :mod:`.encoding` is what runs
+once per prompt, :mod:`.denoising` the loop of DDIM or DPM-Solver++ (``schedule.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import BozzettoError, InputError
-from ...nn.graphs import Captured
-from ...zoo.libraries import tokenize
-from .cameras import AZIMUTHS, diffusion_cameras
+from .cameras import AZIMUTHS
 from .checks import check_numbers, check_pictures, check_prompts, check_size
+from .denoising import Condition, Denoising
+from .encoding import Encoding
 from .network import MultiViewUNet
-from .pictures import ClipPreprocess, decode_latents, latent_moments
-from .schedule import NoiseSchedule, linear_steps, make_solver
-from .transformer import KeysValues
+from .pictures import ClipPreprocess
+from .schedule import NoiseSchedule, make_solver
 from .vae import VAE
 
 
 @dataclass
-class Condition:
-    """What steers N samples: a row per sample, or one row for all.
-
-    Attributes:
-        text: text tokens [N or 1, L, C].
-        image: the UNet's image tokens [N or 1, Q, C] (``unet.image_embed`` of CLIP features), None without image input.
-        latent: the pictures' scaled VAE latents [N or 1, 4, h, w], None without image input.
-    """
-
-    text: Tensor
-    image: Tensor | None = None
-    latent: Tensor | None = None
-
-    def part(self, rows: slice) -> Condition:
-        """The rows of some of the samples."""
-
-        def pick(value: Tensor | None) -> Tensor | None:
-            return value if value is None or len(value) == 1 else value[rows]
-
-        return Condition(pick(self.text), pick(self.image), pick(self.latent))
-
-
-@dataclass
-class MultiViewDiffusion:
+class MultiViewDiffusion(Encoding, Denoising):
     """A loaded multi-view diffusion model (``checkpoint.load_mvdream``).
 
     Attributes:
@@ -72,212 +46,8 @@ class MultiViewDiffusion:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        self._run = Captured(self._step, limit=2)
-        self._latent_moments = self._repeated(lambda image, size: latent_moments(self.vae, image, size))
-        self._decode = self._repeated(lambda latents, chunk: decode_latents(self.vae, latents, chunk))
-
-    def _repeated(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, recorded as a graph when it is called again; not where its network moves in between."""
-        return function if self.offload else Captured(function, limit=2)
-
-    @property
-    def takes_image(self) -> bool:
-        """Whether it needs a picture beside the prompt (ImageDream)."""
-        return self.unet.config.ip_dim > 0
-
-    @property
-    def views(self) -> int:
-        """Views in the network's batch: four, and the picture's own where there is one."""
-        return len(AZIMUTHS) + self.takes_image
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.out[2].weight.dtype
-
-    @contextmanager
-    def _here(self, module: nn.Module) -> Iterator[None]:
-        """``module`` on the device for as long as it is used."""
-        if self.offload:
-            module.to(self.device)
-        try:
-            yield
-        finally:
-            if self.offload:
-                module.to("cpu")
-
-    @torch.no_grad()
-    def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Token ids [B, L] -> text tokens [B, L, C] (last hidden state after the final normalisation)."""
-        with self._here(self.text_encoder):
-            return self.text_encoder(input_ids=ids.to(self.device)).last_hidden_state
-
-    def encode_text(self, prompts: str | Iterable[str]) -> Tensor:
-        """Prompts -> text tokens [B, 77, C]; longer prompts are cut with a warning.
-
-        Raises:
-            InputError: a prompt that is not text or has more than 10,000 characters.
-        """
-        length = self.text_encoder.config.max_position_embeddings
-        return self.encode_tokens(tokenize(self.tokenizer, check_prompts(prompts), length))
-
-    @torch.no_grad()
-    def _features(self, images: Sequence[Tensor]) -> Tensor:
-        """CLIP's features before its last layer, [B, N, D], for pictures [H, W, 3]."""
-        with self._here(self.image_encoder):
-            pixels = torch.stack([self.preprocess(image) for image in images]).to(self.device, self.dtype)
-            return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2]
-
-    @torch.no_grad()
-    def _moments(self, images: Sequence[Tensor], size: int) -> list[tuple[Tensor, Tensor]]:
-        with self._here(self.vae):
-            return [self._latent_moments(image.to(self.device), size) for image in images]
-
-    def encode_image(
-        self,
-        rgb: Tensor | Sequence[Tensor],
-        size: int = 256,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Pictures on white -> (CLIP features [B, N, D], scaled VAE latents [B, 4, h, w]).
-
-        Args:
-            rgb: [B, H, W, 3], float 0..1, or a list of [H, W, 3].
-            size: pixels of the generated views; the latent has an eighth of it.
-            generator: of the VAE posterior's noise (CPU); None takes the posterior's mean.
-            noise: the posterior's noise itself [B, 4, h, w] instead of a generator.
-
-        Raises:
-            InputError: not pictures, or a model without image input.
-        """
-        images = check_pictures(rgb, self.takes_image)
-        moments = self._moments(images, size)
-        if noise is None and generator is not None:
-            noise = torch.stack([torch.randn(mean.shape, generator=generator) for mean, _ in moments])
-        latents = []
-        for i, (mean, std) in enumerate(moments):
-            latents.append(mean if noise is None else mean + std * noise[i].to(std.device))
-        return self._features(images), torch.stack(latents) * self.vae.config.scaling_factor
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor, chunk: int = 4) -> Tensor:
-        """Latents [..., 4, h, w] -> pictures [..., H, W, 3], float32 in 0..1; ``chunk`` views are decoded at a time."""
-        with self._here(self.vae):
-            pictures = self._decode(latents.to(self.device).reshape(-1, *latents.shape[-3:]), chunk)
-        return pictures.reshape(*latents.shape[:-3], *pictures.shape[1:])
-
-    def _plan(
-        self, condition: Condition, negative: Condition | None, samples: int, timesteps: list[int], cameras: Tensor
-    ) -> tuple[Tensor, list[list[KeysValues]], Tensor | None]:
-        """All that the network can work out before the first step, for ``samples`` samples with guidance.
-
-        Returns:
-            what noise levels and cameras mean to it, one row a step, as :meth:`_step` unpacks it; the keys and values of its
-            cross-attentions, a row for each sample, the unconditional half first; the pictures' latents, so too, or None.
-        """
-        halves = [condition] if negative is None else [negative, condition]
-
-        def rows(name: str) -> Tensor | None:  # [N or 1, ...] per half -> [halves * N, ...]
-            parts = [getattr(half, name) for half in halves]
-            if parts[0] is None:
-                return None
-            return torch.cat([p.expand(samples, *p.shape[1:]) for p in parts]).to(self.device, self.dtype)
-
-        steps, views = len(timesteps), len(cameras)
-        levels = torch.tensor(timesteps, device=self.device).repeat_interleave(views)
-        copies = len(halves) * samples
-        shifts = [
-            shift.reshape(steps, views, -1).repeat(1, copies, 1).flatten(1)  # [steps, halves * N * F * C]
-            for shift in self.unet.shifts(levels, cameras.repeat(steps, 1))
-        ]
-        return torch.cat(shifts, dim=1), self.unet.remember(rows("text"), rows("image")), rows("latent")
-
-    def _step(
-        self,
-        x: Tensor,
-        past: Tensor,
-        shifts: Tensor,
-        memory: list[list[KeysValues]],
-        latent: Tensor | None,
-        numbers: Tensor,
-        guided: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of all samples without a wait for the device: it may be recorded as a graph.
-
-        Args:
-            x: [N, F, 4, h, w] float32. past: what the solver remembers, so too.
-            shifts: a row of the table of :meth:`_plan`; ``memory``, ``latent``: its other results.
-            numbers: float32, the solver's :func:`~.schedule.linear_steps` of this step, then the guidance.
-
-        Returns:
-            the next ``x`` and ``past``; whether the former is finite everywhere (0-d).
-        """
-        n, views = x.shape[:2]
-        halves = 2 if guided else 1
-        batch = halves * n * views
-        widths = [batch * layer.out_layers[3].out_channels for layer in self.unet.residual_blocks()]
-        eps = self.unet(
-            x.to(self.dtype).repeat(halves, 1, 1, 1, 1).flatten(0, 1),  # [halves * N * F, 4, h, w]
-            [part.view(batch, -1) for part in shifts.split(widths)],
-            memory,
-            views=views,
-            ip_latent=latent,
-        ).float()
-        eps = eps.reshape(halves, n, views, *eps.shape[1:])
-        a, b, c, d, e, f, guidance = numbers.unbind()
-        eps = torch.lerp(eps[0], eps[1], guidance) if guided else eps[0]
-        after = a * x + b * eps + c * past
-        return after, d * x + e * eps + f * past, torch.isfinite(after).all()
-
-    @torch.no_grad()
-    def denoise(
-        self,
-        latents: Tensor,
-        condition: Condition,
-        negative: Condition | None,
-        *,
-        steps: int = 30,
-        guidance: float = 5.0,
-        elevation: float = 0.0,
-        solver: str = "ddim",
-        on_step: Callable[[int, Tensor], None] | None = None,
-    ) -> Tensor:
-        """Noise [N, F, 4, h, w] -> clean latents of the same shape, float32; F counts the picture's own view.
-
-        The network's outputs are combined in float32. On CUDA a step is recorded as a graph, which all later steps of such
-        shapes replay.
-
-        Args:
-            negative: the unconditional half; ignored when ``guidance`` is 1 or less.
-            on_step: called with (index of the step, latents after it).
-
-        Raises:
-            BozzettoError: the latents became NaN or infinite; names the step.
-            InputError: an unknown solver, or an impossible number of steps.
-        """
-        method = make_solver(solver, self.schedule, steps)
-        cameras = diffusion_cameras(elevation, self.takes_image).to(self.device)
-        x = latents.to(self.device, torch.float32)
-        guided = negative is not None and guidance > 1
-        table, memory, latent = self._plan(condition, negative if guided else None, len(x), method.timesteps, cameras)
-        numbers = F.pad(linear_steps(method), (0, 1), value=float(guidance)).to(self.device, torch.float32)
-        past = torch.zeros_like(x)
-        # Counted on the device and read once at the end: NaN never goes away again.
-        sound = torch.zeros((), dtype=torch.int64, device=self.device)
-        for index in range(steps):
-            x, past, finite = self._run(x, past, table[index], memory, latent, numbers[index], guided)
-            sound += finite
-            if on_step is not None:
-                on_step(index, x)
-        finite = int(sound)
-        if finite < steps:
-            raise BozzettoError(
-                f"the latents became NaN or infinite between steps {finite + 1} and {steps} (timesteps "
-                f"{method.timesteps[finite]} to {method.timesteps[-1]}) in {str(self.dtype).removeprefix('torch.')}; "
-                f"compute in float32 (dtype=torch.float32; --device cpu does), or use less guidance than {guidance:g} "
-                "or another seed"
-            )
-        return x
+        self.record_encoding()
+        self.record_steps()
 
     def generate(
         self,
@@ -376,10 +146,10 @@ class MultiViewDiffusion:
         condition = Condition(text[:-1].repeat_interleave(candidates, 0))
         unconditional = Condition(text[-1:])
         if pictures:
-            features = self._features(pictures)
+            features = self.features(pictures)
             tokens = self.unet.image_embed(torch.cat([features, torch.zeros_like(features[:1])]))
             condition.image, unconditional.image = tokens[:-1].repeat_interleave(candidates, 0), tokens[-1:]
-            moments = self._moments(pictures, size)
+            moments = self.moments(pictures, size)
             latents = [mean + std * noise.to(std.device) for mean, std in moments for noise in posterior_noise]
             condition.latent = torch.stack(latents) * self.vae.config.scaling_factor
             unconditional.latent = torch.zeros_like(condition.latent[:1])
