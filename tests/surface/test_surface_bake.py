@@ -7,8 +7,8 @@ from bozzetto.camera import Cameras
 from bozzetto.errors import MeshError
 from bozzetto.mesh import Mesh
 from bozzetto.surface import coverage
-from bozzetto.surface.bake import bake_texture
-from bozzetto.surface.coverage import covered_pixels
+from bozzetto.surface.bake import bake_texture, blend_views, blend_views_cpu, nearest_filled
+from bozzetto.surface.coverage import covered_pixels, covered_texels
 from bozzetto.surface.marching import marching_cubes
 from bozzetto.surface.unwrap import unwrap
 
@@ -116,3 +116,68 @@ def test_crisp_views_win_over_fog():
     uvs = (vertices[:, :2] * 0.45) + 0.5
     texture = bake_texture(vertices, normals, faces, uvs, pictures, depth, spread, cameras, 16, tolerance=0.1)
     assert float(texture[..., 0].min()) > 0.9 and float(texture[..., 2].max()) < 0.1
+
+
+def test_texels_have_the_last_face_that_covers_them():
+    corners = torch.rand(60, 3, 2, generator=torch.Generator().manual_seed(5)) * 40 - 4
+    corners[7] = corners[7, :1]  # a point
+    texel, face, weights = covered_texels(corners, 32)
+    assert bool((texel[1:] > texel[:-1]).all())
+    all_faces, pixel, plain = covered_pixels(corners, 32, 32)
+    last = {}
+    for i, (f, p) in enumerate(zip(all_faces.tolist(), pixel.tolist(), strict=True)):
+        last[p] = (f, i)
+    assert texel.tolist() == sorted(last)
+    assert face.tolist() == [last[p][0] for p in texel.tolist()]
+    assert torch.allclose(weights, plain[[last[p][1] for p in texel.tolist()]], atol=1e-5)
+    assert all(len(t) == 0 for t in covered_texels(corners[:0], 32))
+
+
+def test_nearest_filled_texel():
+    """Against all distances, on a sparse picture with empty columns and rows."""
+    generator = torch.Generator().manual_seed(2)
+    size = 40
+    texel = torch.randperm(size * size, generator=generator)[:30]
+    found = nearest_filled(texel, size)
+    place = torch.stack([torch.arange(size * size) // size, torch.arange(size * size) % size], dim=1).float()
+    best = torch.cdist(place, place[texel]).amin(dim=1)
+    assert torch.isin(found, texel).all()
+    assert torch.allclose((place - place[found]).norm(dim=1), best, atol=1e-4)
+    assert (nearest_filled(torch.tensor([5]), 8) == 5).all()
+
+
+def _scene(views: int = 6):
+    """A ball with pictures, half of it in fog, a wall before one camera, half-transparent rims."""
+    generator = torch.Generator().manual_seed(0)
+    cameras = Cameras.orbit([360.0 / views * i for i in range(views)], elevation=20, radius=4.0, fov_y=40.0)
+    normals = torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator), dim=-1)
+    pictures = torch.rand(views, 4, 48, 40, generator=generator)
+    pictures[:, :3] *= pictures[:, 3:]
+    depth = 3.2 + 0.4 * torch.rand(views, 32, 32, generator=generator)
+    depth[0] = 1.0
+    spread = torch.rand(views, 32, 32, generator=generator) * 0.3
+    return 0.8 * normals, normals, pictures, torch.stack([depth, spread], dim=1), cameras, 0.1
+
+
+def test_compiled_blend_equals_the_plain_one():
+    colour, seen = blend_views_cpu(*_scene())
+    plain, plain_seen = blend_views(*_scene())
+    assert 0.2 < float(seen.float().mean()) < 0.98
+    assert float((seen != plain_seen).float().mean()) < 1e-3
+    error = (colour - plain).abs().amax(dim=1)[seen & plain_seen]
+    assert float(error.mean()) < 1e-4 and float((error > 1e-2).float().mean()) < 2e-3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bake_on_the_gpu_equals_the_cpu(ball):
+    vertices, faces = ball
+    source, faces, uvs = unwrap(vertices, faces, 256)
+    mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
+    _, _, pictures, maps, cameras, tolerance = _scene()
+    shape = (mesh.vertices, mesh.normals, mesh.faces, mesh.uvs)
+    here = bake_texture(*shape, pictures, maps[:, 0], maps[:, 1], cameras, 256, tolerance)
+    there = bake_texture(*shape, pictures.cuda(), maps[:, 0].cuda(), maps[:, 1].cuda(), cameras, 256, tolerance)
+    assert there.device.type == "cuda"
+    error = (there.cpu() - here).abs().amax(dim=-1)
+    assert float(error.mean()) < 2e-3 and float((error > 0.02).float().mean()) < 0.01

@@ -7,9 +7,10 @@ import torch
 from bozzetto.camera import Cameras
 from bozzetto.errors import MeshError
 from bozzetto.mesh import Mesh
+from bozzetto.surface import fusion
 from bozzetto.surface.capture import capture_depth, sphere_cameras
 from bozzetto.surface.clean import keep_large_components, signed_volumes, unique_edges
-from bozzetto.surface.fusion import facing_cosine, fuse_depth, inner_faces
+from bozzetto.surface.fusion import count_sides, facing_cosine, fuse_depth, inner_faces
 from bozzetto.surface.marching import marching_cubes
 
 
@@ -128,3 +129,56 @@ def test_fog_becomes_one_smooth_body():
     assert float(radius.std()) < 0.03
     assert 0.3 < float(radius.mean()) < 0.55
     assert len(vertices) - len(faces) // 2 == 2  # one closed body without handles
+
+
+def _captured(size: int = 96, views: int = 12):
+    """Depth and spread of a noisy torus with fog on one side: walls, edges, gaps and background."""
+    splats = shapes.torus(6000).gaussians(noise=0.01)
+    splats.opacities[splats.means[:, 0] > 0.2] *= 0.2
+    cameras = sphere_cameras(views)
+    return *capture_depth(splats, cameras, size), cameras
+
+
+def test_compiled_votes_equal_the_plain_ones():
+    depth, spread, cameras = _captured()
+    assert bool((spread > 0.05).any())
+    trusted = torch.rand(depth.shape, generator=torch.Generator().manual_seed(1)) > 0.1
+    maps = fusion._DepthMaps(depth, spread, 0.02, cameras, trusted)
+    points = torch.rand(6000, 3, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    for step in (0.02, 0.08):
+        value, closest = maps.votes(points, step, 0.02)
+        plain = maps.plain_votes(points, fusion.TRUNCATION * step)
+        assert float((value - plain[0]).abs().mean()) < 1e-5
+        assert (
+            float(((value - plain[0]).abs() > 1e-3).float().mean()) < 1e-3
+        )  # a sum may fall on another side of a limit
+        close = closest < 0.3
+        assert float(((closest - plain[1]).abs()[close] > 1e-4).float().mean()) < 1e-3
+        assert float((value > 0).float().mean()) > 0.2 and float((value < 0).float().mean()) > 0.02
+
+
+def test_compiled_sides_equal_the_plain_ones():
+    depth, _, cameras = _captured()
+    points = shapes.torus(3000).points
+    normals = shapes.torus(3000).normals
+    flip = torch.arange(len(normals)) % 3 == 0
+    normals = torch.where(flip[:, None], -normals, normals)
+    same, opposite = fusion._count_sides_cpu(points, normals, depth.clamp_max(100), cameras, 0.05)
+    plain = count_sides(points, normals, depth.clamp_max(100), cameras, 0.05)
+    assert float((same != plain[0]).float().mean()) < 2e-3 and float((opposite != plain[1]).float().mean()) < 2e-3
+    assert float(same[~flip].mean()) > 1 > float(same[flip].mean())
+    assert float(opposite[flip].mean()) > 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fusion_on_the_gpu_equals_the_cpu():
+    depth, spread, cameras = _captured(160, 40)
+    half = torch.full((3,), 0.6)
+    volume, origin, voxel = fuse_depth(depth, spread, cameras, half, 96)
+    there, there_origin, there_voxel = fuse_depth(depth.cuda(), spread.cuda(), cameras, half, 96)
+    assert there.device.type == "cuda" and there_voxel == voxel
+    assert torch.allclose(there_origin.cpu(), origin)
+    error = (there.cpu() - volume).abs()
+    assert float(error.mean()) < 1e-4
+    assert float((error > 0.02).float().mean()) < 2e-3
