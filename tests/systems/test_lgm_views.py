@@ -154,8 +154,8 @@ def test_query_cameras_fill_the_unseen_sides():
 
 def test_training_views_are_consistent():
     generator = torch.Generator().manual_seed(3)
-    views = sample_views(64, 4, generator)
-    assert views.slots.batch_shape == (64, SLOTS) and views.novel.batch_shape == (64, 4)
+    views = sample_views(256, 4, generator)
+    assert views.slots.batch_shape == (256, SLOTS) and views.novel.batch_shape == (256, 4)
     assert set(views.known.sum(1).int().tolist()) == {1, 2, 3, 4}
     identity = views.slots.camera_to_world[:, 0, :3, :3]
     assert torch.allclose(identity, torch.eye(3).expand_as(identity), atol=1e-5)
@@ -163,7 +163,7 @@ def test_training_views_are_consistent():
     world = views.world()
     seen, depth = world.project(views.target[:, None, None].expand(-1, 8, 1, 3))
     assert torch.allclose(seen, torch.full_like(seen, 0.5), atol=1e-4) and float(depth.min()) > 0.9
-    again = sample_views(64, 4, torch.Generator().manual_seed(3))
+    again = sample_views(256, 4, torch.Generator().manual_seed(3))
     assert torch.equal(again.slots.camera_to_world, views.slots.camera_to_world)
 
 
