@@ -110,6 +110,12 @@ def saved_parts(path: Path) -> int | None:
         return None
 
 
+def saved_seconds(path: Path) -> float:
+    """How long the run had been going, all its starts together, when it wrote this checkpoint; 0 where that is not known."""
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return float(state.get("description", {}).get("seconds", 0.0))
+
+
 def _compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse a run whose stream of batches would not be the one it was started with."""
     differing = [f"{k} was {before[k]} and is now {now[k]}" for k in now if k in before and before[k] != now[k]]

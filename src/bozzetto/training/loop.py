@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..device import pick_device
 from ..errors import InputError
-from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts
+from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts, saved_seconds
 from .graphed import graph_network
 from .log import RunLog
 from .muon import Muon
@@ -42,6 +42,9 @@ class TrainConfig:
 
     out: str
     steps: int = 10_000
+    minutes: float | None = (
+        None  # plan by time instead: the rate falls over these minutes, then the run ends, whatever the step
+    )
     lr: float = 2e-4
     final_lr: float = 1e-6
     optimizer: str = "adamw"  # or "muon" (muon.py)
@@ -56,7 +59,7 @@ class TrainConfig:
     seed: int = 0
     parts: int | None = None  # of a step's batch; None: as many as processes, or what a resumed run began with
     log_every: int = 50
-    sample_every: int = 1000
+    sample_every: int = 1000  # 0: none
     eval_every: int = 0  # 0: only at the end
     checkpoint_every: int = 500
     max_minutes: float | None = None  # stop cleanly, with a checkpoint, after this time
@@ -80,8 +83,9 @@ class TrainConfig:
         for name, least in counts:
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.max_minutes is not None and not self.max_minutes > 0:
-            raise InputError(f"max_minutes must be above 0, got {self.max_minutes}")
+        for name in ("minutes", "max_minutes"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
 class Recipe(Protocol):
@@ -112,11 +116,14 @@ class Recipe(Protocol):
         ...
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to ``final_lr`` at the last step."""
+def learning_rate(config: TrainConfig, step: int, elapsed: float = 0.0) -> float:
+    """Linear warm-up, then half a cosine down to ``final_lr`` at the last step (or minute: ``elapsed`` seconds are over)."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    if config.minutes is not None:
+        progress = elapsed / (60 * config.minutes)
+    else:
+        progress = (step - config.warmup) / max(config.steps - config.warmup, 1)
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -179,13 +186,14 @@ def _distributed(device: str) -> tuple[int, int, torch.device]:
     return rank, world, target
 
 
-def _agree(flag: bool, world: int, device: torch.device) -> bool:
-    """True on every rank as soon as it is true on one, so that all stop at the same step."""
+def _agree(flag: bool, elapsed: float, world: int, device: torch.device) -> tuple[bool, float]:
+    """True on every rank as soon as it is true on one, so that all stop at the same step; and one clock for all."""
     if world == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
+        return flag, elapsed
+    value = torch.tensor([float(flag), elapsed], dtype=torch.float64, device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    stop, latest = value.tolist()
+    return bool(stop), latest
 
 
 def _same_start(start: int, world: int, device: torch.device, out: Path) -> None:
@@ -243,18 +251,21 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     optimizer = make_optimizer(model, config)
     resume = latest_checkpoint(out)
     parts, own = _own_parts(config.parts, None if resume is None else saved_parts(resume), rank, world)
+    before = 0.0  # seconds of the run's earlier starts
     start, identity = 0, {"seed": config.seed, "parts": parts, "optimizer": config.optimizer, **recipe.identity()}
     if resume is not None:
         start = load_training_state(resume, model, ema, optimizer, identity)
+        before = saved_seconds(resume)
     elif config.init_from:
         load_training_state(Path(config.init_from), model, ema, None)
     _same_start(start, world, target, out)
+    over = start >= config.steps if config.minutes is None else before >= 60 * config.minutes
     if config.compile:
         model.compile(dynamic=False)
     streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
     taken: list[list[Any]] = [[] for _ in streams]
     recorded = False
-    if config.graph and target.type == "cuda" and not config.compile and len(own) == 1 and start < config.steps:
+    if config.graph and target.type == "cuda" and not config.compile and len(own) == 1 and not over:
         taken[0].append(next(streams[0]))
         precision = torch.bfloat16 if config.precision == "bf16" else None
         recorded = graph_network(model, recipe.model_inputs(taken[0][0]), precision)
@@ -277,40 +288,46 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
     began = time.monotonic()
     results: dict[str, float] | None = None
-    step, stop = start, False
+    step, stop, elapsed = start, over, before
 
     def save() -> None:
         if rank == 0:
-            save_training_state(out, step, model, ema, optimizer, recipe.describe(), identity)
+            about = {**recipe.describe(), "seconds": before + time.monotonic() - began}
+            save_training_state(out, step, model, ema, optimizer, about, identity)
 
     with _StopFlag() as stopping:
         try:
-            while step < config.steps and not stop:
+            while not stop:
+                rate = learning_rate(config, step, elapsed)
+                share = step / config.steps if config.minutes is None else min(elapsed / (60 * config.minutes), 1.0)
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step)
+                    group["lr"] = rate
                 told = []
                 for i, batches in enumerate(streams):
                     batch = taken[i].pop() if taken[i] else next(batches)
                     alone = world > 1 and i < len(streams) - 1  # only the last part's gradients, the sum, are exchanged
                     with wrapped.no_sync() if alone else contextlib.nullcontext():
                         with amp:
-                            loss, numbers = recipe.loss(wrapped, batch, step / config.steps)
+                            loss, numbers = recipe.loss(wrapped, batch, share)
                         (loss / len(streams)).backward()
                     told.append({**numbers, "loss": loss})
                 norm = update(min(config.ema, (1 + step) / (10 + step)))  # one bad batch does not end a run
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
                     numbers = _mean_numbers(told, world)
-                    numbers |= {"grad_norm": float(norm), "lr": learning_rate(config, step - 1)}
+                    numbers |= {"grad_norm": float(norm), "lr": rate}
                     numbers |= {"skipped": int(update.skipped), "seconds": time.monotonic() - began}
                     log.write(step, numbers)
                 if rank == 0 and config.sample_every and step % config.sample_every == 0:
                     log.picture(step, recipe.sample_picture(ema, target))
-                if rank == 0 and config.eval_every and step % config.eval_every == 0 and step < config.steps:
+                if rank == 0 and config.eval_every and step % config.eval_every == 0 and step != config.steps:
                     log.evaluation(step, recipe.evaluate(ema, target))
-                late = config.max_minutes is not None and time.monotonic() - began > 60 * config.max_minutes
                 if world == 1 or step % TOGETHER == 0:
-                    stop = _agree(late or stopping.requested, world, target)
+                    took = time.monotonic() - began
+                    late = config.max_minutes is not None and took > 60 * config.max_minutes
+                    late |= config.minutes is not None and before + took > 60 * config.minutes
+                    stop, elapsed = _agree(late or stopping.requested, before + took, world, target)
+                stop |= config.minutes is None and step >= config.steps
                 if step % config.checkpoint_every == 0 and not stop:
                     save()
         finally:
@@ -324,7 +341,8 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         if results is None:
             results = recipe.evaluate(ema, target)
             log.evaluation(step, results)
-            log.picture(step, recipe.sample_picture(ema, target))
+            if config.sample_every:
+                log.picture(step, recipe.sample_picture(ema, target))
     log.close()
     if world > 1:
         dist.barrier()

@@ -135,6 +135,10 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_mul_(rows, 1 - lr * group["weight_decay"] * good)
         torch._foreach_add_(rows, parts)
 
+    def moments(self) -> list[Tensor]:
+        """All running means, and the number of steps."""
+        return [*self._momenta, *self._first, *self._second, self._steps]
+
     def state_dict(self) -> dict[str, Any]:
         """Moments and settings; the order of parameters is the model's."""
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.param_groups]

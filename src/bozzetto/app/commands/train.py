@@ -119,6 +119,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--surroundings", type=probability, default=0.0, help="share of scenes lit by a sky, a room or a street (0)"
     )
     parser.add_argument("--steps", type=positive, default=20_000, help="optimiser steps of the whole run (20000)")
+    parser.add_argument(
+        "--minutes",
+        type=above_zero,
+        help="plan by time instead of steps: the learning rate falls over these minutes (all starts of the run together), "
+        "then the run ends",
+    )
     parser.add_argument("--batch", type=positive, default=16, help="objects per step and part (16)")
     parser.add_argument(
         "--parts",
@@ -239,6 +245,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     config = TrainConfig(
         out=options.output,
         steps=options.steps,
+        minutes=options.minutes,
         lr=options.lr,
         optimizer=options.optimizer,
         warmup=options.warmup,
