@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
+
+from ...nn.triton_support import triton_usable
 
 FEATURES = 2
 PRIMES = (1, 2654435761, 805459861)
@@ -161,7 +162,7 @@ def by_triton(device: torch.device, backend: str = "auto") -> bool:
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ValueError("the Triton kernels need CUDA tensors")
         return True
-    return backend == "auto" and device.type == "cuda" and find_spec("triton") is not None
+    return backend == "auto" and device.type == "cuda" and triton_usable()
 
 
 class HashGrid(nn.Module):

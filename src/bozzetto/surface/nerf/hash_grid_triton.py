@@ -5,8 +5,8 @@ read the same level, whose table (4 MiB at most) then stays in the L2 cache. Pos
 weights are in registers; nothing is shared.
 
 * ``encode_kernel`` gathers the corners and writes two features a point.
-* ``encode_gradient_kernel`` adds weight x gradient to the corners with relaxed atomics: the sums' order, and so their last
-  bits, differ from run to run.
+* ``encode_gradient_kernel`` adds weight x gradient to the corners with relaxed atomics, both features in one on Hopper: the sums'
+  order, and so their last bits, differ from run to run.
 * ``variation_kernel`` reads a cell and its six neighbours and adds to the cell's gradient in the same way.
 """
 
@@ -56,25 +56,18 @@ def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constex
     lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
     fx, fy, fz = x - lx, y - ly, z - lz
     cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
-    first = tl.zeros((BLOCK,), tl.float32)
-    second = tl.zeros((BLOCK,), tl.float32)
+    pair = tl.arange(0, 2)
+    total = tl.zeros((BLOCK, 2), tl.float32)
     for corner in tl.static_range(8):
         wx = fx if corner & 1 else 1.0 - fx
         wy = fy if corner & 2 else 1.0 - fy
         wz = fz if corner & 4 else 1.0 - fz
         weight = wx * wy * wz
-        at = (
-            table
-            + _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense).to(
-                tl.int64
-            )
-            * 2
-        )
-        first += weight * tl.load(at, mask=mask, other=0.0)
-        second += weight * tl.load(at + 1, mask=mask, other=0.0)
-    target = out + index * (LEVELS * 2) + level * 2
-    tl.store(target, first, mask=mask)
-    tl.store(target + 1, second, mask=mask)
+        row = _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense)
+        at = table + row.to(tl.int64)[:, None] * 2 + pair[None, :]
+        total += weight[:, None] * tl.load(at, mask=mask[:, None], other=0.0)
+    target = out + index[:, None] * (LEVELS * 2) + level * 2 + pair[None, :]
+    tl.store(target, total, mask=mask[:, None])
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -92,24 +85,18 @@ def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS
     lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
     fx, fy, fz = x - lx, y - ly, z - lz
     cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
-    source = gradient + index * (LEVELS * 2) + level * 2
-    first = tl.load(source, mask=mask, other=0.0)
-    second = tl.load(source + 1, mask=mask, other=0.0)
-    mask = mask & ((first != 0.0) | (second != 0.0))
+    pair = tl.arange(0, 2)
+    source = gradient + index[:, None] * (LEVELS * 2) + level * 2 + pair[None, :]
+    value = tl.load(source, mask=mask[:, None], other=0.0)
+    mask = mask & (tl.max(tl.abs(value), axis=1) != 0.0)
     for corner in tl.static_range(8):
         wx = fx if corner & 1 else 1.0 - fx
         wy = fy if corner & 2 else 1.0 - fy
         wz = fz if corner & 4 else 1.0 - fz
         weight = wx * wy * wz
-        at = (
-            out
-            + _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense).to(
-                tl.int64
-            )
-            * 2
-        )
-        tl.atomic_add(at, weight * first, mask=mask, sem="relaxed")
-        tl.atomic_add(at + 1, weight * second, mask=mask, sem="relaxed")
+        row = _row(cx + (corner & 1), cy + ((corner >> 1) & 1), cz + (corner >> 2), side, start, size, dense)
+        at = out + row.to(tl.int64)[:, None] * 2 + pair[None, :]
+        tl.atomic_add(at, weight[:, None] * value, mask=mask[:, None], sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -125,30 +112,23 @@ def variation_kernel(points, table, scales, numbers, out, count, weight, BLOCK: 
     dense = tl.load(numbers + level * 4 + 3)
     x, y, z = _place(points, index, mask, scale)
     cx, cy, cz = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32), tl.floor(z).to(tl.int32)
-    own = _row(cx, cy, cz, side, start, size, dense).to(tl.int64) * 2
-    first = tl.load(table + own, mask=mask, other=0.0)
-    second = tl.load(table + own + 1, mask=mask, other=0.0)
-    sum_first = tl.zeros((BLOCK,), tl.float32)
-    sum_second = tl.zeros((BLOCK,), tl.float32)
-    squares_first = tl.zeros((BLOCK,), tl.float32)
-    squares_second = tl.zeros((BLOCK,), tl.float32)
+    pair = tl.arange(0, 2)
+    own = _row(cx, cy, cz, side, start, size, dense).to(tl.int64)[:, None] * 2 + pair[None, :]
+    here = tl.load(table + own, mask=mask[:, None], other=0.0)
+    total = tl.zeros((BLOCK, 2), tl.float32)
+    squares = tl.zeros((BLOCK, 2), tl.float32)
     for neighbour in tl.static_range(6):
         # Neighbours 0 to 5: one lower and one higher along x, then y, then z.
         nx = cx + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 0 else cx
         ny = cy + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 1 else cy
         nz = cz + ((neighbour % 2) * 2 - 1) if neighbour // 2 == 2 else cz
         moved = nx if neighbour // 2 == 0 else (ny if neighbour // 2 == 1 else nz)
-        inside = mask & (moved >= 0) & (moved < side)
-        at = table + _row(nx, ny, nz, side, start, size, dense).to(tl.int64) * 2
-        a = tl.where(inside, first - tl.load(at, mask=inside, other=0.0), 0.0)
-        b = tl.where(inside, second - tl.load(at + 1, mask=inside, other=0.0), 0.0)
-        sum_first += a
-        sum_second += b
-        squares_first += a * a
-        squares_second += b * b
-    scaled = weight / 6.0
-    tl.atomic_add(out + own, scaled * sum_first / tl.sqrt(squares_first + 1e-9), mask=mask, sem="relaxed")
-    tl.atomic_add(out + own + 1, scaled * sum_second / tl.sqrt(squares_second + 1e-9), mask=mask, sem="relaxed")
+        inside = (mask & (moved >= 0) & (moved < side))[:, None]
+        at = table + _row(nx, ny, nz, side, start, size, dense).to(tl.int64)[:, None] * 2 + pair[None, :]
+        difference = tl.where(inside, here - tl.load(at, mask=inside, other=0.0), 0.0)
+        total += difference
+        squares += difference * difference
+    tl.atomic_add(out + own, weight / 6.0 * total / tl.sqrt(squares + 1e-9), mask=mask[:, None], sem="relaxed")
 
 
 @lru_cache(maxsize=8)

@@ -61,8 +61,8 @@ class NerfSettings:
     texture_steps: int = 512
     texture_fit_size: int = 512
     elevation: float = 30.0
-    texture_rate: float = 1e-3
-    hardness: float = 1.0
+    texture_rate: float = 5e-3
+    hardness: float = 4.0
 
     @classmethod
     def for_device(cls, device: torch.device) -> NerfSettings:

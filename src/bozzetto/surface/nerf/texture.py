@@ -23,6 +23,9 @@ from .settings import NerfSettings
 from .train import stream_views
 
 SOLID = 0.95  # pixels less opaque than this show the background, too, and teach nothing
+# Pixels count less whose splats lie scattered in depth by more than this: networks draw the views that they know crisply, and
+# the rest as fog, which would blur the texture.
+CRISP = 0.015
 MIP_LEVELS = 5
 
 
@@ -88,11 +91,12 @@ def _fit(
     middle = centres(torch.arange(size * size, device=device), size)
     visibility = _visibility(faces, size) if by_triton(device) else None
 
-    def step(row: Tensor, rgb: Tensor, alpha: Tensor, face: Tensor | None = None) -> None:
+    def step(row: Tensor, rgb: Tensor, alpha: Tensor, spread: Tensor, face: Tensor | None = None) -> None:
         with torch.no_grad():
             screen, inverse = project(vertices, row)
             face = (visibility(vertices, row) if face is None else face).reshape(-1)
             taught = ((face >= 0) & (alpha.reshape(-1) > SOLID)).float()
+            taught = taught / (1 + (spread.reshape(-1) / CRISP).square())
             face = face.clamp_min(0).long()
             corner = faces[face]
             weights, _ = barycentric(screen[corner], inverse[corner], middle)
@@ -107,12 +111,14 @@ def _fit(
         optimizer.step()
 
     run = RecordedStep(step, device) if visibility is not None else step
-    views = stream_views(gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS), s.hardness)
+    views = stream_views(
+        gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS), s.hardness, spread=True
+    )
     for i, view in enumerate(views):
         if visibility is None:
-            run(view.row, view.rgb, view.alpha, visible_faces(vertices, faces, view.cameras, size)[0])
+            run(view.row, view.rgb, view.alpha, view.spread, visible_faces(vertices, faces, view.cameras, size)[0])
         else:
-            run(view.row, view.rgb, view.alpha)
+            run(view.row, view.rgb, view.alpha, view.spread)
         progress((i + 1) / s.texture_steps)
 
 

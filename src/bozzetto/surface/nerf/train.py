@@ -42,7 +42,9 @@ class View:
 
     Attributes:
         cameras: the camera, batch (1,), on the Gaussians' device. row: [20], the same as ``camera_table`` has it.
-        rgb: [H, W, 3] on white, 0..1. alpha: [H, W]. origins, directions: [H * W, 3] of the rays, or None.
+        rgb: [H, W, 3] on white, 0..1. alpha: [H, W].
+        origins, directions: [H * W, 3] of the rays, or None. spread: [H, W], standard deviation of the depth of a pixel's
+            splats, or None.
     """
 
     cameras: Cameras
@@ -51,6 +53,7 @@ class View:
     alpha: Tensor
     origins: Tensor | None = None
     directions: Tensor | None = None
+    spread: Tensor | None = None
 
 
 def hardened(rgb: Tensor, alpha: Tensor, hardness: float) -> tuple[Tensor, Tensor]:
@@ -74,8 +77,13 @@ def stream_views(
     radius: tuple[float, float] = (1.5, 3.0),
     hardness: float = 1.0,
     rays: bool = False,
+    spread: bool = False,
 ) -> Iterator[View]:
-    """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time."""
+    """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time.
+
+    Args:
+        hardness: see :func:`hardened`. rays, spread: whether the views have these.
+    """
     for start in range(0, count, VIEWS_PER_CALL):
         cameras = random_cameras(min(VIEWS_PER_CALL, count - start), generator, elevation, radius)
         cameras = cameras.to(device=gaussians.device, dtype=torch.float32)
@@ -85,8 +93,29 @@ def stream_views(
         rgb, alpha = hardened(drawn.rgb, drawn.alpha, hardness)
         # [V, H, W, 3] -> [V, H * W, 3]
         origins, directions = (x.flatten(1, 2) for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
+        deviation = depth_spread(gaussians, cameras, size) if spread else [None] * len(rgb)
         for k in range(len(cameras)):
-            yield View(cameras[k : k + 1], rows[k], rgb[k], alpha[k], origins[k], directions[k])
+            yield View(cameras[k : k + 1], rows[k], rgb[k], alpha[k], origins[k], directions[k], deviation[k])
+
+
+@torch.no_grad()
+def depth_spread(gaussians: Gaussians, cameras: Cameras, size: int) -> Tensor:
+    """[V, size, size]: standard deviation of the depth of the splats that a pixel shows, from cameras (V,) around the origin."""
+    centre = cameras.positions.norm(dim=-1)[:, None]
+    z = cameras.project(gaussians.means)[1] - centre  # [V, N]
+    v, n = z.shape
+    # The colour carries the squared depth, so that one pass gives mean and variance; each view is a scene of its own.
+    coloured = Gaussians.from_rgb(
+        gaussians.means.expand(v, n, 3),
+        gaussians.scales.expand(v, n, 3),
+        gaussians.quats.expand(v, n, 4),
+        gaussians.opacities.expand(v, n),
+        z.square()[..., None].expand(v, n, 3),
+    )
+    drawn = rasterize(coloured, cameras.reshape(v, 1), size)
+    weight = drawn.alpha[:, 0].clamp_min(1e-6)
+    mean = drawn.depth[:, 0] / weight - centre[..., None]
+    return (drawn.rgb[:, 0, ..., 0] / weight - mean.square()).clamp_min(0).sqrt()
 
 
 def train_field(
