@@ -8,6 +8,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from .triton_support import triton_usable
+
 failure: str | None = None  # why the kernels are not used, if compiling them failed
 
 
@@ -24,10 +26,8 @@ def use_kernels(x: Tensor) -> bool:
 
 @cache
 def kernels() -> tuple[ModuleType, ...] | None:
-    """The kernels' modules, imported now: group norm, its gradient, residual sum, upsampling; None without Triton."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
+    """The kernels' modules, imported now: group norm, its gradient, residual sum, upsampling; None where none can run."""
+    if not triton_usable():
         return None
     from . import group_norm_gradient, group_norm_kernels, residual_kernel, upsample_kernel
 

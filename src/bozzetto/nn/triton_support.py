@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ..errors import BozzettoError
+
 _lock = threading.Lock()
 _reason: list[str | None] = []  # empty until asked for the first time
 
@@ -33,6 +35,13 @@ def why_not() -> str | None:
             if _reason[0] is not None and torch.cuda.is_available():
                 warnings.warn(f"GPU work runs without the fast kernels, many times slower: {_reason[0]}", stacklevel=3)
         return _reason[0]
+
+
+def require_triton(what: str) -> None:
+    """Raise :class:`BozzettoError` where kernels cannot run, for work that has no other way on a GPU."""
+    reason = why_not()
+    if reason is not None:
+        raise BozzettoError(f"{what} on a GPU needs Triton: {reason}. Or compute on the CPU (--device cpu)")
 
 
 def _find_out() -> str | None:

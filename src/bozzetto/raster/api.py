@@ -26,6 +26,7 @@ from torch import Tensor
 from ..camera import Cameras, as_size
 from ..camera.cameras import Size
 from ..gaussians import Gaussians
+from ..nn.triton_support import triton_usable
 
 if TYPE_CHECKING:
     from .triton_room import RecordedNeed
@@ -97,7 +98,7 @@ def rasterize(
         size: picture size, int or (height, width).
         background: rgb broadcastable to [*scenes, V, 3]; None is black.
         near, far: Gaussians whose camera z is not inside (near, far) are dropped. World units.
-        backend: "auto", "reference", "cpu" or "triton".
+        backend: "auto" (by device; the CPU's for Gaussians on a GPU where Triton cannot run), "reference", "cpu" or "triton".
 
     Returns:
         :class:`Rendering` with shapes [*scenes, V, H, W, ...]. Gradients flow to every Gaussian parameter and to the
@@ -109,7 +110,7 @@ def rasterize(
     if views is None:
         raise ValueError("cameras need a views dimension: use cameras[None] for a single one")
     if backend == "auto":
-        backend = "triton" if gaussians.device.type == "cuda" else "cpu"
+        backend = "triton" if gaussians.device.type == "cuda" and triton_usable() else "cpu"
     if backend not in BACKENDS:
         raise ValueError(f"unknown rasterizer backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     v = views[0]
@@ -118,6 +119,10 @@ def rasterize(
             f"cameras of shape {tuple(cameras.batch_shape)} do not fit Gaussians of batch shape {tuple(scenes)}: "
             "give (*scenes, V) or (V,)"
         )
+    if backend == "cpu" and gaussians.device.type == "cuda":  # no Triton: there and back, gradients too
+        page = background.cpu() if isinstance(background, Tensor) else background
+        drawn = rasterize(gaussians.to("cpu"), cameras.to("cpu"), size, page, near=near, far=far, backend=backend)
+        return Rendering(*(picture.to(gaussians.device) for picture in (drawn.rgb, drawn.alpha, drawn.depth)))
     if backend == "triton":
         return _rasterize_triton(gaussians, cameras, height, width, background, near, far)
     device = gaussians.device

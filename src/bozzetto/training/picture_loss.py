@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..nn.triton_support import triton_usable
 from .losses import strided_ssim
 
 CELL = 4  # pixels: the kernels need pictures of whole cells
@@ -74,8 +75,4 @@ def picture_terms_torch(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTe
 
 def has_triton() -> bool:
     """Whether the kernels can run here and now."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return False
-    return not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and triton_usable()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...camera import Cameras, as_size
 from ...camera.cameras import Size
 from ...errors import CameraError, InputError
+from ...nn.triton_support import require_triton
 from .lights import Lights
 from .scene import SceneBatch
 
@@ -118,6 +119,8 @@ def render_objects(
         backend = "triton" if device.type == "cuda" else "cpu"
     if backend not in BACKENDS:
         raise InputError(f"unknown renderer backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+    if backend == "triton":
+        require_triton("rendering meshes")
     table = camera_table(cameras, batch, (height * supersample, width * supersample), device)
     views = table.shape[1]
     lights = Lights.default(batch) if lights is None else lights

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...camera import Cameras, as_size
 from ...camera.cameras import Size
 from ...errors import InputError
+from ...nn.triton_support import require_triton
 from .api import camera_table
 
 
@@ -44,6 +45,7 @@ def visible_faces(
     levels = torch.zeros(1, 16, dtype=torch.int64, device=device)
     sizes = torch.zeros(1, 4, dtype=torch.int32, device=device)
     if backend == "triton":
+        require_triton("rendering meshes")
         return _triton(vertices, faces, uvs, material, levels, sizes, table, height, width, near)
     return _cpu(vertices, faces, uvs, material, levels, sizes, table, height, width, near)
 

@@ -6,12 +6,12 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from ...errors import MeshError
+from ...nn.triton_support import triton_usable
 
 Samples = Tensor | Callable[[int, int], Tensor]
 Shape = tuple[int, int, int]
@@ -201,6 +201,6 @@ def _backend(name: str, device: torch.device) -> type:
         return BACKENDS[name]()
     if device.type == "cpu":
         return _cpu()
-    if device.type == "cuda" and find_spec("triton") is not None:
+    if device.type == "cuda" and triton_usable():
         return _triton()
     return _reference()
