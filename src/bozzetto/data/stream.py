@@ -8,12 +8,13 @@ block may be smaller than a batch, which then holds objects twice. Which objects
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
+
+from .procedural.workers import worker_context
 
 
 def _quiet_worker() -> None:
@@ -56,9 +57,7 @@ class ObjectStream:
         self._blocks: dict[int, list[Future | Any]] = {}
         self._pool = None
         if workers > 0:
-            self._pool = ProcessPoolExecutor(
-                workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet_worker
-            )
+            self._pool = ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=_quiet_worker)
 
     def seeds(self, step: int) -> list[tuple[int, int]]:
         """(block, position in the block) of each object of ``step``."""
