@@ -24,7 +24,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -53,6 +55,7 @@ from bozzetto.gaussians import quaternion_to_matrix
 from bozzetto.surface import gaussians_to_mesh
 from bozzetto.surface.marching import marching_cubes
 from bozzetto.surface.simplify import decimate
+from bozzetto.surface.unwrap import unwrap
 from bozzetto.training.losses import psnr
 
 COLUMNS = (
@@ -168,6 +171,8 @@ def main() -> None:
     parser.add_argument("--routes", nargs="+", choices=list(ROUTES), default=["fast", "naive"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--part", default="0/1", help="K/N: every Nth object from the Kth on")
+    parser.add_argument("--processes", type=int, default=1, help="the parts, each in a process of its own")
+    parser.add_argument("--gpus", type=int, default=1, help="over which the processes are spread")
     parser.add_argument("--pack", type=Path, metavar="FILE", help="write the chosen objects and stop")
     parser.add_argument("--table", type=Path, nargs="+", metavar="FOLDER", help="show what was measured and stop")
     args = parser.parse_args()
@@ -181,11 +186,32 @@ def main() -> None:
     if args.pack:
         pack(args.pack, objects)
         return
-    device = torch.device(args.device)
-    first, step = map(int, args.part.split("/"))
-    kinds = [k for k in args.kinds if k == "fitted" or args.model]
     for folder in ("splats", "pictures"):
         (args.output / folder).mkdir(parents=True, exist_ok=True)
+    if args.processes == 1:
+        run(objects, args, *map(int, args.part.split("/")))
+        return
+    # Compiled loops of the CPU are compiled once.
+    TruthSurface.of(objects[0], around_cameras())
+    unwrap(torch.from_numpy(objects[0].vertices), torch.from_numpy(objects[0].faces).long(), 256)
+    children = []
+    for k in range(args.processes):  # after the imports, before any use of CUDA
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ["CUDA_VISIBLE_DEVICES"] = str(k % args.gpus)
+            try:
+                run(objects, args, k, args.processes)
+            except Exception:
+                traceback.print_exc()
+            os._exit(0)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def run(objects: list[TexturedObject], args: argparse.Namespace, first: int, step: int) -> None:
+    """Measure every ``step``-th object from ``first`` on."""
+    device = torch.device(args.device)
+    kinds = [k for k in args.kinds if k == "fitted" or args.model]
     for kind in kinds:  # first all Gaussians: they are what a run that is broken off would miss most
         for number in range(first, len(objects), step):
             splats_of(number, kind, objects[number], args, device)
@@ -206,7 +232,7 @@ def measure(
 ) -> Iterator[dict]:
     """One row for each (kind of Gaussians, route) of ``todo``."""
     around = around_cameras()
-    truth = true_pictures(obj, around)
+    truth = true_pictures(obj, around, device).cpu()
     surface, goal = TruthSurface.of(obj, around), on_white(truth)
     for kind in dict.fromkeys(kind for kind, _ in todo):
         gaussians, seconds = splats_of(number, kind, obj, args, device)

@@ -106,7 +106,7 @@ def gaussians_to_mesh_by_nerf(
 def _check_that_there_is_a_surface(found: NormalisedObject, device: torch.device) -> None:
     """A rough run of the fast route, so that what cannot be meshed is refused in its words before minutes are spent."""
     cameras = sphere_cameras(ROUGH_VIEWS)
-    depth, spread = (t.cpu() for t in capture_depth(found.gaussians.to(device), cameras, ROUGH_SIZE))
+    depth, spread = capture_depth(found.gaussians.to(device), cameras, ROUGH_SIZE)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, ROUGH_RESOLUTION)
     keep_large_components(*marching_cubes(volume, origin, voxel))
 

@@ -12,6 +12,11 @@ Where they differ from the published ones, for every device:
 * Where fewer steps are taken, all rates but the vertices' are raised in proportion, to eight times at most. A field that learns
   for half as long at the published rates stays fog, and its surface is full of pits. Vertices move by the
   published share of a pixel a step, since faster ones make jagged outlines; the end smooths them a little for the same reason.
+* Alpha is steepened around one half (``hardness``). Half-transparent pictures have no surface that explains them from all sides:
+  their field is torn where the splats are fog.
+* The texture learns from all around, half of it near the front, right, back and left, where networks have their input views, and
+  from a pixel the less, the farther its splats lie apart in depth: fog would blur it. Each texel is in sight of few of these
+  pictures, so that its rate is five times the published one.
 * The texture learns from pixels that are opaque in the picture only; half-transparent borders would bleach the outlines' texels.
 * Colours are blended at outlines as alpha is, not alpha alone, so that outlines in front of other parts pull as well.
 * Samples are taken inside the visual hull of 26 pictures only, which changes no result and spares most of the first steps' work.

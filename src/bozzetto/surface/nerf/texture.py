@@ -26,6 +26,7 @@ SOLID = 0.95  # pixels less opaque than this show the background, too, and teach
 # Pixels count less whose splats lie scattered in depth by more than this: networks draw the views that they know crisply, and
 # the rest as fog, which would blur the texture.
 CRISP = 0.015
+STRAIGHT = 0.5  # of the pictures, from near where systems that predict Gaussians have their input views
 MIP_LEVELS = 5
 
 
@@ -96,7 +97,7 @@ def _fit(
             screen, inverse = project(vertices, row)
             face = (visibility(vertices, row) if face is None else face).reshape(-1)
             taught = ((face >= 0) & (alpha.reshape(-1) > SOLID)).float()
-            taught = taught / (1 + (spread.reshape(-1) / CRISP).square())
+            taught = taught / (1 + (spread.reshape(-1) / CRISP).square()).square()
             face = face.clamp_min(0).long()
             corner = faces[face]
             weights, _ = barycentric(screen[corner], inverse[corner], middle)
@@ -105,14 +106,22 @@ def _fit(
             lod = 0.5 * torch.log2((texels[face] / pixels).clamp_min(1e-6))
         made = sample_mipmaps(mip_levels(torch.sigmoid(logits)), at, lod)
         error = (made - rgb.reshape(-1, 3)).square().mean(dim=1)
-        loss = (error * taught).sum() / taught.sum().clamp_min(1)
+        loss = (error * taught).sum() / taught.sum().clamp_min(1e-6)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
     run = RecordedStep(step, device) if visibility is not None else step
     views = stream_views(
-        gaussians, s.texture_steps, size, generator, s.elevation, (RADIUS, RADIUS), s.hardness, spread=True
+        gaussians,
+        s.texture_steps,
+        size,
+        generator,
+        s.elevation,
+        (RADIUS, RADIUS),
+        s.hardness,
+        spread=True,
+        level=STRAIGHT,
     )
     for i, view in enumerate(views):
         if visibility is None:

@@ -23,15 +23,31 @@ UPDATE_EVERY = 8
 GRID_RATE, NETWORK_RATE = 1e-2, 1e-3
 ALPHA_WEIGHT = 0.1
 VARIATION_WEIGHT = 1e-8  # with a million points
+LEVEL = (15.0, 5.0)  # the published cameras of the texture, which stand before the front alone
 WHITE = (1.0, 1.0, 1.0)
 
 
 def random_cameras(
-    count: int, generator: torch.Generator, elevation: float = 45.0, radius: tuple[float, float] = (1.5, 3.0)
+    count: int,
+    generator: torch.Generator,
+    elevation: float = 45.0,
+    radius: tuple[float, float] = (1.5, 3.0),
+    level: float = 0.0,
 ) -> Cameras:
-    """``count`` cameras (CPU) that look at the origin from all around, at elevations of at most ``elevation`` degrees."""
+    """``count`` cameras (CPU) that look at the origin from all around, at elevations of at most ``elevation`` degrees.
+
+    Args:
+        level: share of those that stand near the front, right, back or left: within :data:`LEVEL` degrees of azimuth and
+            elevation.
+    """
     azimuths = torch.rand(count, generator=generator) * 360
     elevations = (torch.rand(count, generator=generator) * 2 - 1) * elevation
+    if level > 0:
+        near = torch.rand(count, generator=generator) < level
+        straight = (azimuths / 90).floor() * 90
+        # The place within a quarter turn becomes that within the narrow window.
+        azimuths = torch.where(near, straight + ((azimuths - straight) / 45 - 1) * LEVEL[0], azimuths)
+        elevations = torch.where(near, elevations * (LEVEL[1] / max(elevation, LEVEL[1])), elevations)
     radii = radius[0] + torch.rand(count, generator=generator) * (radius[1] - radius[0])
     return Cameras.orbit(azimuths, elevations, radii)
 
@@ -78,14 +94,15 @@ def stream_views(
     hardness: float = 1.0,
     rays: bool = False,
     spread: bool = False,
+    level: float = 0.0,
 ) -> Iterator[View]:
     """``count`` pictures from random cameras (:func:`random_cameras`), ``size`` pixels wide, drawn a few at a time.
 
     Args:
-        hardness: see :func:`hardened`. rays, spread: whether the views have these.
+        hardness: see :func:`hardened`. rays, spread: whether the views have these. level: see :func:`random_cameras`.
     """
     for start in range(0, count, VIEWS_PER_CALL):
-        cameras = random_cameras(min(VIEWS_PER_CALL, count - start), generator, elevation, radius)
+        cameras = random_cameras(min(VIEWS_PER_CALL, count - start), generator, elevation, radius, level)
         cameras = cameras.to(device=gaussians.device, dtype=torch.float32)
         with torch.no_grad():
             drawn = rasterize(gaussians, cameras, size, WHITE)
