@@ -29,6 +29,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -217,8 +218,12 @@ def run(objects: list[TexturedObject], args: argparse.Namespace, first: int, ste
             splats_of(number, kind, objects[number], args, device)
     done = {(r["number"], r["gaussians"], r["route"]) for r in read_rows(args.output)}
     with open(args.output / f"rows-{first}.jsonl", "a") as file:
-        for number in range(first, len(objects), step):
-            todo = [(k, r) for k in kinds for r in args.routes if (number, k, r) not in done]
+        slow = [
+            [r for r in args.routes if r != "nerf"],
+            [r for r in args.routes if r == "nerf"],
+        ]  # last what takes longest
+        for routes, number in product(slow, range(first, len(objects), step)):
+            todo = [(k, r) for k in kinds for r in routes if (number, k, r) not in done]
             if todo:
                 for row in measure(number, objects[number], todo, args, device):
                     file.write(json.dumps(row) + "\n")
