@@ -21,7 +21,8 @@ from bozzetto.data.stream import ObjectStream
 from bozzetto.errors import InputError
 from bozzetto.evaluation.objects import dataset_samples, procedural_sample
 from bozzetto.evaluation.protocol import HELD_OUT
-from bozzetto.systems.lgm.recipe import MiniRecipe, make_packed_object
+from bozzetto.systems.lgm.generated import make_packed_object
+from bozzetto.systems.lgm.recipe import MiniRecipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data_room"))
 from asset_shapes import ball, ball_object

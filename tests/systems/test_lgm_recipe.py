@@ -18,9 +18,11 @@ from bozzetto.raster import rasterize
 from bozzetto.systems.lgm.cameras import SLOTS, sample_views
 from bozzetto.systems.lgm.drawn import draw_from
 from bozzetto.systems.lgm.evaluation import NOVEL_AZIMUTHS, evaluate_procedural, on_white, psnr
+from bozzetto.systems.lgm.generated import make_packed_object
 from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
+from bozzetto.systems.lgm.objective import depth_error
 from bozzetto.systems.lgm.presets import preset
-from bozzetto.systems.lgm.recipe import MiniRecipe, depth_error, make_packed_object
+from bozzetto.systems.lgm.recipe import MiniRecipe
 from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
 from bozzetto.training.checkpoint import latest_checkpoint
 from bozzetto.training.loop import TrainConfig, train

@@ -6,7 +6,8 @@ import pytest
 
 from bozzetto.data.stream import ObjectStream
 from bozzetto.errors import InputError
-from bozzetto.systems.lgm.recipe import MiniRecipe, make_packed_object
+from bozzetto.systems.lgm.generated import make_packed_object
+from bozzetto.systems.lgm.recipe import MiniRecipe
 
 
 def identity(seed: int) -> int:

@@ -16,24 +16,21 @@ from torch import Tensor, nn
 
 from ...camera import Cameras
 from ...data.library import AssetLibrary, Mixture, parse_mix
-from ...data.render import Lights, PackedObject, RenderedViews, SceneBatch, render_objects
+from ...data.render import Lights, RenderedViews, SceneBatch, render_objects
 from ...data.stream import ObjectStream
 from ...errors import InputError
-from ...gaussians import Gaussians
-from ...raster import Rendering, rasterize
+from ...raster import rasterize
 from ...training.augment import augment_views
-from ...training.picture_loss import picture_terms
 from .cameras import KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
 from .drawn import Drawn, draw_from
-from .heads import ray_depth, ray_head
+from .generated import check_object_number, make_packed_object
+from .heads import ray_head
 from .inputs import mini_inputs
 from .network import LGM
+from .objective import Objective
 from .presets import preset
 from .reconstruct import resize_rgba
 from .zoom import zoom, zoom_of
-
-PERCEPTUAL_VIEWS = 2  # of the novel views of each object; it costs as much as the splatting
-
 
 OUTPUTS = ("rgba", "depth")
 
@@ -94,7 +91,13 @@ class MiniRecipe:
         if len(self.known) != SLOTS or min(self.known) < 0 or sum(self.known) <= 0:
             raise InputError(f"known must be four shares of objects with 1, 2, 3 and 4 known views, got {self.known}")
         self.config = preset(self.preset)
-        self._perceptual: nn.Module | None = None
+        self.objective = Objective(
+            self.ssim_weight,
+            self.perceptual_weight,
+            self.perceptual_weights_file,
+            self.depth_weight,
+            self.opacity_weight,
+        )
         self._library: AssetLibrary | None = None
         self._mixture = Mixture.open(self.data, parse_mix(self.mix)) if self.data else None
 
@@ -259,41 +262,6 @@ class MiniRecipe:
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)
         return self.objective(raw, gaussians, drawn, batch, progress)
 
-    def objective(
-        self, raw: Tensor, gaussians: Gaussians, drawn: Rendering, batch: dict[str, Any], progress: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum and its terms, of what the network gave and what was drawn from it (on black)."""
-        target = batch["target"]  # [B, n, 4, H, W] straight
-        with torch.autocast(raw.device.type, enabled=False):
-            terms = picture_terms(drawn.rgb.flatten(0, 1), drawn.alpha.flatten(0, 1), target.flatten(0, 1))
-            parts = {"mse": terms.white, "mse_black": terms.black, "alpha": terms.alpha}
-            total = 0.5 * (terms.white + terms.black) + terms.alpha
-            if self.ssim_weight:
-                parts["ssim"] = terms.ssim
-                total = total + self.ssim_weight * (1 - terms.ssim)
-            if self.depth_weight:
-                parts["depth"] = depth_error(raw, batch)
-                total = total + self.depth_weight * (1 - 0.5 * progress) * parts["depth"]
-            if self.opacity_weight:
-                parts["fog"] = (gaussians.opacities * (1 - gaussians.opacities)).mean()
-                total = total + self.opacity_weight * progress * parts["fog"]
-        if self.perceptual_weight:
-            # On unseen views only, which are drawn at random: the slots need no further push towards detail.
-            unseen = slice(SLOTS, SLOTS + PERCEPTUAL_VIEWS)
-            goal = target[:, unseen].flatten(0, 1)
-            picture = (drawn.rgb + 1 - drawn.alpha[..., None])[:, unseen].flatten(0, 1).permute(0, 3, 1, 2)
-            parts["perceptual"] = self._perceptual_distance(picture, goal[:, :3] * goal[:, 3:] + 1 - goal[:, 3:])
-            total = total + self.perceptual_weight * parts["perceptual"]
-        parts["psnr"] = -10 * torch.log10(terms.white.detach().clamp_min(1e-10))
-        return total, parts
-
-    def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
-        if self._perceptual is None:
-            from ...training.perceptual import load_perceptual
-
-            self._perceptual = load_perceptual("mobilenet_v2", self.perceptual_weights_file).to(pictures.device)
-        return self._perceptual(pictures, goals).mean()
-
     # ---- reports ------------------------------------------------------------------------------------------------------
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, float]:
@@ -307,38 +275,3 @@ class MiniRecipe:
         from .evaluation import evaluate_procedural
 
         return evaluate_procedural(model, device, objects=8, sheet_rows=8).sheet
-
-
-def depth_error(raw: Tensor, batch: dict[str, Any]) -> Tensor:
-    """Mean |predicted - true| distance along the ray, world units, over the slot pixels that show the object."""
-    slots, depth = batch["slots"], batch["depth"]  # depth [B, 4, S, S]: camera z
-    size = raw.shape[-1]
-    alpha = batch["rgba"][:, :, 3]
-    step = depth.shape[-1] // size
-    centre = step // 2  # the sample nearest to the pixel's centre: averaging depth over an edge has no meaning
-    depth, alpha = depth[..., centre::step, centre::step], alpha[..., centre::step, centre::step]
-    _, directions = slots.rays(size)
-    forward = -slots.camera_to_world[..., None, None, :3, 2]
-    distance = depth / (directions * forward).sum(-1).clamp_min(1e-3)
-    weight = (alpha > 0.9) & (depth > 0)
-    error = (ray_depth(raw, slots) - distance).abs() * weight
-    return error.sum() / weight.sum().clamp_min(1)
-
-
-def make_packed_object(seed: int, texture_size: int = 128) -> PackedObject:
-    """One training object, generated and flattened; runs in worker processes."""
-    from ...data.procedural import generate_object
-
-    check_object_number(seed)
-    return PackedObject.pack(generate_object(seed, texture_size=texture_size))
-
-
-def check_object_number(seed: int) -> None:
-    """Raise :class:`InputError` for objects that training must not see."""
-    from ...data.procedural import HELD_OUT_SEEDS
-
-    if not 0 <= seed < HELD_OUT_SEEDS.start:
-        raise InputError(
-            f"training object {seed}: numbers from 0 to {HELD_OUT_SEEDS.start - 1} are for training, the rest for "
-            "evaluation; choose another --first-seed"
-        )
