@@ -34,6 +34,27 @@ def test_large_scores_do_not_overflow():
     assert bool(torch.isfinite(got).all())
 
 
+def test_queries_whose_best_key_was_not_sampled_are_computed_again():
+    torch.manual_seed(3)
+    qkv = torch.randn(1, 256, 3, 2, 32, device=DEVICE)
+    qkv[:, ::4, 1, :, 1] += 60.0  # the longest keys of their parts, which no query looks for
+    qkv[:, 5, 1, 1] = 0.0
+    qkv[:, 5, 1, 1, 0] = 40.0  # a shorter one, in the second head
+    qkv[:, :70, 0, 1, 0] = 4.0  # what the first queries look for
+    qkv[:, :, 0, :, 1] = 0.0
+    qkv = qkv.half()
+    got, flags = attention_kernel().attention_and_flags(qkv)
+    expected = self_attention_torch(qkv.double())
+    assert bool(flags[1, 0]) and not bool(flags[0].any())
+    assert float((got.double() - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_nothing_is_computed_again_for_ordinary_scores():
+    torch.manual_seed(4)
+    qkv = (torch.randn(1, 256, 3, 2, 32, device=DEVICE) * 1.5).half()
+    assert not bool(attention_kernel().attention_and_flags(qkv)[1].any())
+
+
 @pytest.mark.parametrize("length", [64, 2048])
 def test_shapes_that_others_take(length):
     torch.manual_seed(2)

@@ -1,12 +1,13 @@
-"""Triton kernel of softmax attention with 32 channels a head, which the libraries' kernels pad to 64.
+"""Triton kernels of softmax attention with 32 channels a head, which the libraries' kernels pad to 64.
 
-One program owns BM queries of one head: it keeps them, their running maximum, sum and result in registers and goes over
-all keys in steps of BN. Both products run on the tensor cores; the softmax's instructions take longer than they do, so
-several programs share a multiprocessor and one's softmax hides the other's products. Keys and values are loaded ahead through
-shared memory. The running maximum is subtracted (online softmax, Milakov & Gimelshein 2018); all sums are float32.
-
-Measured on an H100, 4 x 16,384 tokens, 16 heads, fp16: 7.2 ms, PyTorch's choice 8.7 ms. Polynomials in the place of a quarter
-or an eighth of the exponentials gained nothing (7.4 ms), nor did wider or narrower tiles.
+Three launches. ``sample_kernel``: one program per head and 64th of the tokens finds the longest key there. ``fast_kernel``: one
+program owns BM queries of one head, keeps them, their sums and their result in registers and goes over all keys in steps of
+BN; keys and values are loaded ahead through shared memory, both products run on the tensor cores, several programs share a
+multiprocessor so that one's exponentials hide the other's products. Instead of a running maximum, which costs a third of
+its instructions, it subtracts a constant per query: the largest product with the sampled keys, less a margin. Where a weight
+then overflows half precision (some product is more than 2^12 times larger than the sampled ones), the program says so, and
+``exact_kernel``, with a running maximum (online softmax, Milakov & Gimelshein 2018), computes those queries anew; its other
+programs end at once. All sums are float32. Programs share nothing and never wait for each other.
 """
 
 from __future__ import annotations
@@ -16,24 +17,53 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import launch
+from .launch import cdiv, launch
 
-BM, BN = 128, 64
+BM, BN = 64, 64
+SAMPLES = 64  # keys that are looked at first
+MARGIN = (
+    4  # powers of two below the largest sampled product, so that as many more fit above it; half precision ends at 16
+)
+WARPS, STAGES = 4, 3
 
 
 @triton.jit
 def _exp2(x, INLINE: tl.constexpr):
-    if INLINE:  # without the handling of denormals: they are 0 beside the row's largest value, 1
+    if INLINE:  # without the handling of denormals: they are 0 beside the row's largest value
         y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1)
     else:
         y = tl.exp2(x)
     return y
 
 
+@triton.jit(do_not_specialize=["length", "share"])
+def sample_kernel(
+    k, sample, batch_stride, head_stride, token_stride, length, share, heads, D: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    part, bh = tl.program_id(0), tl.program_id(1)
+    keys = k + (bh // heads).to(tl.int64) * batch_stride + (bh % heads) * head_stride
+    d = tl.arange(0, D)
+    start = part * share
+    end = tl.minimum(start + share, length)
+    longest = -1.0
+    chosen = tl.minimum(start, length - 1)
+    while start < end:
+        rows = start + tl.arange(0, ROWS)
+        at = rows[:, None].to(tl.int64) * token_stride + d[None, :]
+        values = tl.load(keys + at, mask=rows[:, None] < end, other=0.0).to(tl.float32)
+        norms = tl.sum(values * values, axis=1)
+        best = tl.max(norms, axis=0)
+        if best > longest:
+            longest = best
+            chosen = start + tl.argmax(norms, axis=0)
+        start += ROWS
+    tl.store(sample + (bh * tl.num_programs(0) + part) * D + d, tl.load(keys + chosen.to(tl.int64) * token_stride + d))
+
+
 @triton.jit(do_not_specialize=["length"])
-def attention_kernel(
-    q, k, v, out, batch_stride, head_stride, token_stride, length, heads, scale,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, INLINE: tl.constexpr,
+def fast_kernel(
+    q, k, v, sample, out, flags, batch_stride, head_stride, token_stride, length, heads, scale, margin,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SAMPLES: tl.constexpr, STEPS: tl.constexpr, INLINE: tl.constexpr,
 ):  # fmt: skip
     block, bh = tl.program_id(0), tl.program_id(1)
     batch, head = bh // heads, bh % heads
@@ -42,33 +72,79 @@ def attention_kernel(
     rows = block * BM + tl.arange(0, BM)
     cols = tl.arange(0, BN)
     queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
+    queries = (queries.to(tl.float32) * 0.25).to(queries.dtype)  # exact; what was computed stays in registers
+    scale *= 4.0
+    first = tl.load(sample + (bh * SAMPLES + tl.arange(0, SAMPLES))[None, :] * D + d[:, None])  # [D, SAMPLES]
+    pivot = tl.max(tl.dot(queries, first), axis=1) * scale - margin
     keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
     values = v + base + cols[:, None] * token_stride + d[None, :]  # [BN, D]
-    top = tl.full([BM], -float("inf"), tl.float32)
-    total = tl.zeros([BM], tl.float32)
+    total = tl.zeros([BM, 8], tl.float32)  # of columns 8 apart: what one thread holds, so that threads join once only
     result = tl.zeros([BM, D], tl.float32)
     for _ in range(STEPS if STEPS > 0 else length // BN):  # the interpreter's loops want a constant
         s = tl.dot(queries, tl.load(keys))  # [BM, BN]
-        new = tl.maximum(top, tl.max(s, axis=1) * scale)
-        p = _exp2(s * scale - new[:, None], INLINE)
-        decay = _exp2(top - new, INLINE)
-        total = total * decay + tl.sum(p, axis=1)
-        result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result * decay[:, None])
-        top = new
+        p = _exp2(s * scale - pivot[:, None], INLINE)
+        total += tl.sum(tl.reshape(p, [BM, BN // 8, 8]), axis=1)
+        result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result)
         keys += BN * token_stride
         values += BN * token_stride
-    result = result / total[:, None]
+    result = result / tl.sum(total, axis=1)[:, None]
+    bad = tl.where(tl.abs(result) < float("inf"), 0, 1)  # infinite or NaN
+    tl.store(flags + bh * tl.num_programs(0) + block, tl.max(tl.max(bad, axis=1), axis=0))
     at = ((batch.to(tl.int64) * length + rows[:, None]) * heads + head) * D + d[None, :]
     tl.store(out + at, result.to(out.dtype.element_ty))
 
 
+@triton.jit(do_not_specialize=["length"])
+def exact_kernel(
+    q, k, v, out, flags, batch_stride, head_stride, token_stride, length, heads, scale,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, INLINE: tl.constexpr,
+):  # fmt: skip
+    block, bh = tl.program_id(0), tl.program_id(1)
+    if tl.load(flags + bh * tl.num_programs(0) + block) != 0:
+        batch, head = bh // heads, bh % heads
+        base = batch.to(tl.int64) * batch_stride + head * head_stride
+        d = tl.arange(0, D)
+        rows = block * BM + tl.arange(0, BM)
+        cols = tl.arange(0, BN)
+        queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
+        keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
+        values = v + base + cols[:, None] * token_stride + d[None, :]  # [BN, D]
+        top = tl.full([BM], -float("inf"), tl.float32)
+        total = tl.zeros([BM], tl.float32)
+        result = tl.zeros([BM, D], tl.float32)
+        for _ in range(STEPS if STEPS > 0 else length // BN):
+            s = tl.dot(queries, tl.load(keys))  # [BM, BN]
+            new = tl.maximum(top, tl.max(s, axis=1) * scale)
+            p = _exp2(s * scale - new[:, None], INLINE)
+            decay = _exp2(top - new, INLINE)
+            total = total * decay + tl.sum(p, axis=1)
+            result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result * decay[:, None])
+            top = new
+            keys += BN * token_stride
+            values += BN * token_stride
+        result = result / total[:, None]
+        at = ((batch.to(tl.int64) * length + rows[:, None]) * heads + head) * D + d[None, :]
+        tl.store(out + at, result.to(out.dtype.element_ty))
+
+
 def attention(qkv: Tensor) -> Tensor:
     """Tokens' projections [B, L, 3, heads, 32] in half precision, L a multiple of 128 -> [B, L, heads, 32]."""
+    return attention_and_flags(qkv)[0]
+
+
+def attention_and_flags(qkv: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`attention`, and per head and BM queries whether they had to be computed a second time [B * heads, L / BM]."""
     b, length, _, heads, d = qkv.shape
     q, k, v = qkv.unbind(2)
     out = torch.empty((b, length, heads, d), dtype=qkv.dtype, device=qkv.device)
+    sample = torch.empty((b * heads, SAMPLES, d), dtype=qkv.dtype, device=qkv.device)
+    flags = torch.empty((b * heads, length // BM), dtype=torch.int32, device=qkv.device)
     scale = d**-0.5 * 1.4426950408889634  # of powers of two
-    args = (q, k, v, out, qkv.stride(0), qkv.stride(3), qkv.stride(1), length, heads, scale)
-    steps = 0 if qkv.is_cuda else length // BN
-    launch(attention_kernel, (length // BM, b * heads, 1), args, (d, BM, BN, steps, qkv.is_cuda), 4)
-    return out
+    strides = (qkv.stride(0), qkv.stride(3), qkv.stride(1), length)
+    share, steps = cdiv(length, SAMPLES), 0 if qkv.is_cuda else length // BN
+    launch(sample_kernel, (SAMPLES, b * heads, 1), (k, sample, *strides, share, heads), (d, 64), 1)
+    args = (q, k, v, sample, out, flags, *strides, heads, scale, float(MARGIN))
+    grid = (length // BM, b * heads, 1)
+    launch(fast_kernel, grid, args, (d, BM, BN, SAMPLES, steps, qkv.is_cuda), WARPS, STAGES)
+    launch(exact_kernel, grid, (q, k, v, out, flags, *strides, heads, scale), (d, BM, BN, steps, qkv.is_cuda), 4)
+    return out, flags
