@@ -161,7 +161,7 @@ def test_launcher_refuses_what_it_cannot_do(cuda):
 
 ALONE = """
 import torch, warnings
-warnings.simplefilter("error")
+warnings.filterwarnings("error", message="GPU work runs")
 from bozzetto.nn.triton_support import triton_usable, compiler_missing
 assert compiler_missing() and triton_usable(), compiler_missing()
 import triton
