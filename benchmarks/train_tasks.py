@@ -15,7 +15,7 @@ from bozzetto.camera import Cameras
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import Rendering, rasterize
 from bozzetto.systems.lgm.heads import lgm_head, ray_head
-from bozzetto.systems.lgm.inputs import lgm_inputs, mini_inputs
+from bozzetto.systems.lgm.inputs import lgm_inputs
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
@@ -54,7 +54,7 @@ class Mini:
         return self.recipe.batches(0, 0, 0, 1, device)
 
     def inputs(self, batch: Batch) -> Tensor:
-        return mini_inputs(batch["input_rgba"], batch["input_slots"], batch["known"], self.recipe.config.input_size)
+        return self.recipe.model_inputs(batch)[0]
 
     def head(self, raw: Tensor, batch: Batch) -> Gaussians:
         return ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])

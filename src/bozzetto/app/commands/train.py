@@ -81,8 +81,12 @@ MINI_PRESETS = (
     "mini-coarse",
     "mini-tokens",
     "mini-tokens16",
+    "mini-sweep",
+    "mini-sweep-tokens",
+    "mini-sweep-tokens16",
     "debug",
     "debug-tokens",
+    "debug-sweep",
 )
 
 

@@ -113,7 +113,9 @@ def sample_views(
     frame = canonical_frame(inputs)
     inputs = to_frame(inputs, frame)
     # One view for a photo and four for a turntable are the common cases.
-    count = torch.multinomial(torch.tensor(known), batch, replacement=True, generator=generator) + 1
+    count = (
+        torch.multinomial(torch.tensor(known, dtype=torch.float32), batch, replacement=True, generator=generator) + 1
+    )
     given = (torch.arange(SLOTS) < count[:, None]).float()
     pose, intrinsics = inputs.camera_to_world.clone(), inputs.intrinsics.clone()
     for k in range(1, SLOTS):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...camera import Cameras, orbit_poses
 from ...camera.cameras import matmul
+from .plane_sweep import sweep_channels
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,8 +34,9 @@ def lgm_inputs(rgb: Tensor, cameras: Cameras, size: int) -> Tensor:
     return torch.cat([normalize_rgb(x).unflatten(0, (b, v)), cameras.plucker(size).to(rgb)], dim=2)
 
 
-def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int) -> Tensor:
-    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6.
+def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
+    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6; and those of :func:`.plane_sweep.sweep_channels`
+    where ``candidates`` is not 0.
 
     ``rgba`` [B, V, 4, size, size] straight alpha, ``cameras`` (B, V), ``known`` [B, V] in {0, 1}. Slots that are not known
     hold zeros and their rays: the network is asked what would be seen from there.
@@ -42,7 +44,10 @@ def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int) -> Ten
     rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
     flag = known.to(rgba)[:, :, None, None, None]
     picture = normalize_rgb(rgb * alpha + 1 - alpha) * flag
-    return torch.cat([picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)], dim=2)
+    channels = [picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)]
+    if candidates:
+        channels.append(sweep_channels(rgba, cameras, known, candidates).to(rgba))
+    return torch.cat(channels, dim=2)
 
 
 def canonical_frame(cameras: Cameras) -> Tensor:

@@ -50,6 +50,7 @@ class LGMConfig:
     radius: float = 1.5  # camera distance, world units
     znear: float = 0.5
     zfar: float = 2.5
+    candidates: int = 0  # depths along each ray whose evidence is put into the input channels (plane_sweep.py)
     head: str = "lgm"  # "lgm": free positions; "ray": depth along the ray (heads.py)
     trunk: str = (
         "unet"  # "tokens": a transformer over patches of all views (tokens.py); the channels above are then not used

@@ -43,6 +43,11 @@ MINI_COARSE = replace(MINI, unpatch=1, splat_size=64)
 # A plain transformer of the same size, nearly all of its arithmetic in matrix products: a token for 8 x 8 or 16 x 16 pixels.
 MINI_TOKENS = replace(MINI, trunk="tokens", patch=8, unpatch=4, token_width=320, token_layers=8, num_heads=5)
 MINI_TOKENS16 = replace(MINI_TOKENS, patch=16, unpatch=8)
+# Told what the pictures say about depth along each ray: 32 candidates in four further input channels.
+SWEPT = {"candidates": 32, "in_channels": 15}
+MINI_SWEEP = replace(MINI, **SWEPT)
+MINI_SWEEP_TOKENS = replace(MINI_TOKENS, **SWEPT)
+MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -57,6 +62,8 @@ DEBUG = replace(
 
 DEBUG_TOKENS = replace(DEBUG, trunk="tokens", patch=8, unpatch=4, token_width=64, token_layers=2, num_heads=2)
 
+DEBUG_SWEEP = replace(DEBUG, **SWEPT)
+
 PRESETS: dict[str, LGMConfig] = {
     "big": BIG,
     "small": SMALL,
@@ -67,8 +74,12 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-coarse": MINI_COARSE,
     "mini-tokens": MINI_TOKENS,
     "mini-tokens16": MINI_TOKENS16,
+    "mini-sweep": MINI_SWEEP,
+    "mini-sweep-tokens": MINI_SWEEP_TOKENS,
+    "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
+    "debug-sweep": DEBUG_SWEEP,
 }
 
 

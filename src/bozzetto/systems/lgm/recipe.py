@@ -253,7 +253,9 @@ class MiniRecipe:
     # ---- objective ----------------------------------------------------------------------------------------------------
 
     def model_inputs(self, batch: dict[str, Any]) -> tuple[Tensor]:
-        return (mini_inputs(batch["input_rgba"], batch["input_slots"], batch["known"], self.config.input_size),)
+        config = self.config
+        known = batch["known"]
+        return (mini_inputs(batch["input_rgba"], batch["input_slots"], known, config.input_size, config.candidates),)
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         raw = model(*self.model_inputs(batch))

@@ -79,7 +79,7 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
             slots = Cameras.cat([slots, query_cameras(slots, SLOTS - k)], dim=1)
             rgba = torch.cat([rgba, rgba.new_zeros(b, SLOTS - k, *rgba.shape[2:])], dim=1)
             known = torch.cat([known, known.new_zeros(b, SLOTS - k)], dim=1)
-        inputs = mini_inputs(rgba, slots, known, config.input_size)
+        inputs = mini_inputs(rgba, slots, known, config.input_size, config.candidates)
     else:
         # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
         inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
