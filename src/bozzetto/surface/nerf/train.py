@@ -14,6 +14,7 @@ from ...data.render.api import camera_table
 from ...gaussians import Gaussians
 from ...raster import rasterize
 from .field import NerfField
+from .hash_grid import by_triton
 from .march import Occupancy, render_rays, visual_hull
 from .settings import OBJECT_RADIUS, NerfSettings
 
@@ -109,7 +110,9 @@ def stream_views(
         rows = camera_table(cameras, 1, (size, size), gaussians.device)[0]
         rgb, alpha = hardened(drawn.rgb, drawn.alpha, hardness)
         # [V, H, W, 3] -> [V, H * W, 3]
-        origins, directions = (x.flatten(1, 2) for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
+        origins, directions = (
+            (x.flatten(1, 2).contiguous() for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
+        )
         deviation = depth_spread(gaussians, cameras, size) if spread else [None] * len(rgb)
         for k in range(len(cameras)):
             yield View(cameras[k : k + 1], rows[k], rgb[k], alpha[k], origins[k], directions[k], deviation[k])
@@ -147,29 +150,42 @@ def train_field(
     field = NerfField(s, generator).to(device)
     occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS, s.hardness))
     local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
-    faster = s.rate_scale("field")
+    faster, cuda = s.rate_scale("field"), device.type == "cuda"
     optimizer = torch.optim.Adam(
         [
             {"params": field.grids(), "lr": GRID_RATE * faster},
             {"params": field.networks(), "lr": NETWORK_RATE * faster},
         ],
-        fused=device.type == "cuda",
+        fused=cuda,
+        capturable=cuda,
     )
-    for i, view in enumerate(
-        stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
-    ):
-        if i % UPDATE_EVERY == 0:
-            occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
-        jitter = torch.rand(len(view.origins), generator=local, device=device)
-        made, made_alpha = render_rays(
-            field.density, field.colour, view.origins, view.directions, occupancy, s.step, jitter
-        )
-        loss = F.mse_loss(made, view.rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, view.alpha.reshape(-1))
+
+    def learn(rgb: Tensor, alpha: Tensor, made: Tensor, made_alpha: Tensor, points: Tensor) -> None:
+        loss = F.mse_loss(made, rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, alpha.reshape(-1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        points = torch.rand(s.variation_points, 3, generator=local, device=device)
         field.density_grid.add_variation_gradient(points, VARIATION_WEIGHT * 1e6 / s.variation_points)
         optimizer.step()
+
+    recorded = None
+    if by_triton(device):
+        from .train_triton import RecordedTraining
+
+        recorded = RecordedTraining(field, s.step, s.field_size, learn)
+    views = stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
+    for i, view in enumerate(views):
+        if i % UPDATE_EVERY == 0:
+            occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
+            if recorded is not None:
+                recorded.follow(occupancy)
+        jitter = torch.rand(len(view.origins), generator=local, device=device)
+        points = torch.rand(s.variation_points, 3, generator=local, device=device)
+        rays = (view.origins, view.directions)
+        if recorded is None:
+            made = render_rays(field.density, field.colour, *rays, occupancy, s.step, jitter)
+            learn(view.rgb, view.alpha, *made, points)
+        else:
+            recorded.step(*rays, jitter, view.rgb, view.alpha, points)
         progress((i + 1) / s.field_steps)
     occupancy.update(field.density, s.step, local, everywhere=True)
     return field, occupancy
