@@ -1,0 +1,37 @@
+"""``make bench``: entries run one after another, each within its limit."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "run.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_run", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "quick.py").write_text("import sys; print('| table', sys.argv[1:])")
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module, "ON_THE_GPU", {"slow.py": 0.3, "broken.py": 20, "quick.py --a 1": 20})
+    monkeypatch.setattr(module, "ON_THE_CPU", {"quick.py --b 2": 20})
+    return module
+
+
+def test_a_failure_does_not_stop_the_others(run, capfd):
+    assert run.main([]) == 1
+    out, err = capfd.readouterr()
+    assert "| table ['--a', '1']" in out and "--b" not in out
+    assert "slow.py (stopped after 0 s)" in err and "broken.py (exit status 3)" in err
+
+
+def test_words_and_the_cpu_are_chosen(run, capfd):
+    assert run.main(["quick"]) == 0 and run.main(["--cpu"]) == 0
+    out = capfd.readouterr().out
+    assert "['--a', '1']" in out and "['--b', '2']" in out
