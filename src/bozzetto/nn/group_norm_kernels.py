@@ -26,6 +26,7 @@ from .launch import cdiv, launch
 from .tiles import load_channels, load_pair, tile_offsets, turned
 
 SMALL = 1024  # pixels up to which one program does a whole group
+HELD, HELD_VALUES = 0, 32  # values that one program holds in registers, and one thread
 TILE_P, TILE_C = 32, 64  # large maps
 CHUNKS = 1024  # programs wanted for a pass over large maps
 
@@ -272,7 +273,14 @@ def forward(
         args = (x, other, added, weight, bias, y, rstds, centres)
         args += (pixels, c1, c2, size, width, eps, stride, gain, int(silu), *turn)
         many, align, columns = options
-        launch(small_kernel, (programs, n, 1), args, (many, align, 1 not in turn, 8192 // columns, columns), 8)
+        rows = max(1 << (pixels - 1).bit_length(), 16)
+        if rows * columns <= HELD:
+            from .group_norm_held import held_kernel
+
+            warps = max(rows * columns // (32 * HELD_VALUES), 1)
+            launch(held_kernel, (programs, n, 1), args, (many, align, 1 not in turn, rows, columns), warps)
+        else:
+            launch(small_kernel, (programs, n, 1), args, (many, align, 1 not in turn, 8192 // columns, columns), 8)
         return y, rstds, centres
     blocks = cdiv(channels, TILE_C)
     chunk = chunk_length(n, pixels, blocks)
