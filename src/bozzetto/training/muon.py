@@ -29,14 +29,14 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     where there is a GPU.
     """
     a, b, c = QUINTIC
-    wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    x = matrices.reshape(-1, *matrices.shape[-2:]).to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
-    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) + 1e-7).to(x.dtype)
-    for _ in range(ROUNDS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.mT).to(matrices.dtype)
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
+    for _ in range(ROUNDS):  # a x + (b g + c g g) x with g = x x^T, three launches
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrices.dtype).reshape(matrices.shape)
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -103,30 +103,32 @@ class Muon(torch.optim.Optimizer):
         self._steps += good
         for group in self.param_groups:
             if group["kind"] == "muon":
-                for stack, momentum in zip(self._stacks, self._momenta):
-                    self._orthogonal(group, stack, momentum, good)
+                self._muon(group, good)
         for group, first, second in zip(self._adamw_groups(), self._first, self._second):
             self._adamw(group, first, second, good)
 
-    def _orthogonal(self, group: dict[str, Any], stack: list[nn.Parameter], momentum: Tensor, good: Tensor) -> None:
-        gradient = torch.stack([as_rows(p.grad) for p in stack])  # [k, out, ..., in]
-        torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    def _muon(self, group: dict[str, Any], good: Tensor) -> None:
         keep, lr = group["momentum"], group["lr"]
-        momentum.add_((gradient - momentum) * ((1 - keep) * good))
-        ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
-        size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
-        change = orthogonalised(ahead).view_as(momentum) * (-lr * size * good)
-        rows = [as_rows(p) for p in stack]
-        torch._foreach_mul_(rows, 1 - lr * group["weight_decay"] * good)
-        torch._foreach_add_(rows, list(change.unbind()))
+        share, step = (1 - keep) * good, -lr * good
+        rows, changes = [], []
+        for stack, momentum in zip(self._stacks, self._momenta):
+            gradient = torch.stack([as_rows(p.grad) for p in stack])
+            torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            momentum.lerp_(gradient, share)
+            ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
+            size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
+            changes += (orthogonalised(ahead).view_as(momentum) * (size * step)).unbind()
+            rows += [as_rows(p) for p in stack]
+        torch._foreach_mul_(rows, 1 + group["weight_decay"] * step)
+        torch._foreach_add_(rows, changes)
 
     def _adamw(self, group: dict[str, Any], first: Tensor, second: Tensor, good: Tensor) -> None:
         rows = [as_rows(p) for p in group["params"]]
         gradient = torch.cat([as_rows(p.grad).flatten() for p in group["params"]])
         torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
         (beta1, beta2), lr = group["betas"], group["lr"]
-        first.add_((gradient - first) * ((1 - beta1) * good))
-        second.add_((gradient.square() - second) * ((1 - beta2) * good))
+        first.lerp_(gradient, (1 - beta1) * good)
+        second.lerp_(gradient.square(), (1 - beta2) * good)
         count = self._steps.clamp_min(1)
         mean, spread = first / (1 - beta1**count), second / (1 - beta2**count)
         change = mean / (spread.sqrt() + 1e-8) * (-lr * good)
