@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import sysconfig
 import threading
 import warnings
@@ -51,14 +52,14 @@ def _find_out() -> str | None:
         return "Triton is not installed; install it with: pip install triton (on Windows: triton-windows)"
     if os.environ.get("TRITON_INTERPRET") == "1" or not torch.cuda.is_available() or torch.version.hip is not None:
         return None
-    problem = compiler_missing()
+    problem = compiler_missing() if sys.platform == "linux" else None  # Triton for Windows brings a compiler
     if problem is None:
         try:
             triton.runtime.driver.active.get_current_device()  # loads or compiles what Triton itself needs
             return None
         except Exception as error:  # whatever the compiler or the loader may raise
             problem = f"Triton's C sources could not be compiled ({type(error).__name__}: {error})"
-    return _without_compiler(problem)
+    return _without_compiler(problem) if sys.platform == "linux" else problem
 
 
 def compiler_missing() -> str | None:
