@@ -193,3 +193,34 @@ def test_kernels_run_without_a_compiler(tmp_path):
     environment |= {"PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "fine" in done.stdout, done.stderr[-3000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_rasterizer_without_triton(monkeypatch):
+    from bozzetto.camera import Cameras
+    from bozzetto.gaussians import Gaussians
+    from bozzetto.raster import api
+
+    torch.manual_seed(0)
+    splats = [
+        torch.randn(300, 3) * 0.3,
+        torch.randn(300, 4),
+        torch.full((300, 3), 0.03),
+        torch.rand(300),
+        torch.rand(300, 1, 3),
+    ]
+    cameras = Cameras.orbit(torch.tensor([0.0, 90.0]), 10.0, 1.5, 49.1)
+    monkeypatch.setattr(api, "triton_usable", lambda: False)
+    there = [s.cuda().requires_grad_() for s in splats]
+    here = [s.clone().requires_grad_() for s in splats]
+    page = torch.tensor([1.0, 0.5, 0.0])
+    pictures = [
+        api.rasterize(Gaussians(*there), cameras.to("cuda"), 48, page.cuda()),
+        api.rasterize(Gaussians(*here), cameras, 48, page),
+    ]
+    for drawn in pictures:
+        (drawn.rgb.square().sum() + drawn.alpha.sum()).backward()
+    assert pictures[0].rgb.is_cuda and torch.equal(pictures[0].rgb.cpu(), pictures[1].rgb)
+    for a, b in zip(there, here):
+        assert torch.allclose(a.grad.cpu(), b.grad, rtol=1e-5, atol=1e-6)
