@@ -12,15 +12,16 @@ pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@pytest.mark.parametrize("channels", [32, 64])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_narrow_heads(dtype):
+def test_narrow_heads(dtype, channels):
     if dtype == torch.bfloat16 and DEVICE == "cpu":
         pytest.skip("Triton's interpreter multiplies the bits of bfloat16 matrices as integers")
     torch.manual_seed(0)
-    qkv = (torch.randn(2, 256, 3, 2, 32, device=DEVICE) * 2).to(dtype)  # scores of several units: not a mere mean
+    qkv = (torch.randn(2, 256, 3, 2, channels, device=DEVICE) * 2).to(dtype)  # scores of several units: not a mere mean
     expected = self_attention_torch(qkv.double())
     got = attention_kernel().attention(qkv)
-    assert got.dtype == dtype and got.shape == (2, 256, 2, 32) and got.is_contiguous()
+    assert got.dtype == dtype and got.shape == (2, 256, 2, channels) and got.is_contiguous()
     error = float((got.double() - expected).norm() / expected.norm())
     assert error < (1e-3 if dtype == torch.float16 else 8e-3)
 
