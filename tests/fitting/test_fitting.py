@@ -59,7 +59,11 @@ def test_a_short_run_converges_and_repeats():
 
 @pytest.mark.slow
 def test_a_small_object_is_fitted_to_30_db():
-    """At 128 pixels from 32 views, seen from eight others; about half a minute of one core."""
+    """At 128 pixels from 32 views, seen from eight others; about half a minute of one core.
+
+    33.7 to 34.0 dB over four seeds, the same for one thread and two. The object matters more: HELD_OUT_SEEDS[3], whose texture is
+    finer than 128 pixels show, ends at 28.4 dB (29.0 in the pictures that it was fitted to, with twice the steps).
+    """
     train, seed = spread_cameras(32), HELD_OUT_SEEDS[5]
     test = Cameras.orbit([20 + 45 * k for k in range(8)], [-15.0, 5.0, 25.0, 45.0] * 2)
     fitted = fit_gaussians(pictures(train, 128, seed), train, steps=600)
