@@ -12,6 +12,7 @@ from .entry import WeightsEntry, WeightsFile
 __all__ = ["ENTRIES", "WeightsEntry", "WeightsFile", "find_entry"]
 
 _FREE = "free to use, also commercially"
+_SHARE_ALIKE = "free to use, also commercially, with attribution; what is derived from the weights is shared under the same licence"
 _NON_COMMERCIAL = "not for commercial use; what is derived from the weights must be shared under the same licence"
 _RAIL = "free to use, also commercially, within the licence's list of forbidden uses, which must be passed on"
 _RESEARCH_CARD = "free by licence; its model card asks that it be used for research and not be deployed untested"
@@ -47,11 +48,11 @@ _LIST = (
         system="lgm",
         files=(
             WeightsFile(
-                "lgm-mini.safetensors", 21_037_836, "da90e0f9236983bf86b8ef50b5273b0bc1788a3d1d033d48e4d98d9f87f3c603"
+                "lgm-mini.safetensors", 21_037_836, "516b14c823780f96f44afd7fc46957da82952cdfaac700aca82e7a61f5a5a432"
             ),
         ),
-        licence="Apache-2.0",
-        terms=_FREE,
+        licence="CC-BY-SA-4.0",
+        terms=_SHARE_ALIKE,
         summary="photo or posed views (uses up to four) -> Gaussians; 10.5 M parameters, runs on a CPU",
         options={"preset_name": "mini"},
         inputs=("photo", "views"),
