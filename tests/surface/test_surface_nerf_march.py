@@ -154,7 +154,7 @@ def test_lists_of_a_fixed_length(share):
     weight = torch.randn(len(origins), 4, generator=torch.Generator().manual_seed(1)).to(device)
     whole = plain <= room  # rays that lose nothing
     weight[~whole] = 0
-    assert 0.3 < float(whole.float().mean()) and bool(whole.all()) == (share > 1)
+    assert float(whole.float().mean()) > 0.3 and bool(whole.all()) == (share > 1)
     found = []
     for fixed in (False, True):
         field.zero_grad()
