@@ -164,7 +164,8 @@ def test_quiet_prints_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     "changes",
     [{"lr": float("nan")}, {"lr": -1.0}, {"lr": 0.0}, {"seed": -1}, {"steps": 0}, {"log_every": 0}]
-    + [{"max_minutes": float("nan")}, {"weight_decay": -1.0}, {"precision": "fp8"}],
+    + [{"max_minutes": float("nan")}, {"weight_decay": -1.0}, {"precision": "fp8"}, {"optimizer": "sgd"}]
+    + [{"minutes": 0.0}],
 )
 def test_impossible_settings_are_refused(tmp_path, changes):
     with pytest.raises(InputError, match=next(iter(changes))):
@@ -175,7 +176,8 @@ def test_impossible_settings_are_refused(tmp_path, changes):
 @pytest.mark.parametrize(
     "option",
     [("--seed", "-1"), ("--lr", "nan"), ("--lr", "-1"), ("--lr", "0"), ("--first-seed", "1000000000")]
-    + [("--first-seed", "-1"), ("--workers", "-1"), ("--distort", "2"), ("--ssim", "inf"), ("--max-minutes", "0")],
+    + [("--first-seed", "-1"), ("--workers", "-1"), ("--distort", "2"), ("--ssim", "inf"), ("--max-minutes", "0")]
+    + [("--minutes", "0"), ("--optimizer", "sgd"), ("--known", "1,2"), ("--known", "0,0,0,0"), ("--ring", "2")],
 )
 def test_command_refuses_impossible_options(tmp_path, capsys, option):
     with pytest.raises(SystemExit) as stopped:
