@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..assets.catalogue import Dataset
 from .pose import Ranges
 from .store import AssetLibrary, ClipPlace
 
@@ -23,17 +23,11 @@ TENSORS = ("points", "matrices", "joints", "weights", "faces", "uvs", "material"
 TENSORS += ("texels", "levels", "sizes", "plain")
 
 
-def library_path(
-    folder: str | Path,
-    datasets: Sequence[Dataset],
-    numbers: Sequence[tuple[int, int]],
-    texture_limit: int,
-    most_frames: int,
-) -> Path:
-    """Where the library of these (dataset, object) pairs lies in ``folder``."""
+def library_path(folder: str | Path, records: Iterable[dict[str, Any]], texture_limit: int, most_frames: int) -> Path:
+    """Where the library of the objects of these records lies in ``folder``."""
     mark = hashlib.sha256(f"{FORMAT} {texture_limit} {most_frames}".encode())
-    for d, i in numbers:
-        mark.update(json.dumps(datasets[d].record(i), sort_keys=True).encode())
+    for record in records:
+        mark.update(json.dumps(record, sort_keys=True).encode())
     return Path(folder) / f"library-{mark.hexdigest()[:24]}.safetensors"
 
 

@@ -172,7 +172,8 @@ class AssetLibrary:
         if decoded is not None and numbers:
             from .saved import library_path, read_library, save_library
 
-            kept = library_path(decoded, datasets, numbers, texture_limit, most_frames)
+            records = (datasets[d].record(i) for d, i in numbers)
+            kept = library_path(decoded, records, texture_limit, most_frames)
             if (library := read_library(kept, device)) is not None:
                 return library
         folders = [(str(data.folder), data.chosen_sources) for data in datasets]
