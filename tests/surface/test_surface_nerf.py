@@ -58,14 +58,14 @@ def test_the_same_seed_gives_the_same_mesh():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; the interpreter takes minutes")
 def test_the_kernels_lead_to_the_same_mesh(monkeypatch):
     """The whole way by the Triton kernels and CUDA graphs, and by the plain forms."""
-    from bozzetto.surface.nerf import march, refine, texture, train
+    from bozzetto.surface.nerf import march, refine, texture
 
     ball = shapes.sphere(3000).gaussians().to(DEVICE)
     made = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a step that cannot be recorded
         for kernels in (False, True):
-            for module in (march, refine, texture, train):
+            for module in (march, refine, texture):
                 monkeypatch.setattr(module, "by_triton", lambda device, backend="auto", kernels=kernels: kernels)
             made[kernels] = gaussians_to_mesh_by_nerf(ball, settings=SMALL, texture_size=64, max_faces=1000)
     plain, own = made[False], made[True]

@@ -134,47 +134,6 @@ def test_kernels_render_as_the_plain_form():
         assert float(own.norm()) > 0 and float((own - other).norm() / own.norm()) < 0.01
 
 
-@pytest.mark.parametrize("share", [1.3, 0.6])
-def test_lists_of_a_fixed_length(share):
-    """Room to spare changes nothing; where there is too little, the first rays are as they were."""
-    pytest.importorskip("triton")
-    from bozzetto.surface.nerf import march_triton
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    origins, directions = (x.to(device).contiguous() for x in rays(12))
-    occupancy = filled_occupancy()
-    occupancy.full, occupancy.values = occupancy.full.to(device), occupancy.values.to(device)
-    jitter = torch.rand(len(origins), generator=torch.Generator().manual_seed(0)).to(device)
-    field = NerfField(NerfSettings(levels=4, table=1 << 12, finest=64), torch.Generator().manual_seed(0)).to(device)
-    with torch.no_grad():
-        field.density_grid.table.mul_(1e5)
-        field.colour_grid.table.mul_(1e4)
-    plain = march_triton.sample_rays(origins, directions, occupancy, 0.01, jitter)[1]
-    room = int(int(plain[-1]) * share)
-    weight = torch.randn(len(origins), 4, generator=torch.Generator().manual_seed(1)).to(device)
-    whole = plain <= room  # rays that lose nothing
-    weight[~whole] = 0
-    assert float(whole.float().mean()) > 0.3 and bool(whole.all()) == (share > 1)
-    found = []
-    for fixed in (False, True):
-        field.zero_grad()
-        if fixed:
-            rgb, alpha, wanted = march_triton.render_rays_within(
-                room, field.density, field.colour, origins, directions, march_triton._cells(occupancy), 0.01, jitter
-            )
-            assert int(wanted) == int(plain[-1])
-        else:
-            rgb, alpha = march_triton.render_rays(
-                field.density, field.colour, origins, directions, occupancy, 0.01, jitter
-            )
-        made = torch.cat([rgb, alpha[:, None]], dim=1)
-        (made * weight).sum().backward()
-        found.append((made.detach()[whole], [p.grad.clone() for p in field.parameters()]))
-    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
-    for own, other in zip(found[0][1], found[1][1], strict=True):
-        assert float(own.norm()) > 0 and float((own - other).norm() / own.norm()) < 1e-4
-
-
 @pytest.mark.parametrize("counts", [[3, 0, 5], [0, 0, 0], [300, 1, 260]])
 def test_kernel_composites_and_its_gradient(counts):
     pytest.importorskip("triton")

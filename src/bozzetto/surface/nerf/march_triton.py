@@ -101,9 +101,7 @@ def place_kernel(origins, directions, jitter, box, full, ends, points, step, sid
             x, y, z = ox + dx * t, oy + dy * t, oz + dz * t
             inside = _full(full, x, y, z, t < far, side)
             number = inside.to(tl.int32)
-            place = slot + tl.cumsum(number, axis=0) - 1
-            at = points + place * 3
-            inside = inside & (place < last)
+            at = points + (slot + tl.cumsum(number, axis=0) - 1) * 3
             tl.store(at, x, mask=inside)
             tl.store(at + 1, y, mask=inside)
             tl.store(at + 2, z, mask=inside)
@@ -225,8 +223,7 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         depth, colour, ends = ctx.saved_tensors
-        # Zeros: there may be room behind the last sample.
-        out_depth, out_colour = torch.zeros_like(depth), torch.zeros_like(colour)
+        out_depth, out_colour = torch.empty_like(depth), torch.empty_like(colour)
         with _on(depth.device):
             composite_gradient_kernel[(len(ends),)](
                 depth, colour, ends, gradient.contiguous(), out_depth, out_colour, BLOCK, num_warps=1
@@ -234,52 +231,32 @@ class _Composite(torch.autograd.Function):
         return out_depth, out_colour, None
 
 
-def _cells(occupancy: Occupancy) -> tuple[Tensor, Tensor]:
-    """What the kernels read: the box's corners [6] and the full cells, bytes."""
-    return torch.cat(occupancy.box()), occupancy.full.contiguous().view(torch.uint8)
-
-
 @torch.no_grad()
 def sample_rays(
     origins: Tensor, directions: Tensor, occupancy: Occupancy, step: float, jitter: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Points [P, 3] as :func:`.march.sample_rays` takes them, ray after ray, and the running sum [R] of their numbers."""
-    cells, origins, directions = _cells(occupancy), origins.contiguous(), directions.contiguous()
-    ends = _count(origins, directions, cells, step, jitter)
-    points = torch.empty(int(ends[-1]), 3, device=origins.device)
-    _place(origins, directions, cells, step, jitter, ends, points)
+    device, rays = origins.device, len(origins)
+    box = torch.cat(occupancy.box())
+    full = occupancy.full.contiguous().view(torch.uint8)
+    counts = torch.empty(rays, dtype=torch.int32, device=device)
+    shared = (origins.contiguous(), directions.contiguous(), jitter, box, full)
+    with _on(device):
+        count_kernel[(rays,)](*shared, counts, step, occupancy.side, BLOCK, num_warps=1)
+        ends = counts.cumsum(0)
+        points = torch.empty(int(ends[-1]), 3, device=device)
+        place_kernel[(rays,)](*shared, ends, points, step, occupancy.side, BLOCK, num_warps=1)
     return points, ends
 
 
-def _count(origins: Tensor, directions: Tensor, cells: tuple[Tensor, Tensor], step: float, jitter: Tensor) -> Tensor:
-    counts = torch.empty(len(origins), dtype=torch.int32, device=origins.device)
-    side = round(cells[1].numel() ** (1 / 3))
-    with _on(origins.device):
-        count_kernel[(len(origins),)](origins, directions, jitter, *cells, counts, step, side, BLOCK, num_warps=1)
-    return counts.cumsum(0)
-
-
-def _place(
-    origins: Tensor, directions: Tensor, cells: tuple[Tensor, Tensor], step: float, jitter: Tensor, ends: Tensor,
-    points: Tensor,
-) -> None:  # fmt: skip
-    side = round(cells[1].numel() ** (1 / 3))
-    with _on(origins.device):
-        place_kernel[(len(origins),)](origins, directions, jitter, *cells, ends, points, step, side, BLOCK, num_warps=1)
-
-
 @torch.no_grad()
-def before_opaque(points: Tensor, depth: Tensor, ends: Tensor, room: int | None = None) -> tuple[Tensor, Tensor]:
-    """Those of a ray's samples that light still reaches, given the optical depth [P] of each: points and ends as above.
-
-    Args:
-        room: length of the list of points, zeros behind the last; None makes it as long as needed and waits for the device.
-    """
+def before_opaque(points: Tensor, depth: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of a ray's samples that light still reaches, given the optical depth [P] of each: points and ends as above."""
     counts = torch.empty(len(ends), dtype=torch.int32, device=points.device)
     with _on(points.device):
         seen_kernel[(len(ends),)](depth, ends, counts, OPAQUE, BLOCK, num_warps=1)
         short_ends = counts.cumsum(0)
-        short = torch.zeros(int(short_ends[-1]) if room is None else room, 3, device=points.device)
+        short = torch.empty(int(short_ends[-1]), 3, device=points.device)
         shorten_kernel[(len(ends),)](points, ends, short_ends, short, BLOCK, num_warps=1)
     return short, short_ends
 
@@ -302,32 +279,3 @@ def render_rays(
     points, ends = before_opaque(points, depth.contiguous(), ends)
     made = _Composite.apply((density(points) * step).contiguous(), colour(points).contiguous(), ends)
     return made[:, :3], made[:, 3]
-
-
-def render_rays_within(
-    room: int,
-    density: Callable[[Tensor], Tensor],
-    colour: Callable[[Tensor], Tensor],
-    origins: Tensor,
-    directions: Tensor,
-    cells: tuple[Tensor, Tensor],
-    step: float,
-    jitter: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same without waiting for the device, for at most ``room`` samples; the last rays lose what goes beyond.
-
-    Args:
-        cells: box [6] and full cells [S^3] uint8. origins, directions: contiguous.
-
-    Returns:
-        rgb [R, 3] on white, alpha [R], and how many samples there would be (0-d).
-    """
-    with torch.no_grad():
-        ends = _count(origins, directions, cells, step, jitter)
-        wanted = ends[-1]
-        ends = ends.clamp_max(room)
-        points = torch.zeros(room, 3, device=origins.device)
-        _place(origins, directions, cells, step, jitter, ends, points)
-        points, ends = before_opaque(points, (density(points) * step).contiguous(), ends, room)
-    made = _Composite.apply((density(points) * step).contiguous(), colour(points).contiguous(), ends)
-    return made[:, :3], made[:, 3], wanted

@@ -14,7 +14,6 @@ from ...data.render.api import camera_table
 from ...gaussians import Gaussians
 from ...raster import rasterize
 from .field import NerfField
-from .hash_grid import by_triton
 from .march import Occupancy, render_rays, visual_hull
 from .settings import OBJECT_RADIUS, NerfSettings
 
@@ -150,42 +149,29 @@ def train_field(
     field = NerfField(s, generator).to(device)
     occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS, s.hardness))
     local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
-    faster, cuda = s.rate_scale("field"), device.type == "cuda"
+    faster = s.rate_scale("field")
     optimizer = torch.optim.Adam(
         [
             {"params": field.grids(), "lr": GRID_RATE * faster},
             {"params": field.networks(), "lr": NETWORK_RATE * faster},
         ],
-        fused=cuda,
-        capturable=cuda,
+        fused=device.type == "cuda",
     )
-
-    def learn(rgb: Tensor, alpha: Tensor, made: Tensor, made_alpha: Tensor, points: Tensor) -> None:
-        loss = F.mse_loss(made, rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, alpha.reshape(-1))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        field.density_grid.add_variation_gradient(points, VARIATION_WEIGHT * 1e6 / s.variation_points)
-        optimizer.step()
-
-    recorded = None
-    if by_triton(device):
-        from .train_triton import RecordedTraining
-
-        recorded = RecordedTraining(field, s.step, s.field_size, learn)
-    views = stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
-    for i, view in enumerate(views):
+    for i, view in enumerate(
+        stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
+    ):
         if i % UPDATE_EVERY == 0:
             occupancy.update(field.density, s.step, local, everywhere=i < WARM_UP)
-            if recorded is not None:
-                recorded.follow(occupancy)
         jitter = torch.rand(len(view.origins), generator=local, device=device)
+        made, made_alpha = render_rays(
+            field.density, field.colour, view.origins, view.directions, occupancy, s.step, jitter
+        )
+        loss = F.mse_loss(made, view.rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, view.alpha.reshape(-1))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
         points = torch.rand(s.variation_points, 3, generator=local, device=device)
-        rays = (view.origins, view.directions)
-        if recorded is None:
-            made = render_rays(field.density, field.colour, *rays, occupancy, s.step, jitter)
-            learn(view.rgb, view.alpha, *made, points)
-        else:
-            recorded.step(*rays, jitter, view.rgb, view.alpha, points)
+        field.density_grid.add_variation_gradient(points, VARIATION_WEIGHT * 1e6 / s.variation_points)
+        optimizer.step()
         progress((i + 1) / s.field_steps)
     occupancy.update(field.density, s.step, local, everywhere=True)
     return field, occupancy
