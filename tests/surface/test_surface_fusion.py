@@ -146,12 +146,13 @@ def test_compiled_votes_equal_the_plain_ones():
     maps = fusion._DepthMaps(depth, spread, 0.02, cameras, trusted)
     points = torch.rand(6000, 3, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
     for step in (0.02, 0.08):
-        value, closest = maps.votes(points, step, 0.02)
+        value, closest, free = maps.votes(points, step, 0.02)
         plain = maps.plain_votes(points, fusion.TRUNCATION * step)
         assert float((value - plain[0]).abs().mean()) < 1e-5
         assert (
             float(((value - plain[0]).abs() > 1e-3).float().mean()) < 1e-3
         )  # a sum may fall on another side of a limit
+        assert float(((free - plain[2]).abs() > 1e-3).float().mean()) < 1e-2
         close = closest < 0.3
         assert float(((closest - plain[1]).abs()[close] > 1e-4).float().mean()) < 1e-3
         assert float((value > 0).float().mean()) > 0.2 and float((value < 0).float().mean()) > 0.02
@@ -182,3 +183,24 @@ def test_fusion_on_the_gpu_equals_the_cpu():
     error = (there.cpu() - volume).abs()
     assert float(error.mean()) < 1e-4
     assert float((error > 0.02).float().mean()) < 2e-3
+
+
+def test_density_keeps_thin_plates_and_leaves_fog_alone():
+    """Two plates a few voxels apart: depth alone swells them, density less; fog is not changed."""
+    plates = shapes.boxes([((0.0, y, 0.0), (0.4, 0.004, 0.4)) for y in (-0.06, 0.06)], 20000)
+    splats = plates.gaussians(noise=0.004)
+    cameras = sphere_cameras(40)
+    depth, spread = capture_depth(splats, cameras, 160)
+    half = torch.tensor([0.45, 0.1, 0.45])
+    errors = []
+    for gaussians in (None, splats):
+        volume, origin, voxel = fuse_depth(depth, spread, cameras, half, 64, gaussians)
+        vertices, faces = keep_large_components(*marching_cubes(volume, origin, voxel))
+        assert (unique_edges(faces)[1] == 2).all()
+        errors.append(float(plates.distance(vertices).abs().mean()) / voxel)
+    assert errors[1] < 0.9 * errors[0]
+    fog = splats._map(torch.clone)
+    fog.opacities *= 0.05
+    volume, *_ = fuse_depth(depth, spread, cameras, half, 48)
+    same, *_ = fuse_depth(depth, spread, cameras, half, 48, fog)
+    assert torch.equal(volume, same)

@@ -13,6 +13,8 @@ Networks also make fog: faint splats scattered in depth, through which opposite 
 a soft guess, and hidden votes count about as much as free ones, so that the majority decides and the fog becomes a body.
 
 Voxels that no view says anything about are inside, so the zero level is always closed.
+
+Last, the splats themselves: where they are dense (:mod:`.density`), what lies beside them is pushed out and they are pushed in.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..camera import Cameras
+from ..gaussians import Gaussians
 from ..raster.threads import run_tasks, spans
+from .density import splat_density
 
 SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
@@ -36,13 +40,28 @@ HIDDEN_WEIGHT = 0.05  # of a free vote
 MIN_FACING = 0.15  # cosine under which a view's distance is worthless
 EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
 BLUR = 0.8  # voxels
+# The splats' density has a say within DENSE_REACH voxels of where it exceeds DENSE[0], a full one where it exceeds DENSE[1].
+DENSITY_WEIGHT = 0.8
+SURFACE_DENSITY = 0.7
+DENSE = (1.0, 2.0)
+DENSE_REACH = 3
+# It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) has such splats, fully from SOLID on.
+NEAR_SURFACE = 0.3
+FOGGY, SOLID = 0.25, 0.5
+LEAST_AHEAD = 0.1  # of the truncation; a view to which a point lies that far before the surface sees it free
+FREE_VIEWS = 4  # so many make room for what density pushes out
 POINTS_PER_CHUNK = 1 << 20
 POINTS_PER_TASK = 4096
 FAR = 100.0  # stands for infinite depth; the object lies within the unit sphere
 
 
 def fuse_depth(
-    depth: Tensor, spread: Tensor, cameras: Cameras, half_extent: Tensor, resolution: int
+    depth: Tensor,
+    spread: Tensor,
+    cameras: Cameras,
+    half_extent: Tensor,
+    resolution: int,
+    gaussians: Gaussians | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """Fuse depth maps of an object around the origin.
 
@@ -52,9 +71,10 @@ def fuse_depth(
         cameras: batch (V,).
         half_extent: [3], half the sides of the box to fill.
         resolution: voxels along the longest side of the box (a margin is added around).
+        gaussians: the splats that the depth is of, in the cameras' frame, whose density sharpens the volume.
 
     Returns:
-        volume: [X, Y, Z], -1 (inside) .. 1 (outside), float32.
+        volume: [X, Y, Z], below 0 inside, above 0 outside, about -2 .. 2, float32.
         origin: [3], centre of voxel (0, 0, 0).
         voxel: edge length of a voxel.
     """
@@ -69,8 +89,7 @@ def fuse_depth(
     shape = [int(torch.ceil((2 * h / voxel + 2 * margin) / step)) + 1 for h in half]
     origin = torch.tensor([-(s - 1) * step * voxel / 2 for s in shape], device=depth.device)
     points = _grid(shape, origin, step * voxel)
-    values, closest = maps.votes(points, step * voxel, voxel)
-    volume, closest = values.reshape(shape), closest.reshape(shape)
+    volume, closest, free = (t.reshape(shape) for t in maps.votes(points, step * voxel, voxel))
     while step > 1:
         # A surface in a cell, or one voxel outside, is at most this far from the cell's nearest corner.
         near = (closest < (3**0.5 / 2 * step + 1) * voxel).float()[None, None]
@@ -78,18 +97,41 @@ def fuse_depth(
         shape = [2 * s - 1 for s in shape]
         finer = F.interpolate(volume[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
         band = F.interpolate(near, size=shape, mode="trilinear", align_corners=True)[0, 0] > 0
-        values, distances = maps.votes(band.nonzero() * (step * voxel) + origin, step * voxel, voxel)
+        values, distances, past = maps.votes(band.nonzero() * (step * voxel) + origin, step * voxel, voxel)
         volume = finer
         volume[band] = values
-        closest = torch.full_like(volume, torch.inf)
-        closest[band] = distances
+        closest, free = torch.full_like(volume, torch.inf), torch.zeros_like(volume)
+        closest[band], free[band] = distances, past
     # Votes differ in steps from voxel to voxel where few views see; a light blur takes the steps out.
     volume = _blurred(volume)
+    if gaussians is not None:
+        density = splat_density(gaussians, tuple(volume.shape), origin, voxel)
+        volume = volume + _dense_votes(density, volume, free)
     # A closed surface needs an outside all around.
     for axis in range(3):
         volume.select(axis, 0).fill_(1.0)
         volume.select(axis, -1).fill_(1.0)
     return volume, origin, voxel
+
+
+def _dense_votes(density: Tensor, volume: Tensor, free: Tensor) -> Tensor:
+    """What the splats' density says: below 0 in splats, above 0 before them, 0 behind them, in fog, and where nothing is.
+
+    Args:
+        density, volume, free: [X, Y, Z]; ``free`` is the number of views that see past a voxel.
+    """
+    window = 2 * DENSE_REACH + 1
+    most = density[None, None]
+    for axis in range(3):  # the largest around, one axis after another
+        size = [window if i == axis else 1 for i in range(3)]
+        most = F.max_pool3d(most, size, 1, [s // 2 for s in size])
+    most = most[0, 0]
+    surface = most[volume.abs() < NEAR_SURFACE]
+    solid = float((surface > DENSE[0]).float().mean()) if len(surface) else 0.0
+    weight = DENSITY_WEIGHT * min(max((solid - FOGGY) / (SOLID - FOGGY), 0.0), 1.0)
+    say = ((most - DENSE[0]) / (DENSE[1] - DENSE[0])).clamp(0, 1)
+    outward = 1 - density / SURFACE_DENSITY
+    return weight * say * torch.where(outward > 0, outward * (free / FREE_VIEWS).clamp(0, 1), outward.clamp_min(-1))
 
 
 def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
@@ -214,8 +256,8 @@ class _DepthMaps:
         self.rotation = (lens @ view[:, :3, :3]).transpose(1, 2).contiguous()  # [V, 3, 3]
         self.shift = (lens @ view[:, :3, 3:])[..., 0]  # [V, 3]
 
-    def votes(self, points: Tensor, step: float, voxel: float) -> tuple[Tensor, Tensor]:
-        """Fused value (-1..1) of points [P, 3] and the distance to the closest surface that a view sees near it, both [P].
+    def votes(self, points: Tensor, step: float, voxel: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Fused value (-1..1) of points [P, 3], the distance to the closest surface that a view sees, and how many see past, [P].
 
         ``step`` is the distance between the points; the truncation is TRUNCATION times the larger of it and ``voxel``.
         """
@@ -224,27 +266,27 @@ class _DepthMaps:
             return self._votes_cpu(points, reach)
         parts = [self.plain_votes(chunk, reach) for chunk in points.split(POINTS_PER_CHUNK) if len(chunk)]
         if not parts:
-            return points.new_zeros(0), points.new_zeros(0)
-        values, distances = zip(*parts, strict=True)
-        return torch.cat(values), torch.cat(distances)
+            return points.new_zeros(0), points.new_zeros(0), points.new_zeros(0)
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
-    def _votes_cpu(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    def _votes_cpu(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
         """:meth:`plain_votes` by compiled loops."""
         from .fusion_kernels import vote
 
         if self.by_pixel is None:
             self.by_pixel = self.maps.movedim(1, -1).contiguous()
         arrays = [t.contiguous().numpy() for t in (points, self.by_pixel, self.rotation, self.shift)]
-        settings = (reach, MIN_FACING, HIDDEN_WEIGHT, FOG_HIDDEN, FOG_SCALE * self.voxel)
+        settings = (reach, MIN_FACING, HIDDEN_WEIGHT, FOG_HIDDEN, FOG_SCALE * self.voxel, LEAST_AHEAD)
         fixed = (*arrays, tuple(np.float32(x) for x in settings))
-        value, closest = np.empty(len(points), np.float32), np.empty(len(points), np.float32)
-        run_tasks((vote, *fixed, *span, value, closest) for span in spans(len(points), POINTS_PER_TASK))
-        return torch.from_numpy(value), torch.from_numpy(closest)
+        value, closest, free = (np.empty(len(points), np.float32) for _ in range(3))
+        run_tasks((vote, *fixed, *span, value, closest, free) for span in spans(len(points), POINTS_PER_TASK))
+        return torch.from_numpy(value), torch.from_numpy(closest), torch.from_numpy(free)
 
-    def plain_votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-        """Values and distances of points [P, 3] whose votes fade within ``reach``, both [P]."""
+    def plain_votes(self, points: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`votes`, of points [P, 3] whose votes fade within ``reach``."""
         total = points.new_zeros(len(points))
         weight = points.new_zeros(len(points))
+        free = points.new_zeros(len(points))
         closest = points.new_full((len(points),), torch.inf)
         for i in range(len(self.maps)):
             local = points @ self.rotation[i] + self.shift[i]  # [P, 3]: image x, y (-1..1, times z) and z
@@ -259,9 +301,10 @@ class _DepthMaps:
             # Behind the surface confidence fades towards the hidden vote, so that thin walls keep their other side.
             w = torch.where(facing > MIN_FACING, facing * (1 + ahead.clamp(-1, 0)) + hidden, 0.0)
             w = torch.where(ahead >= 1, 1.0, w) * trust
+            free += torch.where(ahead > LEAST_AHEAD, trust, 0.0)
             w = torch.where(behind <= -1, hidden, w)
             total += w * ahead.clamp(-1, 1)
             weight += w
             closest = torch.minimum(closest, torch.where(facing > MIN_FACING, (near_wall - z).abs(), torch.inf))
         value = torch.where(weight > 0, total / weight.clamp_min(1e-6), -1.0)
-        return value, closest
+        return value, closest, free

@@ -11,22 +11,23 @@ from ..raster.threads import compiled
 
 
 @compiled
-def vote(points, maps, rotation, shift, settings, first, last, value, closest):
-    """Fused value and distance to the closest surface of the points first..last (exclusive).
+def vote(points, maps, rotation, shift, settings, first, last, value, closest, free):
+    """Fused value, distance to the closest surface and number of views that see past them, of the points first..last (exclusive).
 
     Args:
         points: [P, 3]. maps: [V, H, W, 5]: near wall, far wall, facing, trust, spread. rotation: [V, 3, 3], rows of points
             times it, plus shift [V, 3], are image x and y (-1..1) times z, and z.
-        settings: reach, least facing, hidden weight, what fog adds to it, spread in length at which it adds half of that.
-        value, closest: [P], the result.
+        settings: reach, least facing, hidden weight, what fog adds to it, spread in length at which it adds half of that, and
+            what part of its reach a view must see past a point to count.
+        value, closest, free: [P], the result.
     """
-    reach, least_facing, hidden_weight, fog_hidden, fog_scale = settings
+    reach, least_facing, hidden_weight, fog_hidden, fog_scale, least_ahead = settings
     views, height, width, _ = maps.shape
     half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
     wide, high = np.float32(width), np.float32(height)
     for p in range(first, last):
         x, y, z = points[p, 0], points[p, 1], points[p, 2]
-        total = weight = zero
+        total = weight = past = zero
         near = np.float32(np.inf)
         for k in range(views):
             r, s = rotation[k], shift[k]
@@ -51,6 +52,8 @@ def vote(points, maps, rotation, shift, settings, first, last, value, closest):
             soft = one / (reach + spread)
             ahead = (near_wall - depth) * soft
             hidden = hidden_weight + fog_hidden * spread / (spread + fog_scale)
+            if ahead > least_ahead:
+                past += trust
             if ahead >= one:
                 w = trust
             elif facing > least_facing:
@@ -65,6 +68,7 @@ def vote(points, maps, rotation, shift, settings, first, last, value, closest):
                 near = min(near, abs(near_wall - depth))
         value[p] = total / max(weight, np.float32(1e-6)) if weight > zero else -one
         closest[p] = near
+        free[p] = past
 
 
 @compiled

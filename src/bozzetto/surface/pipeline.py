@@ -98,7 +98,7 @@ def gaussians_to_mesh(
     seen = found.gaussians.to(gaussians.device)
     depth, spread = capture_depth(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
     report("fusion", 0.25)
-    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution)
+    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution, seen)
     report("surface", 0.4)
     vertices, faces = marching_cubes(volume, origin, voxel)
     vertices, faces = keep_large_components(vertices, faces)
