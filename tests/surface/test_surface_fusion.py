@@ -85,14 +85,12 @@ def test_empty_volume():
 
 
 def test_marching_cubes_frame():
-    x = torch.arange(10) * 0.1 - 0.3
+    x = torch.arange(20) * 0.05 - 0.3
     volume = torch.stack(torch.meshgrid(x, x + 1, x + 2, indexing="ij"), dim=-1).sub(torch.tensor([0.1, 1.1, 2.1]))
-    vertices, faces = marching_cubes(volume.norm(dim=-1) - 0.2, torch.tensor([-0.3, 0.7, 1.7]), 0.1)
+    vertices, faces = marching_cubes(volume.norm(dim=-1) - 0.2, torch.tensor([-0.3, 0.7, 1.7]), 0.05)
     radius = (vertices - torch.tensor([0.1, 1.1, 2.1])).norm(dim=1)
-    assert torch.allclose(radius, torch.full_like(radius, 0.2), atol=0.02)
-    assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(
-        4 / 3 * torch.pi * 0.2**3, rel=0.16
-    )  # two voxels
+    assert torch.allclose(radius, torch.full_like(radius, 0.2), atol=0.005)
+    assert float(signed_volumes(vertices, faces).sum()) == pytest.approx(4 / 3 * torch.pi * 0.2**3, rel=0.06)
 
 
 def test_captured_depth_and_spread():

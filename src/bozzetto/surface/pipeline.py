@@ -50,8 +50,8 @@ def gaussians_to_mesh(
     """A closed triangle mesh with a baked texture that looks like the Gaussians.
 
     Args:
-        gaussians: one object (no batch dimension), anywhere, of any size, on any device: their pictures are taken
-            there, the rest is done on the CPU.
+        gaussians: one object (no batch dimension), anywhere, of any size, on any device: pictures, volume and texture are
+            made there, the rest is done on the CPU.
         resolution: voxels along the object's longest side, 16..512; details smaller than about two voxels are lost. None is
             128; with "nerf" 256 on a GPU and 160 on a CPU.
         texture_size: side of the square texture in texels.
@@ -106,8 +106,9 @@ def gaussians_to_mesh(
     vertices, faces = decimate(vertices, faces, max_faces)
     vertices, faces = make_manifold(vertices, faces)
     report("unwrap", 0.45)
+    normals = Mesh(vertices, faces).with_normals(welded=True).normals
     source, faces, uvs = unwrap(vertices, faces, texture_size)
-    mesh = Mesh(vertices[source], faces, uvs=uvs).with_normals()
+    mesh = Mesh(vertices[source], faces, normals[source], uvs)
     colour_cameras = cameras[COLOUR_VIEWS]
     colour_size = min(1024, max(256, texture_size // 2))
     pictures = capture_colour(seen, colour_cameras, colour_size, lambda f: report("colour", 0.65 + 0.19 * f))

@@ -40,7 +40,9 @@ def make_manifold(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 
     a, b, c = faces.unbind(dim=1)
     faces = faces[(a != b) & (b != c) & (c != a)]
-    _, index, count = torch.unique(faces.sort(dim=1).values, dim=0, return_inverse=True, return_counts=True)
+    low, middle, high = faces.sort(dim=1).values.unbind(dim=1)
+    pair = torch.unique(low * len(vertices) + middle, return_inverse=True)[1]
+    _, index, count = torch.unique(pair * len(vertices) + high, return_inverse=True, return_counts=True)
     faces = faces[count[index] == 1]  # a pair of opposite faces is a folded flap without volume
     if len(faces) == 0:
         raise MeshError("no faces are left after cleaning; raise the resolution or crop the Gaussians to the object")
