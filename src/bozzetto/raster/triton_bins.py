@@ -9,7 +9,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_numbers import unpack
 from .triton_project import CELL, TILE
 
 LEAST = tl.constexpr(-7.994353436858858)  # log2(1/255)
@@ -61,26 +60,6 @@ def cells_met(mx, my, a, b, c, bias, x0, y0, TILE: tl.constexpr, CELL: tl.conste
             apart = (left > xa + (CELL - 1)) | (right < xa)
             met = met | tl.where(apart, 0, 1 << (row * (TILE // CELL) + column))
     return met
-
-
-@triton.jit
-def mark_cells(ids, cells, length, records, x0, y0, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr):
-    """Write the bits of the cells of each of the ``length`` Gaussians at ``ids``; returns the cells' numbers of entries."""
-    cell = tl.arange(0, (TILE // CELL) * (TILE // CELL))
-    index = tl.arange(0, BLOCK)
-    seen = tl.zeros([BLOCK, (TILE // CELL) * (TILE // CELL)], tl.int32)
-    base = length * 0
-    while base < length:
-        mask = base + index < length
-        record = records + tl.load(ids + base + index, mask=mask, other=0).to(tl.int64) * 5
-        mx, my = unpack(tl.load(record + 0, mask=mask, other=0))
-        a, b = unpack(tl.load(record + 1, mask=mask, other=0))
-        c, bias = unpack(tl.load(record + 2, mask=mask, other=0))
-        met = tl.where(mask, cells_met(mx, my, a, b, c, bias, x0, y0, TILE, CELL), 0)
-        tl.store(cells + base + index, met.to(cells.dtype.element_ty), mask=mask)
-        seen += (met[:, None] >> cell[None, :]) & 1
-        base += BLOCK
-    return tl.sum(seen, axis=0)
 
 
 @triton.jit

@@ -223,8 +223,8 @@ def project_kernel(
     first = y0 // side * tiles_x + x0 // side
     # The bits of positive floats, read as integers, are in the order of their values; equal depths by the lower index.
     key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | n.to(tl.int64)
-    write_pairs(key, first, across, number, pairs, table + tl.program_id(0).to(tl.int64) * tiles, needed, scratch,
-                tiles_x, tiles, room, BLOCK)  # fmt: skip
+    table += camera.to(tl.int64) * tiles * blocks + tl.program_id(0) % blocks
+    write_pairs(key, first, across, number, pairs, table, needed, scratch, blocks, tiles_x, tiles, room, BLOCK)  # fmt: skip
 
 
 @triton.jit
@@ -304,7 +304,7 @@ def project(
     Returns:
         records [S * V, N, 5] int64; of a Gaussian that is culled in a view only the opacity is written, as log2 0.
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
-        table [S * V, groups, tiles] int64: of each program (BLOCK Gaussians of a view) and tile, where its pairs begin
+        table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
         needed [3] int64: how many pairs there are, also if that is more than the room; then two zeros.
     """
