@@ -15,6 +15,7 @@ from pathlib import Path
 CACHE = tempfile.TemporaryDirectory()
 os.environ["TRITON_CACHE_DIR"] = CACHE.name
 
+import torch  # noqa: E402
 import triton  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
@@ -29,10 +30,10 @@ from bozzetto.raster import (  # noqa: E402
 from bozzetto.raster.triton_launch import Launcher  # noqa: E402
 
 INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "groups", "room", "pair_room", "entry_room"}
-INTEGERS |= {"view_scene", "view_step", "lens_scene", "lens_step"}
-POINTERS = dict.fromkeys(("ids", "counts", "last", "entries", "scratch", "words", "numbers"), "*i32")
+INTEGERS |= {"view_scene", "view_step", "lens_scene", "lens_step", "first", "first_scene", "first_view", "views"}
+POINTERS = dict.fromkeys(("counts", "scratch", "words", "numbers"), "*i32")
 POINTERS |= dict.fromkeys(("ends", "records", "pairs", "keys", "ordered", "table", "needed"), "*i64")
-POINTERS["cells"] = "*i16"
+POINTERS |= dict.fromkeys(("cells", "ids", "entries", "last"), "*i16")  # of the last three: up to 65,536 Gaussians
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
@@ -66,9 +67,9 @@ def launchers() -> list[Launcher]:
         triton_project._launcher(4, True),
         triton_project._launcher(4, False),
         *triton_project_gradient._launchers(4, True),
-        triton_lists._launcher(),
-        *(triton_blend._launcher(True, lanes) for lanes in (2, 4)),
-        *(triton_blend_gradient._launcher(lanes, False) for lanes in (2, 4)),
+        triton_lists._launcher(torch.int16),
+        *(triton_blend._launcher(True, lanes, torch.int16, True) for lanes in (2, 4)),
+        *(triton_blend_gradient._launcher(lanes, torch.int16, False) for lanes in (2, 4)),
     ]
 
 

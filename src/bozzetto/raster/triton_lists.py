@@ -10,6 +10,7 @@ registers passes through global memory, which stays in the caches. Barriers stan
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -25,6 +26,9 @@ from .triton_room import Room
 from .triton_sort import bucket_of, rank_among, sort_by_sample, sort_by_width
 from .triton_words import WORDS, read, shared_words
 
+if TYPE_CHECKING:
+    from .triton_call import Kept, Work
+
 PART, STEPS = (16, 4) if INTERPRETED else (512, 9)  # Gaussians of a sample, and log2 of it
 TABLE_BLOCK = 128  # groups at once where they are counted
 GROUP_BLOCK = 32  # where they are copied, 32 Gaussians of each at once
@@ -32,7 +36,6 @@ SORT_BLOCK = 1024  # Gaussians at once, where they are sorted
 DIVIDE_BLOCK = 256  # where they are ranked, marked and divided
 FULLEST = 32  # Gaussians of a bucket (and 1/64 of all more), above which a sample takes the place of equal widths
 WARPS = 8
-SHORT = 1 << 16  # Gaussians of a scene whose indices fit 16 bits
 SHORTEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 
@@ -153,35 +156,23 @@ def tile_kernel(
 
 
 @cache
-def _launcher() -> Launcher:
+def _launcher(index: torch.dtype) -> Launcher:
+    """One for each dtype of indices."""
     constants = {"TILE": TILE, "CELL": CELL, "CELLS": CELLS, "PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
     blocks = {"TABLE_BLOCK": TABLE_BLOCK, "GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK}
     return Launcher(tile_kernel, constants | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS)
 
 
-def list_cells(
-    records: Tensor, pairs: Tensor, table: Tensor, needed: Tensor, layout: Layout, room: Room
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sorted lists of all cells, from what :func:`.triton_project.project` returns, if they fit in ``room``.
+def list_cells(kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Room) -> None:
+    """Sorted lists of all cells, from what :func:`.triton_project.project` wrote, if they fit in ``room``.
 
-    Returns:
-        entries [room] int32: Gaussian indices within their scene, cell after cell, nearest first, equal depths by lower
-        index; counts [S * V * tiles * 16] int32, ends [S * V * tiles * 16] int64: how many each cell has and where its list
-        ends. A list begins at a multiple of 32. Cells are numbered tile after tile; tiles and, inside, cells row by row,
-        view after view. To ``needed`` it adds how many entries there are, without which the lists are wrong.
+    It writes ``kept.entries``, ``counts`` and ``ends`` (see :class:`.triton_call.Kept`), and to ``needed`` how many entries
+    there are, without which the lists are wrong.
     """
-    device = records.device
-    end = layout.cameras * layout.tiles
-    keys = torch.empty(room.pairs, dtype=torch.int64, device=device)
-    ordered = torch.empty(room.pairs, dtype=torch.int64, device=device)
-    ids = torch.empty(room.pairs, dtype=torch.int32, device=device)
-    cells = torch.empty(room.pairs, dtype=torch.int16, device=device)
-    counts = torch.empty(end * CELLS, dtype=torch.int32, device=device)
-    ends = torch.empty(end * CELLS, dtype=torch.int64, device=device)
-    entries = torch.empty(room.entries, dtype=torch.int32, device=device)
-    scratch = torch.empty(end * WORDS.value, dtype=torch.int32) if INTERPRETED else ids
-    _launcher()(
-        end, table, pairs, keys, ordered, ids, cells, records, needed, counts, ends, entries, scratch,
+    programs = layout.cameras * layout.tiles
+    scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
+    _launcher(layout.index)(
+        programs, work.table, work.pairs, work.keys, work.ordered, work.ids, work.cells, kept.records, needed,
+        kept.counts, kept.ends, kept.entries, scratch,
         layout.groups, room.pairs, room.entries, layout.n, layout.tiles_x, layout.tiles,
     )  # fmt: skip
-    return entries, counts, ends

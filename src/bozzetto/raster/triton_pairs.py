@@ -44,7 +44,11 @@ def write_pairs(
             mask = (base + index < WORDS) & (low + base + index < tiles)
             count = read(words, base + index, mask)
             before = begin - place + tl.cumsum(count, axis=0) - count
-            tl.store(table + (low + base + index).to(tl.int64) * groups, ((place + before) << 16) | count.to(tl.int64), mask=mask)
+            tl.store(
+                table + (low + base + index).to(tl.int64) * groups,
+                ((place + before) << 16) | count.to(tl.int64),
+                mask=mask,
+            )
             write(words, base + index, before.to(tl.int32), mask)
             begin += tl.sum(count, axis=0)
             base += BLOCK

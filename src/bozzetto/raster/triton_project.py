@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .triton_launch import Launcher
+from .triton_memory import Piece
 from .triton_numbers import INTERPRETED, pack
 from .triton_pairs import write_pairs
 from .triton_room import Room
@@ -27,6 +28,7 @@ TILE = 32  # pixels along each side of a tile
 CELL = 8  # pixels along each side of the cells that a tile is made of
 RECORD = 5  # int64, two floats each
 BLOCK = 16 if INTERPRETED else 512  # Gaussians a program
+DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 LARGEST = tl.constexpr(3.4028234e38)
@@ -277,6 +279,21 @@ class Layout(NamedTuple):
         return -(-self.n // BLOCK)
 
     @property
+    def index(self) -> torch.dtype:
+        """Of Gaussians' indices within their scene and of positions in lists; 16 bits are read without sign."""
+        return torch.int16 if self.n <= 1 << 16 else torch.int32
+
+    @property
+    def lanes(self) -> int:
+        """Threads for each part of a cell in the gradient of the compositing."""
+        return 4 if self.n >= DENSE * self.height * self.width else 2
+
+    @property
+    def parts(self) -> int:
+        """Parts of a cell there, of eight pixels a thread."""
+        return CELL * CELL // (8 * self.lanes)
+
+    @property
     def tiles(self) -> int:
         """Tiles of a picture."""
         return self.tiles_x * -(-self.height // TILE)
@@ -298,22 +315,21 @@ def project(
     intrinsics: Tensor,
     layout: Layout,
     room: Room,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    records: Piece,
+    pairs: Piece,
+    table: Piece,
+    needed: Tensor,
+) -> None:
     """Project all Gaussians to all views.
 
-    Returns:
+    It writes:
         records [S * V, N, 5] int64; of a Gaussian that is culled in a view only the opacity is written, as log2 0.
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
         table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
-        needed [3] int64: how many pairs there are, also if that is more than the room; then two zeros.
+        needed [3] int64, zeros before: how many pairs there are, also if that is more than the room.
     """
-    device = means.device
-    records = torch.empty((layout.cameras, layout.n, RECORD), dtype=torch.int64, device=device)
-    pairs = torch.empty(room.pairs, dtype=torch.int64, device=device)
     programs = layout.groups * layout.cameras
-    table = torch.empty(programs * layout.tiles, dtype=torch.int64, device=device)
-    needed = torch.zeros(3, dtype=torch.int64, device=device)
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
     _launcher(layout.k, layout.poses)(
         programs,
@@ -321,4 +337,3 @@ def project(
         layout.n, layout.views, layout.height, layout.width, layout.near, layout.far, room.pairs,
         layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
-    return records, pairs, table, needed

@@ -4,7 +4,8 @@ How many (tile, Gaussian) pairs and list entries a call needs is known on the de
 device idle, so a call takes what earlier calls of its kind needed per Gaussian and view, with some to spare, and looks at
 the true numbers when all of its kernels are enqueued. If they were larger, it starts again.
 
-A call that is recorded in a CUDA graph cannot look. Its :class:`Room` stays with the picture, to be checked after replays.
+A call that is recorded in a CUDA graph cannot look. Its pictures become NaN then, and its :class:`Room` stays with them, to
+be checked after replays.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..errors import CapacityError
 
-SPARE = 1.2  # of what earlier calls needed
+SPARE = 1.1  # of what earlier calls needed
 SPARE_RECORDED = 1.5  # in a graph
 FADING = 0.98  # of what a kind of call is expected to need, per call that needs less
 FIRST = (2.0, 8.0)  # per Gaussian and view, until something is known
@@ -55,12 +56,18 @@ class RecordedNeed:
         room: of the recording.
         needed: int64 on the device: pairs and entries of the latest replay, first of all.
         kind, rows: what :func:`learn` is told when they did not fit.
+        poison: float32 on the device: 0 after a replay that fitted, otherwise NaN.
     """
 
     room: Room
     needed: Tensor
     kind: Hashable
     rows: int
+    poison: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        too_many = (self.needed[0] > self.room.pairs) | (self.needed[1] > self.room.entries)
+        object.__setattr__(self, "poison", torch.sqrt(-too_many.float()))  # of 0 or -1
 
     def check(self) -> None:
         """Wait for the device and raise :class:`CapacityError` if the latest replay did not fit."""
@@ -69,7 +76,7 @@ class RecordedNeed:
             learn(self.kind, self.rows, needed)
             raise CapacityError(
                 f"a replayed rasterization drew {needed[0]:,} pairs of a Gaussian and a tile and {needed[1]:,} list entries, "
-                f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are wrong: "
+                f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are NaN: "
                 "record it again"
             )
 

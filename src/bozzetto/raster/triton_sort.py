@@ -84,9 +84,7 @@ def rank_among(ordered, i, key, length, most):
 
 
 @triton.jit
-def sort_by_sample(
-    keys, ordered, buckets, length, words, PART: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr
-):
+def sort_by_sample(keys, ordered, buckets, length, words, PART: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr):
     """As :func:`sort_by_width`, with buckets between the keys of a sample. ``buckets`` (int16) is memory to work in."""
     part = tl.arange(0, PART)
     sampled = tl.where(length > PART, (part.to(tl.int64) * length // PART).to(tl.int32), part)
