@@ -207,6 +207,22 @@ def test_what_does_not_fit_a_recording_is_nan(room, monkeypatch):
 
 
 @needs_cuda
+def test_calls_in_and_out_of_inference_mode(room, monkeypatch):
+    monkeypatch.setattr(room, "_readers", {})
+    monkeypatch.setattr(room, "_counters", {})
+    monkeypatch.setattr(room, "COUNTERS", 3)
+    gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device="cuda")
+    with torch.inference_mode():
+        expected = [rasterize(gaussians, cameras, SIZE).rgb.clone() for _ in range(2)]
+    gaussians.means.requires_grad_()
+    for _ in range(5):
+        picture = rasterize(gaussians, cameras, SIZE).rgb
+        assert torch.equal(picture, expected[0]) and torch.equal(picture, expected[1])
+    picture.sum().backward()
+    assert bool((gaussians.means.grad != 0).any())
+
+
+@needs_cuda
 def test_a_recorded_call_replays_with_other_gaussians(room):
     gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device="cuda")
     graph = torch.cuda.CUDAGraph()

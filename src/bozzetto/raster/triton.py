@@ -37,7 +37,7 @@ from .triton_lists import list_cells
 from .triton_memory import Plan, pieces
 from .triton_project import Layout, project
 from .triton_project_gradient import Share, project_gradient
-from .triton_room import Reading, RecordedNeed, expected, known, learn
+from .triton_room import Reading, RecordedNeed, counters, expected, known, learn
 
 LARGE = 1 << 24  # bytes of moments above which they are made for half of the pictures at a time
 INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
@@ -70,7 +70,7 @@ def _draw(
         kept = Kept(*pieces(memory, places))
         size, work_places = work_plan(layout, room)
         work = Work(*pieces(torch.empty(size, dtype=torch.uint8, device=device), work_places))
-        needed = torch.zeros(3, dtype=torch.int64, device=device)
+        needed = counters(device, recording)
         project(
             means, quats, scales, opacities, sh, view, intrinsics, layout, room,
             kept.records, work.pairs, work.table, needed,
@@ -94,7 +94,7 @@ def _recording(tensor: Tensor) -> bool:
 
 
 def _shares(layout: Layout) -> list[Share]:
-    """All pictures at once, or two halves if their moments are large: a pass forward would not need as much memory."""
+    """All pictures at once, or two halves if their moments are so large that they would decide how much memory a call needs."""
     s, v = layout.scenes, layout.views
     if layout.cameras * layout.n * MOMENTS * 4 <= LARGE or layout.cameras == 1:
         return [Share(0, s, 0, v)]

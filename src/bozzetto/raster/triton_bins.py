@@ -63,32 +63,62 @@ def cells_met(mx, my, a, b, c, bias, x0, y0, TILE: tl.constexpr, CELL: tl.conste
 
 
 @triton.jit
+def two_by_two(bits):
+    """Of each Gaussian's 16 bits, [n], those of cells c and c + 8 as one int32 each, c < 8, with 16 bits between: [n, 8]."""
+    shifted = bits[:, None] >> tl.arange(0, 8)[None, :]
+    return (shifted & 1) | ((shifted & 0x100) << 8)
+
+
+@triton.jit
 def divide(
-    ids, cells, length, count, tile, counts, ends, entries, needed, room, CELLS: tl.constexpr, BLOCK: tl.constexpr
+    ids,
+    cells,
+    length,
+    upper,
+    lower,
+    tile,
+    counts,
+    ends,
+    entries,
+    needed,
+    room,
+    CELLS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Write the lists of a tile's cells, one after the other, where the tiles that came first left off.
 
-    Every list begins at a multiple of WORD. If there is no room for them, they are empty.
+    ``upper`` and ``lower``: numbers of entries of the first and the last 8 cells. Every list begins at a multiple of WORD. If
+    there is no room for them, they are empty. Two cells are counted in one number, as a block has less than 2^16 Gaussians.
     """
-    cell = tl.arange(0, CELLS)
+    cell = tl.arange(0, CELLS // 2)
     index = tl.arange(0, BLOCK)
-    padded = (count + (WORD - 1)) // WORD * WORD
-    total = tl.sum(padded, axis=0).to(tl.int64)
+    padded_upper = (upper + (WORD - 1)) // WORD * WORD
+    padded_lower = (lower + (WORD - 1)) // WORD * WORD
+    half = tl.sum(padded_upper, axis=0)
+    total = (half + tl.sum(padded_lower, axis=0)).to(tl.int64)
     first = tl.atomic_add(needed + ENTRIES, total, sem="relaxed")
     fits = first + total <= room
-    cursor = tl.cumsum(padded, axis=0) - padded
-    count = tl.where(fits, count, 0)
-    tl.store(counts + tile * CELLS + cell, count)
-    tl.store(ends + tile * CELLS + cell, tl.where(fits, first, 0) + cursor + count)
+    next_upper = tl.cumsum(padded_upper, axis=0) - padded_upper
+    next_lower = tl.cumsum(padded_lower, axis=0) - padded_lower + half
+    upper = tl.where(fits, upper, 0)
+    lower = tl.where(fits, lower, 0)
+    counts += tile * CELLS
+    ends += tile * CELLS
+    tl.store(counts + cell, upper)
+    tl.store(counts + CELLS // 2 + cell, lower)
+    tl.store(ends + cell, tl.where(fits, first, 0) + next_upper + upper)
+    tl.store(ends + CELLS // 2 + cell, tl.where(fits, first, 0) + next_lower + lower)
     entries += first
     length = tl.where(fits, length, 0)
     base = length * 0
     while base < length:
         mask = base + index < length
-        bits = tl.load(cells + base + index, mask=mask, other=0).to(tl.int32)
-        n = tl.load(ids + base + index, mask=mask, other=0)
-        here = (bits[:, None] >> cell[None, :]) & 1
-        rank = cursor[None, :] + tl.cumsum(here, axis=0) - 1
-        tl.store(entries + rank, tl.broadcast_to(n[:, None], [BLOCK, CELLS]), mask=here != 0)
-        cursor += tl.sum(here, axis=0)
+        here = two_by_two(tl.load(cells + base + index, mask=mask, other=0).to(tl.int32))
+        n = tl.broadcast_to(tl.load(ids + base + index, mask=mask, other=0)[:, None], [BLOCK, CELLS // 2])
+        upto = tl.cumsum(here, axis=0)
+        tl.store(entries + next_upper[None, :] + (upto & 0xFFFF) - 1, n, mask=(here & 1) != 0)
+        tl.store(entries + next_lower[None, :] + (upto >> 16) - 1, n, mask=here >= 1 << 16)
+        all_here = tl.sum(here, axis=0)
+        next_upper += all_here & 0xFFFF
+        next_lower += all_here >> 16
         base += BLOCK

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_bins import CELLS, PLACES, cells_met, divide
+from .triton_bins import CELLS, PLACES, cells_met, divide, two_by_two
 from .triton_launch import Launcher
 from .triton_numbers import INTERPRETED, unpack
 from .triton_pairs import PAIRS
@@ -86,9 +86,8 @@ def mark_cells(
     TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the Gaussians of the ``length`` keys, which are in order but for the insides of buckets of at most ``most``, in
-    the order of these, and the bits of the cells of each; returns the cells' numbers of entries."""
-    cell = tl.arange(0, (TILE // CELL) * (TILE // CELL))
-    seen = tl.zeros([BLOCK, (TILE // CELL) * (TILE // CELL)], tl.int32)
+    the order of these, and the bits of the cells of each; returns the numbers of entries of the first and the last 8 cells."""
+    seen = tl.zeros([BLOCK, 8], tl.int32)
     base = length * 0
     while base < length:
         i = base + tl.arange(0, BLOCK)
@@ -108,9 +107,9 @@ def mark_cells(
         met = tl.where(mask, met, 0)
         tl.store(ids + rank, n.to(ids.dtype.element_ty), mask=mask)
         tl.store(cells + rank, met.to(cells.dtype.element_ty), mask=mask)
-        seen += (met[:, None] >> cell[None, :]) & 1
+        seen += two_by_two(met)
         base += BLOCK
-    return tl.sum(seen, axis=0)
+    return tl.sum(seen & 0xFFFF, axis=0), tl.sum((seen >> 16) & 0xFFFF, axis=0)
 
 
 @triton.jit(do_not_specialize=["groups", "pair_room", "entry_room", "N", "tiles_x", "tiles"])
@@ -129,7 +128,8 @@ def tile_kernel(
     row = table + tile.to(tl.int64) * groups
     groups = tl.where(tl.load(needed + PAIRS) <= pair_room, groups, 0)
     length = count_pairs(row, groups, TABLE_BLOCK)
-    count = tl.zeros([CELLS], tl.int32)
+    upper = tl.zeros([CELLS // 2], tl.int32)
+    lower = tl.zeros([CELLS // 2], tl.int32)
     if length > 0:
         start = tl.atomic_add(needed + PLACES, length.to(tl.int64), sem="relaxed")
         keys += start
@@ -147,12 +147,12 @@ def tile_kernel(
         y = place // tiles_x
         x0 = ((place - y * tiles_x) * TILE).to(tl.float32) + 0.5
         y0 = (y * TILE).to(tl.float32) + 0.5
-        count = mark_cells(
+        upper, lower = mark_cells(
             ordered, ids, cells, length, most, nearest, scale, by_width, words,
             records + camera.to(tl.int64) * N * 5, x0, y0, TILE, CELL, DIVIDE_BLOCK,
         )  # fmt: skip
         tl.debug_barrier()
-    divide(ids, cells, length, count, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
+    divide(ids, cells, length, upper, lower, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
 
 
 @cache

@@ -26,10 +26,12 @@ FADING = 0.98  # of what a kind of call is expected to need, per call that needs
 FIRST = (2.0, 8.0)  # per Gaussian and view, until something is known
 KINDS = 256  # that are remembered; the one that was not used for longest goes first
 MOST = (1 << 31) - 4096
+COUNTERS = 256  # calls
 
 _lock = threading.Lock()
 _needed: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # of a call, per Gaussian and view
 _readers: dict[torch.device, list[tuple[torch.cuda.Event, Tensor]]] = {}
+_counters: dict[tuple[torch.device, int], list[Tensor]] = {}  # by stream, whose later work finds them set to zero
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,21 @@ def _rounded(count: float) -> int:
     return min(-(-count // step) * step, MOST)
 
 
+def counters(device: torch.device, recording: bool) -> Tensor:
+    """Three zeros on the device, int64, from a stock that is made COUNTERS at a time (a memset costs as much as a kernel);
+    in a recorded call they must be set to zero by every replay."""
+    if recording or device.type != "cuda":
+        return torch.zeros(3, dtype=torch.int64, device=device)
+    with _lock:
+        key = device, torch.cuda.current_stream(device).cuda_stream
+        stock = _counters.get(key)
+        if not stock:
+            with torch.inference_mode(False):
+                zeros = torch.zeros(COUNTERS, 4, dtype=torch.int64, device=device)  # rows of 32 bytes
+                _counters[key] = stock = list(zeros[:, :3].unbind())
+        return stock.pop()
+
+
 class Reading:
     """The first two of three integers on their way from the device; the host goes on until it asks for them."""
 
@@ -131,7 +148,8 @@ class Reading:
             readers = _readers.setdefault(self.device, [])
             self.reader = readers.pop() if readers else None
         if self.reader is None:
-            self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
+            with torch.inference_mode(False):  # the next call may be outside of it
+                self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
         event, self.values = self.reader
         self.values.copy_(needed, non_blocking=True)
         event.record()
