@@ -1,6 +1,6 @@
 """Compile every Triton kernel of the rasterizer for CUDA devices of capability 8.0 and 9.0; needs no device.
 
-Exits with 1 if a kernel does not compile or spills registers. ``python tests/raster/compile_kernels.py``
+Exits with 1 if a kernel does not compile or spills many registers. ``python tests/raster/compile_kernels.py``
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ INTEGERS |= {"view_scene", "view_step", "lens_scene", "lens_step", "first", "fir
 POINTERS = dict.fromkeys(("counts", "scratch", "words", "numbers"), "*i32")
 POINTERS |= dict.fromkeys(("ends", "records", "pairs", "keys", "ordered", "table", "needed"), "*i64")
 POINTERS |= dict.fromkeys(("cells", "ids", "entries", "last"), "*i16")  # of the last three: up to 65,536 Gaussians
+SPILLS = 32  # bytes a thread; the list kernel runs faster with 20 than with three quarters of the threads
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
@@ -56,7 +57,7 @@ def compile_kernel(kernel: triton.JITFunction, capability: int, options: dict[st
         architecture = re.search(r"\.target (\w+)", ptx)[1]
         command = [str(PTXAS), "-v", f"--gpu-name={architecture}", str(path), "-o", str(path.with_suffix(".o"))]
         report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    if " 0 bytes spill stores" not in report:
+    if int(re.search(r"(\d+) bytes spill stores", report)[1]) > SPILLS:
         raise RuntimeError(f"{kernel.fn.__name__} spills registers:\n{report}")
     return re.search(r"Used \d+ registers", report)[0]
 

@@ -35,6 +35,7 @@ MOMENTS = 12  # floats; the last two are not used
 ROW = tl.constexpr(MOMENTS)
 BEHIND = tl.constexpr(0x7FFFFFFF)  # a position in no list
 REGISTERS = 128
+GROUP = 512  # tiles whose longest lists come first; about as many as a large device holds at once
 
 
 @triton.jit
@@ -66,7 +67,7 @@ def next_drawn(words, word, before, batch, left, STRIDE: tl.constexpr):
 def blend_gradient_kernel(
     records, ids, counts, ends, background, transmittance, last, words, numbers, grad_rgb, grad_alpha, grad_depth, moments,
     N, height, width, tiles_x, tiles, first,
-    LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
+    LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program: 32 / LANES parts of one tile of one view, from view ``first`` on; adds to moments [views, N, 12].
 
@@ -77,11 +78,15 @@ def blend_gradient_kernel(
     CELLS: tl.constexpr = (TILE // CELL) * (TILE // CELL)
     PROGRAMS: tl.constexpr = CELLS * PER_CELL * LANES // 32  # of one tile
     ACROSS: tl.constexpr = CELL // (2 * LANES)  # parts side by side in a cell
-    tile = first * tiles + tl.program_id(0) // PROGRAMS
+    # Of every GROUP tiles, first the programs with the longest lists of each.
+    before = tl.program_id(0) // (PROGRAMS * GROUP) * GROUP
+    size = tl.minimum(tl.num_programs(0) // PROGRAMS - before, GROUP)
+    place = tl.program_id(0) - before * PROGRAMS
+    tile = first * tiles + before + place % size
     lengths = tl.load(numbers + tile * CELLS * PER_CELL + tl.arange(0, CELLS * PER_CELL))
     if tl.max(lengths, axis=0) == 0:
         return
-    part, left = longest_parts(lengths, tl.program_id(0) % PROGRAMS, LANES)
+    part, left = longest_parts(lengths, place // size, LANES)
     if tl.max(left, axis=0) == 0:
         return
     lane = tl.arange(0, 32)
@@ -212,7 +217,7 @@ def add_moments(out, drawn, m, LANES: tl.constexpr):
 @cache
 def _launcher(lanes: int, index: torch.dtype, without_depth: bool) -> Launcher:
     """One for each form of the arguments: ``index`` is the dtype of indices, the gradient of depth a tensor or None."""
-    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL}
+    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL, "GROUP": GROUP}
     return Launcher(blend_gradient_kernel, constants, num_warps=1, maxnreg=REGISTERS)
 
 

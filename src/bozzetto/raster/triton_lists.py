@@ -36,6 +36,7 @@ SORT_BLOCK = 1024  # Gaussians at once, where they are sorted
 DIVIDE_BLOCK = 256  # where they are ranked, marked and divided
 FULLEST = 32  # Gaussians of a bucket (and 1/64 of all more), above which a sample takes the place of equal widths
 WARPS = 8
+REGISTERS = 64  # of a thread, so that four programs fit a multiprocessor; few bytes are spilled
 SHORTEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 
@@ -160,7 +161,9 @@ def _launcher(index: torch.dtype) -> Launcher:
     """One for each dtype of indices."""
     constants = {"TILE": TILE, "CELL": CELL, "CELLS": CELLS, "PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
     blocks = {"TABLE_BLOCK": TABLE_BLOCK, "GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK}
-    return Launcher(tile_kernel, constants | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS)
+    return Launcher(
+        tile_kernel, constants | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS, maxnreg=REGISTERS
+    )
 
 
 def list_cells(kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Room) -> None:

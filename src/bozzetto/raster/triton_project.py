@@ -124,7 +124,6 @@ def project_kernel(
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     row = scene.to(tl.int64) * N + n
-    slot = camera.to(tl.int64) * N + n
     view += scene * view_scene + (camera - scene * V) * view_step
     intrinsics += scene * lens_scene + (camera - scene * V) * lens_step
     w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
@@ -209,13 +208,19 @@ def project_kernel(
     x1 = tl.where(keep, right, 0.0).to(tl.int32) // CELL
     y0 = tl.where(keep, top, 0.0).to(tl.int32) // CELL
     y1 = tl.where(keep, bottom, 0.0).to(tl.int32) // CELL
-    out = records + slot * 5
-    tl.store(out + 0, pack(px, py), mask=keep)
-    tl.store(out + 1, pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E), mask=keep)
-    bias = tl.where(keep, tl.log2(opacity), float("-inf"))
-    tl.store(out + 2, pack(conic_yy * (-0.5 * LOG2_E), bias), mask=mask)
-    tl.store(out + 3, pack(clamped(red), clamped(green)), mask=keep)
-    tl.store(out + 4, pack(clamped(blue), z), mask=keep)
+    r0 = pack(px, py)
+    r1 = pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E)
+    r2 = pack(conic_yy * (-0.5 * LOG2_E), tl.where(keep, tl.log2(opacity), float("-inf")))
+    r3 = pack(clamped(red), clamped(green))
+    r4 = pack(clamped(blue), z)
+    # A record, padded to eight numbers, as a row that neighbouring threads store together.
+    eight = tl.join(tl.join(tl.join(r0, r4), tl.join(r2, r4)), tl.join(tl.join(r1, r4), tl.join(r3, r4))).reshape(
+        BLOCK, 8
+    )
+    line = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    part = tl.arange(0, 8)[None, :]
+    out = records + camera.to(tl.int64) * N * 5 + line.to(tl.int64) * 5 + part
+    tl.store(out, eight, mask=(line < N) & (part < 5))
 
     side: tl.constexpr = TILE // CELL
     tiles_x = (width + TILE - 1) // TILE
@@ -323,7 +328,7 @@ def project(
     """Project all Gaussians to all views.
 
     It writes:
-        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only the opacity is written, as log2 0.
+        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only log2 opacity, -inf, means anything.
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
         table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
