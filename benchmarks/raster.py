@@ -25,7 +25,10 @@ from bozzetto.gaussians import SH_C0, Gaussians
 from bozzetto.raster import rasterize
 
 ROWS = [(8, 8, 256), (4, 8, 512), (1, 8, 512), (1, 1, 512), (16, 8, 256)]  # scenes, views, size
-COUNTS, SIZES, DEGREES = (16384, 65536, 262144), (128, 256, 512, 1024), (0, 3)
+SIZES = (128, 256, 512, 1024)
+GROWTH = [(n, size, 0) for n in (16384, 262144) for size in SIZES] + [
+    (65536, size, 3) for size in SIZES
+]  # SH degree last
 
 
 @dataclass
@@ -167,11 +170,9 @@ def measure(case: Case, runs: int) -> tuple[list[float], list[float], float, flo
     return out[0], out[1], peaks[0], peaks[1]
 
 
-def host_and_launches(case: Case) -> tuple[float, float, int, int]:
-    """Microseconds of the host for a call that leaves the device nothing to do, and what it enqueues: forward, both."""
-    from torch.profiler import ProfilerActivity, profile
-
-    micros, launches = [], []
+def host(case: Case) -> list[float]:
+    """Microseconds of the host for a call that leaves the device nothing to do: forward, both."""
+    micros = []
     for function in functions(case):
         for _ in range(10):
             function()
@@ -182,11 +183,21 @@ def host_and_launches(case: Case) -> tuple[float, float, int, int]:
             function()
             spent.append(1e6 * (time.perf_counter() - start))
         micros.append(statistics.median(spent))
+    return micros
+
+
+def launches(case: Case) -> list[int]:
+    """How many operations of the device a call enqueues: forward, both. Later calls are slower on the host."""
+    from torch.profiler import ProfilerActivity, profile
+
+    counts = []
+    for function in functions(case):
+        function()
         with profile(activities=[ProfilerActivity.CUDA]) as record:
             function()
             torch.cuda.synchronize()
-        launches.append(sum(e.count for e in record.key_averages() if e.device_type.name == "CUDA"))
-    return micros[0], micros[1], launches[0], launches[1]
+        counts.append(sum(e.count for e in record.key_averages() if e.device_type.name == "CUDA"))
+    return counts
 
 
 def table(rows: list[tuple[int, int, int]], runs: int) -> None:
@@ -202,10 +213,11 @@ def table(rows: list[tuple[int, int, int]], runs: int) -> None:
             print(f"| {row} | {peak:.0f} | {peak_both:.0f} |", flush=True)
     print("\n| one call on 64 Gaussians at 64² | host µs, forward | both | device operations, forward | both |")
     print("|---|---|---|---|---|")
-    for name, make in found.items():
-        case = make(ball(1, 64).to("cuda"), orbit(1, 1), 64)
-        forward, both, enqueued, enqueued_both = host_and_launches(case)
-        print(f"| {name} | {forward:.0f} | {both:.0f} | {enqueued} | {enqueued_both} |", flush=True)
+    cases = {name: make(ball(1, 64).to("cuda"), orbit(1, 1), 64) for name, make in found.items()}
+    micros = {name: host(case) for name, case in cases.items()}
+    for name, case in cases.items():
+        row = *(f"{x:.0f}" for x in micros[name]), *map(str, launches(case))
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 
 def growth(runs: int) -> None:
@@ -213,14 +225,12 @@ def growth(runs: int) -> None:
     found = renderers()
     print("| Gaussians | size | SH degree | renderer | forward ms | forward + backward ms | peak MiB, both |")
     print("|---|---|---|---|---|---|---|")
-    for n in COUNTS:
-        for size in SIZES:
-            for degree in DEGREES:
-                gaussians, cameras = ball(1, n, degree).to("cuda"), orbit(1, 8)
-                for name, make in found.items():
-                    forward, both, _, peak = measure(make(gaussians, cameras, size), runs)
-                    row = f"{n:,} | {size}² | {degree} | {name} | {shown(forward)} | {shown(both)} | {peak:.0f}"
-                    print(f"| {row} |", flush=True)
+    for n, size, degree in GROWTH:
+        gaussians, cameras = ball(1, n, degree).to("cuda"), orbit(1, 8)
+        for name, make in found.items():
+            forward, both, _, peak = measure(make(gaussians, cameras, size), runs)
+            row = f"{n:,} | {size}² | {degree} | {name} | {shown(forward)} | {shown(both)} | {peak:.0f}"
+            print(f"| {row} |", flush=True)
 
 
 class Stages:
@@ -228,55 +238,66 @@ class Stages:
 
     def __init__(self, gaussians: Gaussians, cameras: Cameras, size: int) -> None:
         from bozzetto.raster import triton_blend, triton_blend_gradient, triton_lists, triton_project_gradient
+        from bozzetto.raster.triton_call import Kept, Work, kept_plan, work_plan
+        from bozzetto.raster.triton_memory import pieces
         from bozzetto.raster.triton_project import Layout, project
         from bozzetto.raster.triton_room import Room
 
-        scenes, views = gaussians.batch_shape[0], cameras.batch_shape[-1]
+        scenes, views, k = gaussians.batch_shape[0], cameras.batch_shape[-1], gaussians.sh.shape[-2]
         view = cameras.view_matrices().contiguous()
         intrinsics = cameras.pixel_intrinsics(size).contiguous()
         g = gaussians
-        layout = Layout(
-            scenes, views, len(g), g.sh.shape[-2], size, size, 0.01, 1e10, False, 16 * views, 16, 4 * views, 4
-        )
+        layout = Layout(scenes, views, len(g), k, size, size, 0.01, 1e10, False, 16 * views, 16, 4 * views, 4)
         inputs = (g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, layout)
-        room = Room(1024, 1024)
+        needed = torch.zeros(3, dtype=torch.int64, device="cuda")
+
+        def memory(size: int, places: tuple) -> list:
+            return pieces(torch.empty(size, dtype=torch.uint8, device="cuda"), places)
+
+        room = Room(512, 512)
         for _ in range(3):  # the second time there is room for the pairs, the third time for the entries
-            records, pairs, table, needed = project(*inputs, room)
-            ids, numbers, ends = triton_lists.list_cells(records, pairs, table, needed, layout, room)
+            kept, work = Kept(*memory(*kept_plan(layout, room, True))), Work(*memory(*work_plan(layout, room)))
+            needed.zero_()
+            project(*inputs, room, kept.records, work.pairs, work.table, needed)
+            triton_lists.list_cells(kept, work, needed, layout, room)
             self.needed = needed.tolist()
-            room = Room(self.needed[0], max(self.needed[1], 1024))
-        self.project = lambda: project(*inputs, room)
+            room = Room(self.needed[0], max(self.needed[1], 512))
 
-        def lists() -> None:
+        def timed_project() -> None:
+            needed.zero_()
+            project(*inputs, room, kept.records, work.pairs, work.table, needed)
+
+        def timed_lists() -> None:
             needed[1:] = 0
-            triton_lists.list_cells(records, pairs, table, needed, layout, room)
+            triton_lists.list_cells(kept, work, needed, layout, room)
 
-        self.lists = lists
+        self.project, self.lists = timed_project, timed_lists
         background = torch.ones(scenes, views, 3, device="cuda")
-        self.pairs = int(numbers.sum())
-        self.blend = lambda: triton_blend.blend(records, ids, numbers, ends, background, size, size, True)
-        (rgb, alpha, _), kept = self.blend()
+        self.pairs = int(kept.counts.tensor().sum())
+        self.blend = lambda: triton_blend.blend(kept, background, layout, (scenes, views, size, size))
+        rgb, alpha, _ = self.blend()
         grads = torch.randn_like(rgb), torch.randn_like(alpha), None
+        moments = torch.zeros(scenes * views, len(g), triton_blend_gradient.MOMENTS, device="cuda")
         self.blend_gradient = lambda: triton_blend_gradient.blend_gradient(
-            records, ids, numbers, ends, background, kept, *grads
+            kept, background, *grads, moments, layout, 0, scenes * views
         )
-        moments = self.blend_gradient()
+        self.blend_gradient()
+        gradients = tuple(map(torch.empty_like, (g.means, g.quats, g.scales, g.opacities, g.sh)))
+        share = triton_project_gradient.Share(0, scenes, 0, views)
         self.project_gradient = lambda: triton_project_gradient.project_gradient(
-            g.means, g.quats, g.scales, g.sh, view, intrinsics, records, moments, layout
+            g.means, g.quats, g.scales, g.sh, view, intrinsics, kept.records, moments, gradients, layout, share
         )
 
 
 def stages(rows: list[tuple[int, int, int]]) -> None:
     """Times of the stages."""
     names = ("project", "lists", "blend", "blend_gradient", "project_gradient")
-    print(
-        "| scenes × views × size | visible | tile pairs | cell entries | projection, lists | blend | gradient | projection's |"
-    )
+    print("| scenes × views × size | tile pairs | cell entries | project | lists | blend | gradient | projection's |")
     print("|---|---|---|---|---|---|---|---|")
     for scenes, views, size in rows:
         parts = Stages(ball(scenes).to("cuda"), orbit(scenes, views), size)
         counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.needed[0], parts.pairs))
-        spent = " | ".join(f"{milliseconds(getattr(parts, name)):.2f}" for name in names)
+        spent = " | ".join(f"{milliseconds(getattr(parts, name)):.3f}" for name in names)
         print(f"| {scenes}×{views}×{size}² | {counts} | {spent} |", flush=True)
 
 

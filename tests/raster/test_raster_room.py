@@ -29,11 +29,11 @@ def room(monkeypatch):
     return triton_room
 
 
-def draw(scale: float, opaque: bool = False) -> list[torch.Tensor]:
+def draw(scale: float, opaque: bool = False, scenes: int = 1, views: int = 2) -> list[torch.Tensor]:
     """Pictures and gradients of a random scene whose Gaussians have this size."""
     from bozzetto.raster.triton import rasterize_triton
 
-    inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, 1, 2, N, SIZE, 4, scale).items()}
+    inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, scenes, views, N, SIZE, 4, scale).items()}
     if opaque:
         inputs["opacities"].fill_(0.9)
     for name in PARAMETERS:
@@ -76,17 +76,48 @@ def test_too_little_room_is_noticed_whatever_is_short(room, monkeypatch):
 
 
 @slow_without_cuda
-def test_lists_longer_than_a_sample(room, monkeypatch):
+def test_lists_sorted_by_a_sample(room, monkeypatch):
+    """As where many Gaussians stand at nearly one depth."""
     from bozzetto.raster import triton_lists
 
     expected = draw(0.1, opaque=True)
-    monkeypatch.setattr(triton_lists, "PART", 64 if CUDA else 2)
-    monkeypatch.setattr(triton_lists, "STEPS", 6 if CUDA else 1)
+    monkeypatch.setattr(triton_lists, "FULLEST", -(1 << 20))
     triton_lists._launcher.cache_clear()
     try:
         assert_same(draw(0.1, opaque=True), expected)
+        monkeypatch.setattr(triton_lists, "PART", 64 if CUDA else 2)
+        monkeypatch.setattr(triton_lists, "STEPS", 6 if CUDA else 1)
+        triton_lists._launcher.cache_clear()
+        assert_same(draw(0.1, opaque=True), expected)
     finally:
         triton_lists._launcher.cache_clear()
+
+
+@slow_without_cuda
+def test_indices_of_many_gaussians_need_32_bits(room, monkeypatch):
+    from bozzetto.raster import triton_call
+    from bozzetto.raster.triton_project import Layout
+
+    expected = draw(0.1)
+    assert Layout(1, 1, 65536, *range(10)).index == torch.int16 and Layout(1, 1, 65537, *range(10)).index == torch.int32
+    monkeypatch.setattr(Layout, "index", torch.int32)
+    triton_call.kept_plan.cache_clear()
+    triton_call.work_plan.cache_clear()
+    try:
+        assert_same(draw(0.1), expected)
+    finally:
+        triton_call.kept_plan.cache_clear()
+        triton_call.work_plan.cache_clear()
+
+
+@pytest.mark.parametrize(("scenes", "views"), [(1, 3), (3, 1)])
+def test_gradients_in_two_halves(room, monkeypatch, scenes, views):
+    """As where one memory for the sums over pixels would be large."""
+    from bozzetto.raster import triton
+
+    expected = draw(0.1, scenes=scenes, views=views)
+    monkeypatch.setattr(triton, "LARGE", 0)
+    assert_same(draw(0.1, scenes=scenes, views=views), expected)
 
 
 @slow_without_cuda
@@ -97,13 +128,19 @@ def test_pictures_of_more_tiles_than_counters(room, monkeypatch):
     size = (2 * 32, 2500 * 32) if CUDA else (1, 32 * 4097)
     inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, 1, 1, 3, size, 1, 0.02).items()}
     if not CUDA:  # interpreted, the cells of a whole such picture take too long: look at the pairs only
-        from bozzetto.raster import triton_project
+        from bozzetto.raster import triton_call, triton_memory, triton_project
         from bozzetto.raster.triton_room import Room
 
         # fx and fy in pixels differ by thousands: the Gaussians are spread over the whole width.
-        layout = triton_project.Layout(1, 1, 3, 1, *size, 0.01, 1e10, False, 16, 16, 4, 4)
+        layout, room = triton_project.Layout(1, 1, 3, 1, *size, 0.01, 1e10, False, 16, 16, 4, 4), Room(4096 * 16, 1024)
         arguments = [inputs[k] for k in ("means", "quats", "scales", "opacities", "sh", "view", "intrinsics")]
-        _, _, table, needed = triton_project.project(*arguments, layout, Room(4096 * 16, 1024))
+        (records, *_), work = (
+            triton_memory.pieces(torch.empty(size, dtype=torch.uint8), places)
+            for size, places in (triton_call.kept_plan(layout, room, False), triton_call.work_plan(layout, room))
+        )
+        work, needed = triton_call.Work(*work), torch.zeros(3, dtype=torch.int64)
+        triton_project.project(*arguments, layout, room, records, work.pairs, work.table, needed)
+        table = work.table.tensor()
         groups = table.reshape(layout.tiles)
         counts, starts = groups & 0xFFFF, groups >> 16
         assert int(needed[0]) == int(counts.sum()) > 100
@@ -149,6 +186,42 @@ def test_the_host_waits_for_nothing_but_the_size_of_the_lists(room):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@slow_without_cuda
+def test_what_does_not_fit_a_recording_is_nan(room, monkeypatch):
+    from bozzetto.raster import triton
+
+    gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device=DEVICE)
+    leaves = [t.requires_grad_() for t in gaussians.tensors()]
+    expected = rasterize(gaussians, cameras, SIZE, backend="triton")
+    monkeypatch.setattr(triton, "_recording", lambda tensor: True)
+    picture = rasterize(gaussians, cameras, SIZE, backend="triton")
+    assert torch.equal(picture.rgb, expected.rgb) and torch.equal(picture.alpha, expected.alpha)
+    picture.check()
+    for short in (room.Room(1, 1 << 16), room.Room(1 << 16, 32)):
+        monkeypatch.setattr(triton, "expected", lambda *a, short=short: short)
+        picture = rasterize(gaussians, cameras, SIZE, backend="triton")
+        gradients = torch.autograd.grad(picture.rgb.square().sum() + picture.alpha.sum(), leaves)
+        assert all(bool(t.isnan().all()) for t in (picture.rgb, picture.alpha, picture.depth, *gradients))
+        with pytest.raises(CapacityError, match="record it again"):
+            picture.check()
+
+
+@needs_cuda
+def test_calls_in_and_out_of_inference_mode(room, monkeypatch):
+    monkeypatch.setattr(room, "_readers", {})
+    monkeypatch.setattr(room, "_counters", {})
+    monkeypatch.setattr(room, "COUNTERS", 3)
+    gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device="cuda")
+    with torch.inference_mode():
+        expected = [rasterize(gaussians, cameras, SIZE).rgb.clone() for _ in range(2)]
+    gaussians.means.requires_grad_()
+    for _ in range(5):
+        picture = rasterize(gaussians, cameras, SIZE).rgb
+        assert torch.equal(picture, expected[0]) and torch.equal(picture, expected[1])
+    picture.sum().backward()
+    assert bool((gaussians.means.grad != 0).any())
+
+
 @needs_cuda
 def test_a_recorded_call_replays_with_other_gaussians(room):
     gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device="cuda")
@@ -164,6 +237,7 @@ def test_a_recorded_call_replays_with_other_gaussians(room):
         assert torch.equal(picture.rgb, expected.rgb) and torch.equal(picture.depth, expected.depth)
     gaussians.scales *= 30
     graph.replay()
+    assert bool(picture.rgb.isnan().all() & picture.alpha.isnan().all() & picture.depth.isnan().all())
     with pytest.raises(CapacityError, match="record it again"):
         picture.check()
 

@@ -49,11 +49,11 @@ class Rendering:
     recorded: RecordedNeed | None = field(default=None, repr=False, compare=False)
 
     def check(self) -> None:
-        """Wait for the device and raise :class:`bozzetto.errors.CapacityError` if the pictures are incomplete.
+        """Wait for the device and raise :class:`bozzetto.errors.CapacityError` if there was no room for the pictures.
 
         That can happen only to a rendering recorded in a CUDA graph whose latest replay drew much more than the calls
-        before the recording did (over 1.5 times as many pairs of Gaussians and tiles). Record it again then. Elsewhere this
-        does nothing: :func:`rasterize` itself gives such a call more memory.
+        before the recording did (over 1.5 times as many pairs of Gaussians and tiles): all of its pixels and gradients are
+        NaN. Record it again then. Elsewhere this does nothing: :func:`rasterize` itself gives such a call more memory.
         """
         if self.recorded is not None:
             self.recorded.check()

@@ -7,7 +7,8 @@ Model: :mod:`bozzetto.raster.reference`. Five stages, each over all scenes and v
 bits may differ from run to run.
 
 The host waits once, when everything is enqueued, for the size of the lists (:mod:`.triton_room`). In a CUDA graph it
-does not: record a call after one with similar inputs, and ask :meth:`bozzetto.raster.Rendering.check` after replays.
+does not: record a call after one with similar inputs. A replay whose lists do not fit draws NaN and has NaN gradients;
+:meth:`bozzetto.raster.Rendering.check` asks.
 
 With ``TRITON_INTERPRET=1`` set before Triton is first imported, the same kernels run on CPU tensors (slowly, for
 tests).
@@ -29,13 +30,16 @@ except ImportError as error:
     ) from error
 
 from .triton_blend import blend, blend_kernel
-from .triton_blend_gradient import blend_gradient
+from .triton_blend_gradient import MOMENTS, blend_gradient
+from .triton_call import Kept, Work, kept_plan, work_plan
 from .triton_launch import aligned
 from .triton_lists import list_cells
+from .triton_memory import Plan, pieces
 from .triton_project import Layout, project
-from .triton_project_gradient import project_gradient
-from .triton_room import Reading, RecordedNeed, expected, known, learn
+from .triton_project_gradient import Share, project_gradient
+from .triton_room import Reading, RecordedNeed, counters, expected, known, learn
 
+LARGE = 1 << 24  # bytes of moments above which they are made for half of the pictures at a time
 INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
 
 
@@ -49,58 +53,101 @@ def _draw(
     view: Tensor,
     intrinsics: Tensor,
     layout: Layout,
+    shape: tuple[int, ...],
     keep: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...] | None, RecordedNeed | None]:
-    """Pictures; if ``keep``, what the gradient needs besides the inputs; how to check a recorded call."""
-    kind = (means.device, layout.cameras, layout.height, layout.width)
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Plan], RecordedNeed | None]:
+    """Pictures; memory of :class:`Kept` (with what the gradient needs if ``keep``); how to check a recorded call."""
+    device = means.device
+    kind = (device, layout.cameras, layout.height, layout.width)
     rows = layout.cameras * layout.n
-    recording = means.is_cuda and torch.cuda.is_current_stream_capturing()
+    recording = _recording(means)
     if recording and not known(kind):
         raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
     while True:
         room = expected(kind, rows, recording)
-        records, pairs, table, needed = project(means, quats, scales, opacities, sh, view, intrinsics, layout, room)
-        lists = list_cells(records, pairs, table, needed, layout, room)
-        del pairs, table
+        size, places = kept_plan(layout, room, keep)
+        memory = torch.empty(size, dtype=torch.uint8, device=device)
+        kept = Kept(*pieces(memory, places))
+        size, work_places = work_plan(layout, room)
+        work = Work(*pieces(torch.empty(size, dtype=torch.uint8, device=device), work_places))
+        needed = counters(device, recording)
+        project(
+            means, quats, scales, opacities, sh, view, intrinsics, layout, room,
+            kept.records, work.pairs, work.table, needed,
+        )  # fmt: skip
+        list_cells(kept, work, needed, layout, room)
+        del work  # the pictures may take its place
         reading = None if recording else Reading(needed)
-        pictures, kept = blend(records, *lists, background, layout.height, layout.width, keep)
-        saved = (records, *lists, *kept) if keep else None
+        need = RecordedNeed(room, needed, kind, rows) if recording else None
+        pictures = blend(kept, background, layout, shape, need and need.poison)
         if reading is None:
-            return pictures, saved, RecordedNeed(room, needed, kind, rows)
+            return pictures, (memory, places), need
         numbers = reading.result()
         learn(kind, rows, numbers)
         if room.holds(numbers):
-            return pictures, saved, None
-        del records, lists, pictures, kept, saved
+            return pictures, (memory, places), None
+        del memory, kept, pictures
+
+
+def _recording(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _shares(layout: Layout) -> list[Share]:
+    """All pictures at once, or two halves if their moments are so large that they would decide how much memory a call needs."""
+    s, v = layout.scenes, layout.views
+    if layout.cameras * layout.n * MOMENTS * 4 <= LARGE or layout.cameras == 1:
+        return [Share(0, s, 0, v)]
+    if s > 1:
+        return [Share(0, (s + 1) // 2, 0, v), Share((s + 1) // 2, s // 2, 0, v)]
+    return [Share(0, 1, 0, (v + 1) // 2), Share(0, 1, (v + 1) // 2, v // 2)]
 
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, recorded):
-        pictures, saved, need = _draw(means, quats, scales, opacities, sh, background, view, intrinsics, layout, True)
-        ctx.save_for_backward(means, quats, scales, sh, background, view, intrinsics, *saved)
-        ctx.layout = layout
+        pictures, (memory, places), need = _draw(
+            means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, True
+        )
+        ctx.save_for_backward(means, quats, scales, sh, background, view, intrinsics, memory)
+        ctx.layout, ctx.places, ctx.poison = layout, places, need and need.poison
         ctx.set_materialize_grads(False)
         recorded.append(need)
-        return _shaped(pictures, shape)
+        return pictures
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, grad_depth):
-        means, quats, scales, sh, background, view, intrinsics, records, ids, counts, ends, *kept = ctx.saved_tensors
-        transmittance = kept[0]
-        grad_rgb = transmittance.new_zeros(*transmittance.shape, 3) if grad_rgb is None else _plain(grad_rgb)
-        grad_alpha = torch.zeros_like(transmittance) if grad_alpha is None else _plain(grad_alpha)
+        means, quats, scales, sh, background, view, intrinsics, memory = ctx.saved_tensors
+        kept, layout = Kept(*pieces(memory, ctx.places)), ctx.layout
+        pixels = (layout.cameras, layout.height, layout.width)
+        grad_rgb = means.new_zeros(*pixels, 3) if grad_rgb is None else _plain(grad_rgb)
+        grad_alpha = means.new_zeros(pixels) if grad_alpha is None else _plain(grad_alpha)
         if grad_depth is not None:
             grad_depth = _plain(grad_depth)
         gradients: tuple[Tensor | None, ...] = (None,) * 5
         with torch.cuda.device_of(means):
             if any(ctx.needs_input_grad[:5]):
-                moments = blend_gradient(records, ids, counts, ends, background, kept, grad_rgb, grad_alpha, grad_depth)
-                gradients = project_gradient(means, quats, scales, sh, view, intrinsics, records, moments, ctx.layout)
+                moments = None
+                for share in _shares(layout):
+                    first, cameras = share.first_scene * layout.views + share.first_view, share.scenes * share.views
+                    if moments is None:
+                        moments = torch.zeros(cameras, layout.n, MOMENTS, device=means.device)
+                    else:
+                        moments.zero_()
+                    blend_gradient(kept, background, grad_rgb, grad_alpha, grad_depth, moments, layout, first, cameras)
+                    if gradients[0] is None:
+                        opacities = means.new_empty(means.shape[:-1])
+                        gradients = (*map(torch.empty_like, (means, quats, scales)), opacities, torch.empty_like(sh))
+                    project_gradient(
+                        means, quats, scales, sh, view, intrinsics, kept.records, moments, gradients, layout, share
+                    )
+                if ctx.poison is not None:
+                    for gradient in gradients:
+                        gradient += ctx.poison
             grad_background = None
             if ctx.needs_input_grad[5]:
-                seen = (grad_rgb.view(*transmittance.shape, 3) * transmittance[..., None]).sum((1, 2))
+                seen = (grad_rgb.view(*pixels, 3) * kept.transmittance.tensor().view(*pixels, 1)).sum((1, 2))
                 grad_background = seen.reshape(background.shape)
         return *gradients, grad_background, *(None,) * 5
 
@@ -112,11 +159,6 @@ def _plain(tensor: Tensor) -> Tensor:
     if not tensor.is_contiguous():
         tensor = tensor.contiguous()
     return aligned(tensor)
-
-
-def _shaped(pictures: tuple[Tensor, Tensor, Tensor], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    rgb, alpha, depth = pictures
-    return rgb.view(*shape, 3), alpha.view(shape), depth.view(shape)
 
 
 def _steps(tensor: Tensor, scenes: int, views: int, tail: tuple[int, ...]) -> tuple[Tensor, int, int]:
@@ -216,8 +258,8 @@ def render(
             recorded: list[RecordedNeed | None] = []
             pictures = _Rasterize.apply(*tensors, view, intrinsics, layout, shape, recorded)
             return *pictures, recorded[0]
-        pictures, _, need = _draw(*tensors, view, intrinsics, layout, False)
-        return *_shaped(pictures, shape), need
+        pictures, _, need = _draw(*tensors, view, intrinsics, layout, shape, False)
+        return *pictures, need
 
 
 def rasterize_triton(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_numbers import unpack
 from .triton_project import CELL, TILE
 
 LEAST = tl.constexpr(-7.994353436858858)  # log2(1/255)
@@ -64,52 +63,62 @@ def cells_met(mx, my, a, b, c, bias, x0, y0, TILE: tl.constexpr, CELL: tl.conste
 
 
 @triton.jit
-def mark_cells(ids, cells, length, records, x0, y0, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr):
-    """Write the bits of the cells of each of the ``length`` Gaussians at ``ids``; returns the cells' numbers of entries."""
-    cell = tl.arange(0, (TILE // CELL) * (TILE // CELL))
-    index = tl.arange(0, BLOCK)
-    seen = tl.zeros([BLOCK, (TILE // CELL) * (TILE // CELL)], tl.int32)
-    base = length * 0
-    while base < length:
-        mask = base + index < length
-        record = records + tl.load(ids + base + index, mask=mask, other=0).to(tl.int64) * 5
-        mx, my = unpack(tl.load(record + 0, mask=mask, other=0))
-        a, b = unpack(tl.load(record + 1, mask=mask, other=0))
-        c, bias = unpack(tl.load(record + 2, mask=mask, other=0))
-        met = tl.where(mask, cells_met(mx, my, a, b, c, bias, x0, y0, TILE, CELL), 0)
-        tl.store(cells + base + index, met.to(cells.dtype.element_ty), mask=mask)
-        seen += (met[:, None] >> cell[None, :]) & 1
-        base += BLOCK
-    return tl.sum(seen, axis=0)
+def two_by_two(bits):
+    """Of each Gaussian's 16 bits, [n], those of cells c and c + 8 as one int32 each, c < 8, with 16 bits between: [n, 8]."""
+    shifted = bits[:, None] >> tl.arange(0, 8)[None, :]
+    return (shifted & 1) | ((shifted & 0x100) << 8)
 
 
 @triton.jit
 def divide(
-    ids, cells, length, count, tile, counts, ends, entries, needed, room, CELLS: tl.constexpr, BLOCK: tl.constexpr
+    ids,
+    cells,
+    length,
+    upper,
+    lower,
+    tile,
+    counts,
+    ends,
+    entries,
+    needed,
+    room,
+    CELLS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Write the lists of a tile's cells, one after the other, where the tiles that came first left off.
 
-    Every list begins at a multiple of WORD. If there is no room for them, they are empty.
+    ``upper`` and ``lower``: numbers of entries of the first and the last 8 cells. Every list begins at a multiple of WORD. If
+    there is no room for them, they are empty. Two cells are counted in one number, as a block has less than 2^16 Gaussians.
     """
-    cell = tl.arange(0, CELLS)
+    cell = tl.arange(0, CELLS // 2)
     index = tl.arange(0, BLOCK)
-    padded = (count + (WORD - 1)) // WORD * WORD
-    total = tl.sum(padded, axis=0).to(tl.int64)
+    padded_upper = (upper + (WORD - 1)) // WORD * WORD
+    padded_lower = (lower + (WORD - 1)) // WORD * WORD
+    half = tl.sum(padded_upper, axis=0)
+    total = (half + tl.sum(padded_lower, axis=0)).to(tl.int64)
     first = tl.atomic_add(needed + ENTRIES, total, sem="relaxed")
     fits = first + total <= room
-    cursor = tl.cumsum(padded, axis=0) - padded
-    count = tl.where(fits, count, 0)
-    tl.store(counts + tile * CELLS + cell, count)
-    tl.store(ends + tile * CELLS + cell, tl.where(fits, first, 0) + cursor + count)
+    next_upper = tl.cumsum(padded_upper, axis=0) - padded_upper
+    next_lower = tl.cumsum(padded_lower, axis=0) - padded_lower + half
+    upper = tl.where(fits, upper, 0)
+    lower = tl.where(fits, lower, 0)
+    counts += tile * CELLS
+    ends += tile * CELLS
+    tl.store(counts + cell, upper)
+    tl.store(counts + CELLS // 2 + cell, lower)
+    tl.store(ends + cell, tl.where(fits, first, 0) + next_upper + upper)
+    tl.store(ends + CELLS // 2 + cell, tl.where(fits, first, 0) + next_lower + lower)
     entries += first
     length = tl.where(fits, length, 0)
     base = length * 0
     while base < length:
         mask = base + index < length
-        bits = tl.load(cells + base + index, mask=mask, other=0).to(tl.int32)
-        n = tl.load(ids + base + index, mask=mask, other=0)
-        here = (bits[:, None] >> cell[None, :]) & 1
-        rank = cursor[None, :] + tl.cumsum(here, axis=0) - 1
-        tl.store(entries + rank, tl.broadcast_to(n[:, None], [BLOCK, CELLS]), mask=here != 0)
-        cursor += tl.sum(here, axis=0)
+        here = two_by_two(tl.load(cells + base + index, mask=mask, other=0).to(tl.int32))
+        n = tl.broadcast_to(tl.load(ids + base + index, mask=mask, other=0)[:, None], [BLOCK, CELLS // 2])
+        upto = tl.cumsum(here, axis=0)
+        tl.store(entries + next_upper[None, :] + (upto & 0xFFFF) - 1, n, mask=(here & 1) != 0)
+        tl.store(entries + next_lower[None, :] + (upto >> 16) - 1, n, mask=here >= 1 << 16)
+        all_here = tl.sum(here, axis=0)
+        next_upper += all_here & 0xFFFF
+        next_lower += all_here >> 16
         base += BLOCK

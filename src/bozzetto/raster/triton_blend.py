@@ -8,13 +8,14 @@ shared memory to all threads; the warp synchronises there and nowhere else. It s
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_bins import LEAST
+from .triton_bins import CELLS, LEAST
 from .triton_launch import Launcher
 from .triton_numbers import (
     INTERPRETED,
@@ -26,11 +27,14 @@ from .triton_numbers import (
     shared,
     shared_memory,
     unpack,
+    unsigned,
 )
-from .triton_project import CELL, TILE
+from .triton_project import CELL, TILE, Layout
+
+if TYPE_CHECKING:
+    from .triton_call import Kept
 
 UNROLL = 2  # Gaussians between two tests whether the list ends; a divisor of 32
-DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 
 MAX_ALPHA = tl.constexpr(0.99)
 MIN_TRANSMITTANCE = tl.constexpr(1e-4)
@@ -85,13 +89,13 @@ def opacity(power, bias, position, final):
 
 @triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles"])
 def blend_kernel(
-    records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last, words, numbers,
+    records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last, words, numbers, poison,
     N, height, width, tiles_x, tiles,
     KEEP: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """One program: one cell of one view, front to back.
 
-    What it keeps for the gradient (KEEP) is described at :func:`blend`.
+    What it keeps for the gradient (KEEP) is described at :class:`.triton_call.Kept`.
     """
     cell = tl.program_id(0)
     camera, left, top = cell_place(cell, tiles_x, tiles, TILE, CELL)
@@ -124,7 +128,7 @@ def blend_kernel(
     if not INTERPRETED:
         memory = shared_memory()
         exists = lane < length
-        n = tl.load(ids + lane, mask=exists, other=0)
+        n = unsigned(tl.load(ids + lane, mask=exists, other=0))
         mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
         bias = tl.where(exists, bias, float("-inf"))
     unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
@@ -132,7 +136,7 @@ def blend_kernel(
         if not INTERPRETED:
             share(memory, mx, my, a, b, c, bias, r, g, bl, z)
             exists = base + 32 + lane < length
-            n = tl.load(ids + base + 32 + lane, mask=exists, other=0)
+            n = unsigned(tl.load(ids + base + 32 + lane, mask=exists, other=0))
             mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
             bias = tl.where(exists, bias, float("-inf"))
         drawn = tl.zeros([2, 32], tl.int32)  # one bit for each of 32 Gaussians
@@ -142,7 +146,7 @@ def blend_kernel(
             for u in tl.static_range(UNROLL):
                 if INTERPRETED:
                     exists = base + k + u < length
-                    n = tl.load(ids + base + k + u, mask=exists, other=0)
+                    n = unsigned(tl.load(ids + base + k + u, mask=exists, other=0))
                     gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = load_record(records + n * 5, exists)
                     g_bias = tl.where(exists, g_bias, float("-inf"))
                 else:
@@ -180,6 +184,10 @@ def blend_kernel(
         unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
 
     light = tl.abs(light)
+    if poison is not None:
+        spoilt = tl.load(poison)
+        light += spoilt
+        deep += spoilt
     background += camera.to(tl.int64) * 3
     pixel = (camera.to(tl.int64) * height + row) * width + column[None, :]
     tl.store(rgb + pixel * 3 + 0, red + light * tl.load(background + 0), mask=inside)
@@ -189,7 +197,7 @@ def blend_kernel(
     tl.store(depth + pixel, deep, mask=inside)
     if KEEP:
         tl.store(transmittance + pixel, light, mask=inside)
-        tl.store(last + pixel, final, mask=inside)
+        tl.store(last + pixel, (final - 1).to(last.dtype.element_ty), mask=inside)
         numbers += (cell * 2 + half) * parts
         tl.store(numbers, number_left)
         if parts == 2:
@@ -197,47 +205,27 @@ def blend_kernel(
 
 
 @cache
-def _launcher(keep: bool, lanes: int) -> Launcher:
+def _launcher(keep: bool, lanes: int, index: torch.dtype, poison: bool) -> Launcher:
+    """``index``: dtype of indices and positions; ``poison``: whether there is any."""
     constants = {"KEEP": keep, "LANES": lanes, "TILE": TILE, "CELL": CELL, "UNROLL": UNROLL}
     return Launcher(blend_kernel, constants, num_warps=1)
 
 
 def blend(
-    records: Tensor,
-    ids: Tensor,
-    counts: Tensor,
-    ends: Tensor,
-    background: Tensor,
-    height: int,
-    width: int,
-    keep: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor] | None]:
-    """Pictures (rgb [S * V, H, W, 3], alpha and depth [S * V, H, W]) and, if ``keep``, what the gradient needs:
+    kept: Kept, background: Tensor, layout: Layout, shape: tuple[int, ...], poison: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures: rgb [*shape, 3], alpha and depth [*shape], where ``shape`` ends with height and width.
 
-    * transmittance [S * V, H, W]
-    * last [S * V, H, W] int32: the position in the cell's list after the last Gaussian that contributed to the pixel
-    * words int32: of 32 Gaussians of a cell's list, which contributed to each of the cell's parts (rows of parts, top to
-      bottom, left to right), one bit each; those of a list begin at word start // 32 * parts
-    * numbers [cells, parts] int32: how many contributed to each part
+    ``poison``, a number on the device, is added to every pixel. Where ``kept`` has room for it, this also writes what the
+    gradient needs: transmittance, last, words and numbers.
     """
-    cameras, n = records.shape[:2]
-    device = records.device
-    tiles_x, tiles_y = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
-    rgb = torch.empty(cameras, height, width, 3, device=device)
-    alpha, depth = torch.empty(2, cameras, height, width, device=device)
-    kept = None
-    lanes = 4 if n >= DENSE * height * width else 2  # threads for each part of a cell in the gradient
-    if keep:
-        parts = CELL * CELL // (8 * lanes)
-        kept = (
-            torch.empty_like(alpha),
-            torch.empty(cameras, height, width, dtype=torch.int32, device=device),
-            torch.empty(len(ids) // 32 * parts, dtype=torch.int32, device=device),
-            torch.empty(len(counts), parts, dtype=torch.int32, device=device),
-        )
-    _launcher(keep, lanes)(
-        len(counts),
-        records, ids, counts, ends, background, rgb, alpha, depth, *(kept or (None,) * 4),
-        n, height, width, tiles_x, tiles_x * tiles_y,
+    device = background.device
+    rgb = torch.empty((*shape, 3), device=device)
+    alpha, depth = torch.empty(shape, device=device), torch.empty(shape, device=device)
+    _launcher(kept.last is not None, layout.lanes, layout.index, poison is not None)(
+        layout.cameras * layout.tiles * CELLS,
+        kept.records, kept.entries, kept.counts, kept.ends, background, rgb, alpha, depth,
+        kept.transmittance, kept.last, kept.words, kept.numbers, poison,
+        layout.n, layout.height, layout.width, layout.tiles_x, layout.tiles,
     )  # fmt: skip
-    return (rgb, alpha, depth), kept
+    return rgb, alpha, depth

@@ -15,21 +15,27 @@ memory and barriers are used only where lists are chosen, before the first Gauss
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .triton_bins import CELLS
 from .triton_blend import MAX_ALPHA, cell_place, exponent, load_record, opacity
 from .triton_launch import Launcher
-from .triton_numbers import highest_bit, reciprocal, sum_two
-from .triton_project import CELL, TILE
+from .triton_numbers import highest_bit, reciprocal, sum_two, unsigned
+from .triton_project import CELL, TILE, Layout
+
+if TYPE_CHECKING:
+    from .triton_call import Kept
 
 MOMENTS = 12  # floats; the last two are not used
 ROW = tl.constexpr(MOMENTS)
 BEHIND = tl.constexpr(0x7FFFFFFF)  # a position in no list
 REGISTERS = 128
+GROUP = 512  # tiles whose longest lists come first; about as many as a large device holds at once
 
 
 @triton.jit
@@ -57,12 +63,13 @@ def next_drawn(words, word, before, batch, left, STRIDE: tl.constexpr):
     return position, word, before, batch, left - exists.to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles"])
+@triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles", "first"])
 def blend_gradient_kernel(
     records, ids, counts, ends, background, transmittance, last, words, numbers, grad_rgb, grad_alpha, grad_depth, moments,
-    N, height, width, tiles_x, tiles, LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
+    N, height, width, tiles_x, tiles, first,
+    LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program: 32 / LANES parts of one tile of one view; adds to moments [S * V, N, 12].
+    """One program: 32 / LANES parts of one tile of one view, from view ``first`` on; adds to moments [views, N, 12].
 
     The moments of a Gaussian are the sums over pixels of v, v dx, v dy, v dx^2, v dx dy, v dy^2, and of w times the
     gradients of red, green, blue and depth.
@@ -71,11 +78,15 @@ def blend_gradient_kernel(
     CELLS: tl.constexpr = (TILE // CELL) * (TILE // CELL)
     PROGRAMS: tl.constexpr = CELLS * PER_CELL * LANES // 32  # of one tile
     ACROSS: tl.constexpr = CELL // (2 * LANES)  # parts side by side in a cell
-    tile = tl.program_id(0) // PROGRAMS
+    # Of every GROUP tiles, first the programs with the longest lists of each.
+    before = tl.program_id(0) // (PROGRAMS * GROUP) * GROUP
+    size = tl.minimum(tl.num_programs(0) // PROGRAMS - before, GROUP)
+    place = tl.program_id(0) - before * PROGRAMS
+    tile = first * tiles + before + place % size
     lengths = tl.load(numbers + tile * CELLS * PER_CELL + tl.arange(0, CELLS * PER_CELL))
     if tl.max(lengths, axis=0) == 0:
         return
-    part, left = longest_parts(lengths, tl.program_id(0) % PROGRAMS, LANES)
+    part, left = longest_parts(lengths, place // size, LANES)
     if tl.max(left, axis=0) == 0:
         return
     lane = tl.arange(0, 32)
@@ -89,7 +100,7 @@ def blend_gradient_kernel(
     ids += start
     words += (start >> 5) * PER_CELL + part
     records += camera.to(tl.int64) * N * 5
-    moments += camera.to(tl.int64) * N * ROW
+    moments += (camera - first).to(tl.int64) * N * ROW
     background += camera.to(tl.int64) * 3
 
     light, ahead, final, g_red, g_green, g_blue, g_depth = (), (), (), (), (), (), ()
@@ -98,7 +109,8 @@ def blend_gradient_kernel(
         inside = (x + p // 4 < width) & (y + p % 4 < height)
         pixel = (camera.to(tl.int64) * height + y + p % 4) * width + x + p // 4
         light = light + (tl.load(transmittance + pixel, mask=inside, other=1.0),)
-        final = final + (tl.load(last + pixel, mask=inside, other=0),)
+        behind = unsigned(tl.load(last + pixel, mask=inside, other=0)) + 1
+        final = final + (tl.where(light[p] < 1.0, behind, 0),)  # of no Gaussian if all light came through
         latest = tl.maximum(latest, final[p])
         g_red = g_red + (tl.load(grad_rgb + pixel * 3 + 0, mask=inside, other=0.0),)
         g_green = g_green + (tl.load(grad_rgb + pixel * 3 + 1, mask=inside, other=0.0),)
@@ -121,16 +133,16 @@ def blend_gradient_kernel(
     before = tl.load(words + batch * PER_CELL, mask=left > 0, other=0)
     # On the way, in every round: the record of the next Gaussian, the index of the one after it, the next word.
     position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
-    n = tl.load(ids + position, mask=position < BEHIND, other=0)
+    n = unsigned(tl.load(ids + position, mask=position < BEHIND, other=0))
     mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, position < BEHIND)
     next_position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
-    next_n = tl.load(ids + next_position, mask=next_position < BEHIND, other=0)
+    next_n = unsigned(tl.load(ids + next_position, mask=next_position < BEHIND, other=0))
     going = 1
     while going > 0:
         rest = (left > 0) | (next_position < BEHIND)
         mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1 = load_record(records + next_n * 5, next_position < BEHIND)
         later, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
-        later_n = tl.load(ids + later, mask=later < BEHIND, other=0)
+        later_n = unsigned(tl.load(ids + later, mask=later < BEHIND, other=0))
         dx = px - mx
         dy = py - my
         new_light, new_ahead = (), ()
@@ -203,33 +215,28 @@ def add_moments(out, drawn, m, LANES: tl.constexpr):
 
 
 @cache
-def _launcher(lanes: int, without_depth: bool) -> Launcher:
-    """One for each form of the arguments: the gradient of depth is a tensor or None."""
-    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL}
+def _launcher(lanes: int, index: torch.dtype, without_depth: bool) -> Launcher:
+    """One for each form of the arguments: ``index`` is the dtype of indices, the gradient of depth a tensor or None."""
+    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL, "GROUP": GROUP}
     return Launcher(blend_gradient_kernel, constants, num_warps=1, maxnreg=REGISTERS)
 
 
 def blend_gradient(
-    records: Tensor,
-    ids: Tensor,
-    counts: Tensor,
-    ends: Tensor,
+    kept: Kept,
     background: Tensor,
-    kept: tuple[Tensor, Tensor, Tensor, Tensor],
     grad_rgb: Tensor,
     grad_alpha: Tensor,
     grad_depth: Tensor | None,
-) -> Tensor:
-    """Moments of the Gaussians, [S * V, N, 12]; zero for those that no cell drew. ``kept``: see :func:`.blend`;
+    moments: Tensor,
+    layout: Layout,
+    first: int,
+    cameras: int,
+) -> None:
+    """Add the moments of the Gaussians in ``cameras`` pictures from the ``first`` on to ``moments`` [cameras, N, 12].
     ``grad_depth`` None is 0."""
-    cameras, n = records.shape[:2]
-    height, width = kept[0].shape[1:]
-    tiles_x, tiles_y = triton.cdiv(width, TILE), triton.cdiv(height, TILE)
-    moments = torch.zeros(cameras, n, MOMENTS, device=records.device)
-    lanes = CELL * CELL // (8 * kept[3].shape[1])
-    _launcher(lanes, grad_depth is None)(
-        len(counts) * CELL * CELL // 256,
-        records, ids, counts, ends, background, *kept, grad_rgb, grad_alpha, grad_depth, moments,
-        n, height, width, tiles_x, tiles_x * tiles_y,
+    _launcher(layout.lanes, layout.index, grad_depth is None)(
+        cameras * layout.tiles * CELLS * layout.parts * layout.lanes // 32,
+        kept.records, kept.entries, kept.counts, kept.ends, background,
+        kept.transmittance, kept.last, kept.words, kept.numbers, grad_rgb, grad_alpha, grad_depth, moments,
+        layout.n, layout.height, layout.width, layout.tiles_x, layout.tiles, first,
     )  # fmt: skip
-    return moments

@@ -13,6 +13,8 @@ import triton
 from torch import Tensor
 from triton.runtime.driver import driver
 
+from .triton_memory import Piece
+
 VERSION = tuple(int(part) for part in re.findall(r"\d+", triton.__version__)[:2])
 ALIGNMENT = 16  # bytes; what binaries assume of every pointer
 
@@ -21,8 +23,8 @@ class Launcher:
     """One kernel with fixed compile-time constants, to be called as ``launcher(programs, *arguments)``.
 
     A binary fits every launch whose arguments have the same types, so there is one launcher for each combination of
-    dtypes. Pointers must be multiples of 16 (:func:`aligned`), integers fit 32 bits, and the kernel must not specialise
-    on them.
+    dtypes. Tensors may be pieces of memory (:class:`.triton_memory.Piece`). They must begin at multiples of 16 bytes
+    (:func:`aligned`), integers must fit 32 bits, and the kernel must not specialise on them.
 
     Args:
         kernel: a ``triton.jit`` function; in its signature the constants come last.
@@ -44,18 +46,23 @@ class Launcher:
         if programs == 0:
             return
         if not isinstance(self.kernel, triton.JITFunction):  # interpreted
-            self.kernel[(programs,)](*arguments, **self.constants)
+            self.kernel[(programs,)](*map(_tensor, arguments), **self.constants)
             return
         device = driver.active.get_current_device()
         binary = self.binaries.get(device)
         if binary is None:
-            compiled = self.kernel[(programs,)](*arguments, **self.constants, **self.options)
+            compiled = self.kernel[(programs,)](*map(_tensor, arguments), **self.constants, **self.options)
             if all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata")):
                 self.binaries[device] = compiled.run, compiled.function, compiled.packed_metadata
             return
         run, function, metadata = binary
         stream = driver.active.get_current_stream(device)
-        run(programs, 1, 1, stream, function, metadata, None, None, None, *arguments, *self.trailing)
+        numbers = [a.address if type(a) is Piece else a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+        run(programs, 1, 1, stream, function, metadata, None, None, None, *numbers, *self.trailing)
+
+
+def _tensor(argument: Any) -> Any:
+    return argument.tensor() if type(argument) is Piece else argument
 
 
 def aligned(tensor: Tensor) -> Tensor:

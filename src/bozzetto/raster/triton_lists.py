@@ -2,123 +2,115 @@
 
 Projection (:mod:`.triton_project`) writes the pairs of a tile of 32 x 32 pixels and a Gaussian, grouped by tile within each
 of its programs, and a table of where each group begins. Here one program a tile, of eight warps, brings its groups
-together, sorts them by depth and divides them among the tile's cells.
-
-It sorts by a sample: PART Gaussians at equal distances in the list are sorted in registers, every Gaussian looks up
-between which two of them it lies, and is then compared with those few that lie there too. Counters of these buckets are
-in shared memory; the rest passes through global memory, which stays in the caches. Barriers stand between the steps.
+together (a warp takes a group, so that neighbours are read by neighbours), sorts them by depth (:mod:`.triton_sort`), marks
+which of the tile's cells each Gaussian meets and divides them among the cells (:mod:`.triton_bins`). What is too large for
+registers passes through global memory, which stays in the caches. Barriers stand between the steps.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_bins import CELLS, PLACES, divide, mark_cells
+from .triton_bins import CELLS, PLACES, cells_met, divide, two_by_two
 from .triton_launch import Launcher
-from .triton_numbers import INTERPRETED
+from .triton_numbers import INTERPRETED, unpack
 from .triton_pairs import PAIRS
 from .triton_project import CELL, TILE, Layout
 from .triton_room import Room
-from .triton_words import WORDS, fetch_add, read, shared_words, write
+from .triton_sort import bucket_of, rank_among, sort_by_sample, sort_by_width
+from .triton_words import WORDS, read, shared_words
+
+if TYPE_CHECKING:
+    from .triton_call import Kept, Work
 
 PART, STEPS = (16, 4) if INTERPRETED else (512, 9)  # Gaussians of a sample, and log2 of it
-GROUP_BLOCK = 256  # groups at once
+TABLE_BLOCK = 128  # groups at once where they are counted
+GROUP_BLOCK = 32  # where they are copied, 32 Gaussians of each at once
 SORT_BLOCK = 1024  # Gaussians at once, where they are sorted
-DIVIDE_BLOCK = 256  # where they are divided
+DIVIDE_BLOCK = 256  # where they are ranked, marked and divided
+FULLEST = 32  # Gaussians of a bucket (and 1/64 of all more), above which a sample takes the place of equal widths
 WARPS = 8
-NEVER = tl.constexpr(0x7FFFFFFFFFFFFFFF)  # after every key
+REGISTERS = 64  # of a thread, so that four programs fit a multiprocessor; few bytes are spilled
+SHORTEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 
 @triton.jit
-def collect(table, groups, tiles, pairs, keys, fits, needed, BLOCK: tl.constexpr):
-    """Copy the groups of a tile to a place of their own in ``keys``: that place, and how many pairs they hold."""
+def count_pairs(row, groups, BLOCK: tl.constexpr):
+    """How many pairs the groups of a tile hold."""
     index = tl.arange(0, BLOCK)
     length = tl.zeros([BLOCK], tl.int32)
     base = groups * 0
     while base < groups:
-        mask = (base + index < groups) & fits
-        group = tl.load(table + (base + index).to(tl.int64) * tiles, mask=mask, other=0)
-        length += (group & 0xFFFF).to(tl.int32)
+        length += (tl.load(row + base + index, mask=base + index < groups, other=0) & 0xFFFF).to(tl.int32)
         base += BLOCK
-    length = tl.sum(length, axis=0)
-    place = tl.atomic_add(needed + PLACES, length.to(tl.int64), sem="relaxed")
-    keys += place
-    base = groups * 0
-    written = length * 0
-    while base < groups:
-        mask = (base + index < groups) & fits
-        group = tl.load(table + (base + index).to(tl.int64) * tiles, mask=mask, other=0)
-        count = (group & 0xFFFF).to(tl.int32)
-        start = group >> 16
-        to = written + tl.cumsum(count, axis=0) - count
-        most = tl.max(count, axis=0)
-        k = most * 0
-        while k < most:
-            tl.store(keys + to + k, tl.load(pairs + start + k, mask=k < count, other=0), mask=k < count)
-            k += 1
-        written += tl.sum(count, axis=0)
-        base += BLOCK
-    return place, length
+    return tl.sum(length, axis=0)
 
 
 @triton.jit
-def sort(keys, ordered, ids, buckets, length, words, PART: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr):
-    """Write the Gaussians of the ``length`` keys in the order of these. ``ordered`` and ``buckets`` are memory to work in."""
-    part = tl.arange(0, PART)
-    sampled = tl.where(length > PART, (part.to(tl.int64) * length // PART).to(tl.int32), part)
-    sample = tl.sort(tl.load(keys + sampled, mask=sampled < length, other=NEVER))
-    if length <= PART:
-        tl.store(ids + part, sample.to(tl.int32), mask=part < length)
-    else:
-        tl.store(ordered + part, sample)
-        bin = tl.arange(0, 2 * PART)  # there are PART + 1 buckets
-        write(words, bin, bin * 0, bin >= 0)
-        tl.debug_barrier()
-        base = length * 0
-        while base < length:
-            i = base + tl.arange(0, BLOCK)
-            key = tl.load(keys + i, mask=i < length, other=NEVER)
-            bucket = tl.zeros([BLOCK], tl.int32)  # how many of the sample are not larger: bit by bit from the highest
-            for step in tl.static_range(STEPS + 1):
-                probe = bucket + (PART >> step)
-                there = tl.load(ordered + probe - 1, mask=probe <= PART, other=NEVER)
-                bucket = tl.where(there <= key, probe, bucket)
-            tl.store(buckets + i, bucket.to(buckets.dtype.element_ty), mask=i < length)
-            fetch_add(words, bucket, i < length)
-            base += BLOCK
-        tl.debug_barrier()
-        size = read(words, bin, bin >= 0)
-        write(words, bin, tl.cumsum(size, axis=0) - size, bin >= 0)
-        tl.debug_barrier()
-        base = length * 0
-        while base < length:
-            i = base + tl.arange(0, BLOCK)
-            key = tl.load(keys + i, mask=i < length, other=NEVER)
-            bucket = tl.load(buckets + i, mask=i < length, other=0).to(tl.int32)
-            tl.store(ordered + fetch_add(words, bucket, i < length), key, mask=i < length)
-            base += BLOCK
-        tl.debug_barrier()
-        base = length * 0
-        while base < length:
-            i = base + tl.arange(0, BLOCK)
-            key = tl.load(keys + i, mask=i < length, other=NEVER)
-            bucket = tl.load(buckets + i, mask=i < length, other=0).to(tl.int32)
-            # The words now hold where the buckets end.
-            rank = read(words, bucket - 1, (i < length) & (bucket > 0))
-            others = ordered + rank
-            count = read(words, bucket, i < length) - rank
-            most = tl.max(count, axis=0)
-            k = most * 0
-            while k < most:
-                rank += (tl.load(others + k, mask=k < count, other=NEVER) < key).to(tl.int32)
-                k += 1
-            tl.store(ids + rank, key.to(tl.int32), mask=i < length)
-            base += BLOCK
+def collect(row, groups, pairs, keys, BLOCK: tl.constexpr):
+    """Copy the groups of a tile one behind the other; returns the bits of the nearest and farthest depth."""
+    index = tl.arange(0, BLOCK)
+    lane = tl.arange(0, 32)[None, :]
+    nearest = tl.full([BLOCK, 32], SHORTEST, tl.int32)
+    farthest = tl.zeros([BLOCK, 32], tl.int32)
+    base = groups * 0
+    written = base
+    while base < groups:
+        group = tl.load(row + base + index, mask=base + index < groups, other=0)
+        count = (group & 0xFFFF).to(tl.int32)
+        most = tl.max(count, axis=0)
+        to = (written + tl.cumsum(count, axis=0) - count)[:, None] + lane
+        start = (group >> 16)[:, None] + lane
+        written += tl.sum(count, axis=0)
+        left = count[:, None] - lane
+        k = most * 0
+        while k < most:
+            key = tl.load(pairs + start + k, mask=left > k, other=0)
+            tl.store(keys + to + k, key, mask=left > k)
+            bits = (key >> 32).to(tl.int32)
+            nearest = tl.where(left > k, tl.minimum(nearest, bits), nearest)
+            farthest = tl.maximum(farthest, bits)
+            k += 32
+        base += BLOCK
+    return tl.min(tl.min(nearest, axis=1), axis=0), tl.max(tl.max(farthest, axis=1), axis=0)
+
+
+@triton.jit
+def mark_cells(
+    ordered, ids, cells, length, most, nearest, scale, by_width, words, records, x0, y0,
+    TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the Gaussians of the ``length`` keys, which are in order but for the insides of buckets of at most ``most``, in
+    the order of these, and the bits of the cells of each; returns the numbers of entries of the first and the last 8 cells."""
+    seen = tl.zeros([BLOCK, 8], tl.int32)
+    base = length * 0
+    while base < length:
+        i = base + tl.arange(0, BLOCK)
+        mask = i < length
+        key = tl.load(ordered + i, mask=mask, other=0x7FFFFFFFFFFFFFFF)
+        n = key.to(tl.int32)
+        record = records + tl.where(mask, n, 0).to(tl.int64) * 5
+        mx, my = unpack(tl.load(record + 0, mask=mask, other=0))
+        a, b = unpack(tl.load(record + 1, mask=mask, other=0))
+        c, bias = unpack(tl.load(record + 2, mask=mask, other=0))
+        fullest = most
+        if by_width:
+            bucket = tl.where(mask, bucket_of(key, nearest, scale), 0)
+            fullest = tl.max(read(words, bucket, mask) - read(words, bucket - 1, mask & (bucket > 0)), axis=0)
+        rank = rank_among(ordered, i, key, length, fullest)
+        met = cells_met(mx, my, a, b, c, bias, x0, y0, TILE, CELL)
+        met = tl.where(mask, met, 0)
+        tl.store(ids + rank, n.to(ids.dtype.element_ty), mask=mask)
+        tl.store(cells + rank, met.to(cells.dtype.element_ty), mask=mask)
+        seen += two_by_two(met)
+        base += BLOCK
+    return tl.sum(seen & 0xFFFF, axis=0), tl.sum((seen >> 16) & 0xFFFF, axis=0)
 
 
 @triton.jit(do_not_specialize=["groups", "pair_room", "entry_room", "N", "tiles_x", "tiles"])
@@ -126,62 +118,64 @@ def tile_kernel(
     table, pairs, keys, ordered, ids, cells, records, needed, counts, ends, entries, scratch,
     groups, pair_room, entry_room, N, tiles_x, tiles,
     TILE: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr, PART: tl.constexpr, STEPS: tl.constexpr,
-    GROUP_BLOCK: tl.constexpr, SORT_BLOCK: tl.constexpr, DIVIDE_BLOCK: tl.constexpr,
+    FULLEST: tl.constexpr, TABLE_BLOCK: tl.constexpr, GROUP_BLOCK: tl.constexpr, SORT_BLOCK: tl.constexpr,
+    DIVIDE_BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: one tile. All lists are empty if there was no room for the pairs."""
     tile = tl.program_id(0)
     words = shared_words(scratch)
     camera = tile // tiles
     place = tile - camera * tiles
-    table += camera.to(tl.int64) * groups * tiles + place
-    fits = tl.load(needed + PAIRS) <= pair_room
-    start, length = collect(table, groups, tiles, pairs, keys, fits, needed, GROUP_BLOCK)
-    keys += start
-    ordered += start
-    ids += start
-    cells += start
+    row = table + tile.to(tl.int64) * groups
+    groups = tl.where(tl.load(needed + PAIRS) <= pair_room, groups, 0)
+    length = count_pairs(row, groups, TABLE_BLOCK)
+    upper = tl.zeros([CELLS // 2], tl.int32)
+    lower = tl.zeros([CELLS // 2], tl.int32)
     if length > 0:
+        start = tl.atomic_add(needed + PLACES, length.to(tl.int64), sem="relaxed")
+        keys += start
+        ordered += start
+        ids += start
+        cells += start
+        nearest, farthest = collect(row, groups, pairs, keys, GROUP_BLOCK)
+        scale = (WORDS - 1) / tl.maximum(farthest - nearest, 1).to(tl.float32)
+        most = sort_by_width(keys, ordered, length, nearest, scale, words, SORT_BLOCK)
+        by_width = most <= FULLEST + length // 64
         tl.debug_barrier()
-        sort(keys, ordered, ids, cells, length, words, PART, STEPS, SORT_BLOCK)
+        if most > FULLEST + length // 64:
+            most = sort_by_sample(keys, ordered, cells, length, words, PART, STEPS, SORT_BLOCK)
+            tl.debug_barrier()
+        y = place // tiles_x
+        x0 = ((place - y * tiles_x) * TILE).to(tl.float32) + 0.5
+        y0 = (y * TILE).to(tl.float32) + 0.5
+        upper, lower = mark_cells(
+            ordered, ids, cells, length, most, nearest, scale, by_width, words,
+            records + camera.to(tl.int64) * N * 5, x0, y0, TILE, CELL, DIVIDE_BLOCK,
+        )  # fmt: skip
         tl.debug_barrier()
-    y = place // tiles_x
-    x0 = ((place - y * tiles_x) * TILE).to(tl.float32) + 0.5
-    y0 = (y * TILE).to(tl.float32) + 0.5
-    count = mark_cells(ids, cells, length, records + camera.to(tl.int64) * N * 5, x0, y0, TILE, CELL, DIVIDE_BLOCK)
-    tl.debug_barrier()
-    divide(ids, cells, length, count, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
+    divide(ids, cells, length, upper, lower, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
 
 
 @cache
-def _launcher() -> Launcher:
-    constants = {"TILE": TILE, "CELL": CELL, "CELLS": CELLS, "PART": PART, "STEPS": STEPS}
-    blocks = {"GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK, "DIVIDE_BLOCK": DIVIDE_BLOCK}
-    return Launcher(tile_kernel, constants | blocks, num_warps=WARPS)
+def _launcher(index: torch.dtype) -> Launcher:
+    """One for each dtype of indices."""
+    constants = {"TILE": TILE, "CELL": CELL, "CELLS": CELLS, "PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
+    blocks = {"TABLE_BLOCK": TABLE_BLOCK, "GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK}
+    return Launcher(
+        tile_kernel, constants | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS, maxnreg=REGISTERS
+    )
 
 
-def list_cells(
-    records: Tensor, pairs: Tensor, table: Tensor, needed: Tensor, layout: Layout, room: Room
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sorted lists of all cells, from what :func:`.triton_project.project` returns, if they fit in ``room``.
+def list_cells(kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Room) -> None:
+    """Sorted lists of all cells, from what :func:`.triton_project.project` wrote, if they fit in ``room``.
 
-    Returns:
-        entries [room] int32: Gaussian indices within their scene, cell after cell, nearest first, equal depths by lower
-        index; counts [S * V * tiles * 16] int32, ends [S * V * tiles * 16] int64: how many each cell has and where its list
-        ends. A list begins at a multiple of 32. Cells are numbered tile after tile; tiles and, inside, cells row by row,
-        view after view. To ``needed`` it adds how many entries there are, without which the lists are wrong.
+    It writes ``kept.entries``, ``counts`` and ``ends`` (see :class:`.triton_call.Kept`), and to ``needed`` how many entries
+    there are, without which the lists are wrong.
     """
-    device = records.device
-    end = layout.cameras * layout.tiles
-    keys = torch.empty(room.pairs, dtype=torch.int64, device=device)
-    ordered = torch.empty(room.pairs, dtype=torch.int64, device=device)
-    ids = torch.empty(room.pairs, dtype=torch.int32, device=device)
-    cells = torch.empty(room.pairs, dtype=torch.int16, device=device)
-    counts = torch.empty(end * CELLS, dtype=torch.int32, device=device)
-    ends = torch.empty(end * CELLS, dtype=torch.int64, device=device)
-    entries = torch.empty(room.entries, dtype=torch.int32, device=device)
-    scratch = torch.empty(end * WORDS.value, dtype=torch.int32) if INTERPRETED else ids
-    _launcher()(
-        end, table, pairs, keys, ordered, ids, cells, records, needed, counts, ends, entries, scratch,
+    programs = layout.cameras * layout.tiles
+    scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
+    _launcher(layout.index)(
+        programs, work.table, work.pairs, work.keys, work.ordered, work.ids, work.cells, kept.records, needed,
+        kept.counts, kept.ends, kept.entries, scratch,
         layout.groups, room.pairs, room.entries, layout.n, layout.tiles_x, layout.tiles,
     )  # fmt: skip
-    return entries, counts, ends

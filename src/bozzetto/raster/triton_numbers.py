@@ -22,6 +22,12 @@ def unpack(pair):
 
 
 @triton.jit
+def unsigned(x):
+    """int32 of what is stored as int32, or in 16 bits without sign."""
+    return x.to(tl.int32) & (0xFFFF if x.dtype == tl.int16 else -1)
+
+
+@triton.jit
 def power_of_2(x):
     """2^x in one instruction; 0 instead of denormal numbers."""
     if INTERPRETED:

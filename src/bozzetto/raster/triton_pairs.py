@@ -15,7 +15,9 @@ PAIRS = tl.constexpr(0)  # where a call counts its pairs of tiles and Gaussians
 
 
 @triton.jit
-def write_pairs(key, first, across, number, pairs, table, needed, scratch, tiles_x, tiles, room, BLOCK: tl.constexpr):
+def write_pairs(
+    key, first, across, number, pairs, table, needed, scratch, groups, tiles_x, tiles, room, BLOCK: tl.constexpr
+):
     """Write the keys of BLOCK Gaussians, each to ``number`` tiles from ``first`` on, ``across`` in a row, and for every tile
     where its keys begin << 16 | how many there are. Tiles are taken as many at a time as there are counters."""
     place = tl.atomic_add(needed + PAIRS, tl.sum(number.to(tl.int64), axis=0), sem="relaxed")
@@ -42,7 +44,11 @@ def write_pairs(key, first, across, number, pairs, table, needed, scratch, tiles
             mask = (base + index < WORDS) & (low + base + index < tiles)
             count = read(words, base + index, mask)
             before = begin - place + tl.cumsum(count, axis=0) - count
-            tl.store(table + low + base + index, ((place + before) << 16) | count.to(tl.int64), mask=mask)
+            tl.store(
+                table + (low + base + index).to(tl.int64) * groups,
+                ((place + before) << 16) | count.to(tl.int64),
+                mask=mask,
+            )
             write(words, base + index, before.to(tl.int32), mask)
             begin += tl.sum(count, axis=0)
             base += BLOCK

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .triton_launch import Launcher
+from .triton_memory import Piece
 from .triton_numbers import INTERPRETED, pack
 from .triton_pairs import write_pairs
 from .triton_room import Room
@@ -27,6 +28,7 @@ TILE = 32  # pixels along each side of a tile
 CELL = 8  # pixels along each side of the cells that a tile is made of
 RECORD = 5  # int64, two floats each
 BLOCK = 16 if INTERPRETED else 512  # Gaussians a program
+DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 LARGEST = tl.constexpr(3.4028234e38)
@@ -122,7 +124,6 @@ def project_kernel(
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     row = scene.to(tl.int64) * N + n
-    slot = camera.to(tl.int64) * N + n
     view += scene * view_scene + (camera - scene * V) * view_step
     intrinsics += scene * lens_scene + (camera - scene * V) * lens_step
     w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
@@ -207,13 +208,19 @@ def project_kernel(
     x1 = tl.where(keep, right, 0.0).to(tl.int32) // CELL
     y0 = tl.where(keep, top, 0.0).to(tl.int32) // CELL
     y1 = tl.where(keep, bottom, 0.0).to(tl.int32) // CELL
-    out = records + slot * 5
-    tl.store(out + 0, pack(px, py), mask=keep)
-    tl.store(out + 1, pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E), mask=keep)
-    bias = tl.where(keep, tl.log2(opacity), float("-inf"))
-    tl.store(out + 2, pack(conic_yy * (-0.5 * LOG2_E), bias), mask=mask)
-    tl.store(out + 3, pack(clamped(red), clamped(green)), mask=keep)
-    tl.store(out + 4, pack(clamped(blue), z), mask=keep)
+    r0 = pack(px, py)
+    r1 = pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E)
+    r2 = pack(conic_yy * (-0.5 * LOG2_E), tl.where(keep, tl.log2(opacity), float("-inf")))
+    r3 = pack(clamped(red), clamped(green))
+    r4 = pack(clamped(blue), z)
+    # A record, padded to eight numbers, as a row that neighbouring threads store together.
+    eight = tl.join(tl.join(tl.join(r0, r4), tl.join(r2, r4)), tl.join(tl.join(r1, r4), tl.join(r3, r4))).reshape(
+        BLOCK, 8
+    )
+    line = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    part = tl.arange(0, 8)[None, :]
+    out = records + camera.to(tl.int64) * N * 5 + line.to(tl.int64) * 5 + part
+    tl.store(out, eight, mask=(line < N) & (part < 5))
 
     side: tl.constexpr = TILE // CELL
     tiles_x = (width + TILE - 1) // TILE
@@ -223,8 +230,8 @@ def project_kernel(
     first = y0 // side * tiles_x + x0 // side
     # The bits of positive floats, read as integers, are in the order of their values; equal depths by the lower index.
     key = (z.to(tl.int32, bitcast=True).to(tl.int64) << 32) | n.to(tl.int64)
-    write_pairs(key, first, across, number, pairs, table + tl.program_id(0).to(tl.int64) * tiles, needed, scratch,
-                tiles_x, tiles, room, BLOCK)  # fmt: skip
+    table += camera.to(tl.int64) * tiles * blocks + tl.program_id(0) % blocks
+    write_pairs(key, first, across, number, pairs, table, needed, scratch, blocks, tiles_x, tiles, room, BLOCK)  # fmt: skip
 
 
 @triton.jit
@@ -277,6 +284,21 @@ class Layout(NamedTuple):
         return -(-self.n // BLOCK)
 
     @property
+    def index(self) -> torch.dtype:
+        """Of Gaussians' indices within their scene and of positions in lists; 16 bits are read without sign."""
+        return torch.int16 if self.n <= 1 << 16 else torch.int32
+
+    @property
+    def lanes(self) -> int:
+        """Threads for each part of a cell in the gradient of the compositing."""
+        return 4 if self.n >= DENSE * self.height * self.width else 2
+
+    @property
+    def parts(self) -> int:
+        """Parts of a cell there, of eight pixels a thread."""
+        return CELL * CELL // (8 * self.lanes)
+
+    @property
     def tiles(self) -> int:
         """Tiles of a picture."""
         return self.tiles_x * -(-self.height // TILE)
@@ -298,22 +320,21 @@ def project(
     intrinsics: Tensor,
     layout: Layout,
     room: Room,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    records: Piece,
+    pairs: Piece,
+    table: Piece,
+    needed: Tensor,
+) -> None:
     """Project all Gaussians to all views.
 
-    Returns:
-        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only the opacity is written, as log2 0.
+    It writes:
+        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only log2 opacity, -inf, means anything.
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
-        table [S * V, groups, tiles] int64: of each program (BLOCK Gaussians of a view) and tile, where its pairs begin
+        table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
-        needed [3] int64: how many pairs there are, also if that is more than the room; then two zeros.
+        needed [3] int64, zeros before: how many pairs there are, also if that is more than the room.
     """
-    device = means.device
-    records = torch.empty((layout.cameras, layout.n, RECORD), dtype=torch.int64, device=device)
-    pairs = torch.empty(room.pairs, dtype=torch.int64, device=device)
     programs = layout.groups * layout.cameras
-    table = torch.empty(programs * layout.tiles, dtype=torch.int64, device=device)
-    needed = torch.zeros(3, dtype=torch.int64, device=device)
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
     _launcher(layout.k, layout.poses)(
         programs,
@@ -321,4 +342,3 @@ def project(
         layout.n, layout.views, layout.height, layout.width, layout.near, layout.far, room.pairs,
         layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
-    return records, pairs, table, needed

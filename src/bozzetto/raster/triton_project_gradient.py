@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .triton_launch import Launcher
+from .triton_memory import Piece
 from .triton_numbers import unpack
 from .triton_project import Layout, clamp_ratio, load_camera, rotation_matrix, unit_quaternion
 from .triton_sh import camera_centre, colour_gradient, sh_basis_gradient, sh_gradient_kernel, unit_direction
@@ -18,16 +19,41 @@ BLOCK = 128
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["N", "V", "height", "width", "view_scene", "view_step", "lens_scene", "lens_step"])
+@triton.jit
+def leave(where, value, first_view, mask):
+    """Store, or from the second view on add."""
+    before = tl.load(where, mask=mask & (first_view > 0), other=0.0)
+    tl.store(where, before + value, mask=mask)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "N",
+        "V",
+        "height",
+        "width",
+        "first_scene",
+        "first_view",
+        "views",
+        "view_scene",
+        "view_step",
+        "lens_scene",
+        "lens_step",
+    ]
+)
 def project_gradient_kernel(
     means, quats, scales, sh, view, intrinsics, records, moments,
     grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
-    N, V, height, width, view_scene, view_step, lens_scene, lens_step,
+    N, V, height, width, first_scene, first_view, views, view_scene, view_step, lens_scene, lens_step,
     K: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK Gaussians of one scene, summed over its views."""
+    """One program: BLOCK Gaussians of one scene, summed over ``views`` of its V views.
+
+    ``moments`` begin with the first of those of the first scene. From the second view on, gradients are added to what the
+    launches for the views before left.
+    """
     blocks = tl.cdiv(N, BLOCK)
-    scene = tl.program_id(0) // blocks
+    scene = first_scene + tl.program_id(0) // blocks
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     row = scene.to(tl.int64) * N + n
@@ -46,10 +72,11 @@ def project_gradient_kernel(
     # Gradient of the matrix R S, whose product with its transpose is the covariance.
     h00, h01, h02, h10, h11, h12, h20, h21, h22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     seen = tl.zeros([BLOCK], tl.int32)
-    view += scene * view_scene
-    intrinsics += scene * lens_scene
-    step = scene * 0
-    while step < V:
+    view += scene * view_scene + first_view * view_step
+    intrinsics += scene * lens_scene + first_view * lens_step
+    before = first_scene.to(tl.int64) * V + first_view  # pictures before those of the moments
+    step = first_view
+    while step < first_view + views:
         w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
             view, intrinsics, width, height, POSES
         )
@@ -58,7 +85,7 @@ def project_gradient_kernel(
         yy, bias = unpack(tl.load(record + 2, mask=mask, other=0))
         drawn = mask & (bias > float("-inf"))
         seen = tl.where(drawn, 1, seen)
-        moment = moments + slot * 12
+        moment = moments + (slot - before * N) * 12
         xx, xy = unpack(tl.load(record + 1, mask=drawn, other=0))
         xx *= -2.0 * LN_2
         xy *= -LN_2
@@ -182,18 +209,18 @@ def project_gradient_kernel(
         step += 1
 
     if K == 1:
-        tl.store(grad_sh + row * 3 + 0, g_red, mask=mask)
-        tl.store(grad_sh + row * 3 + 1, g_green, mask=mask)
-        tl.store(grad_sh + row * 3 + 2, g_blue, mask=mask)
-    tl.store(grad_means + row * 3 + 0, gmx, mask=mask)
-    tl.store(grad_means + row * 3 + 1, gmy, mask=mask)
-    tl.store(grad_means + row * 3 + 2, gmz, mask=mask)
-    tl.store(grad_opacities + row, gopacity, mask=mask)
+        leave(grad_sh + row * 3 + 0, g_red, first_view, mask)
+        leave(grad_sh + row * 3 + 1, g_green, first_view, mask)
+        leave(grad_sh + row * 3 + 2, g_blue, first_view, mask)
+    leave(grad_means + row * 3 + 0, gmx, first_view, mask)
+    leave(grad_means + row * 3 + 1, gmy, first_view, mask)
+    leave(grad_means + row * 3 + 2, gmz, first_view, mask)
+    leave(grad_opacities + row, gopacity, first_view, mask)
     # Where no view drew it, the Gaussian may hold NaN.
     good = seen > 0
-    tl.store(grad_scales + row * 3 + 0, tl.where(good, h00 * r00 + h10 * r10 + h20 * r20, 0.0), mask=mask)
-    tl.store(grad_scales + row * 3 + 1, tl.where(good, h01 * r01 + h11 * r11 + h21 * r21, 0.0), mask=mask)
-    tl.store(grad_scales + row * 3 + 2, tl.where(good, h02 * r02 + h12 * r12 + h22 * r22, 0.0), mask=mask)
+    leave(grad_scales + row * 3 + 0, tl.where(good, h00 * r00 + h10 * r10 + h20 * r20, 0.0), first_view, mask)
+    leave(grad_scales + row * 3 + 1, tl.where(good, h01 * r01 + h11 * r11 + h21 * r21, 0.0), first_view, mask)
+    leave(grad_scales + row * 3 + 2, tl.where(good, h02 * r02 + h12 * r12 + h22 * r22, 0.0), first_view, mask)
     h00 *= s0
     h10 *= s0
     h20 *= s0
@@ -210,10 +237,24 @@ def project_gradient_kernel(
     along = gw * qw + gx * qx + gy * qy + gz * qz
     good = good & (length > 1e-12)
     inverse = 1.0 / tl.where(good, length, 1.0)
-    tl.store(grad_quats + row * 4 + 0, tl.where(good, (gw - along * qw) * inverse, 0.0), mask=mask)
-    tl.store(grad_quats + row * 4 + 1, tl.where(good, (gx - along * qx) * inverse, 0.0), mask=mask)
-    tl.store(grad_quats + row * 4 + 2, tl.where(good, (gy - along * qy) * inverse, 0.0), mask=mask)
-    tl.store(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), mask=mask)
+    leave(grad_quats + row * 4 + 0, tl.where(good, (gw - along * qw) * inverse, 0.0), first_view, mask)
+    leave(grad_quats + row * 4 + 1, tl.where(good, (gx - along * qx) * inverse, 0.0), first_view, mask)
+    leave(grad_quats + row * 4 + 2, tl.where(good, (gy - along * qy) * inverse, 0.0), first_view, mask)
+    leave(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), first_view, mask)
+
+
+class Share(NamedTuple):
+    """Pictures whose moments are made at a time: some scenes from all views, or a scene from some.
+
+    Attributes:
+        first_scene, scenes: which scenes.
+        first_view, views: which of their views; all views where there are more scenes than one.
+    """
+
+    first_scene: int
+    scenes: int
+    first_view: int
+    views: int
 
 
 @cache
@@ -232,23 +273,25 @@ def project_gradient(
     sh: Tensor,
     view: Tensor,
     intrinsics: Tensor,
-    records: Tensor,
+    records: Piece,
     moments: Tensor,
+    gradients: tuple[Tensor, ...],
     layout: Layout,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of means, quats, scales, opacities and sh, each in the shape of its tensor."""
-    n, views, k = layout.n, layout.views, layout.k
-    grad_means, grad_quats, grad_scales = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
-    grad_opacities, grad_sh = torch.empty(means.shape[:-1], device=means.device), torch.empty_like(sh)
-    programs = -(-n // BLOCK) * layout.scenes
+    share: Share,
+) -> None:
+    """Gradients of means, quats, scales, opacities and sh, from the moments of a share of the pictures. They are added to those
+    of earlier views."""
+    n, k = layout.n, layout.k
+    programs = -(-n // BLOCK) * share.scenes
     project_launcher, sh_launcher = _launchers(k, layout.poses)
     project_launcher(
         programs,
-        means, quats, scales, sh, view, intrinsics, records, moments,
-        grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
-        n, views, layout.height, layout.width,
+        means, quats, scales, sh, view, intrinsics, records, moments, *gradients,
+        n, layout.views, layout.height, layout.width, share.first_scene, share.first_view, share.views,
         layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
     if k > 1:
-        sh_launcher(programs, means, view, records, moments, grad_sh, n, views, layout.view_scene, layout.view_step)
-    return grad_means, grad_quats, grad_scales, grad_opacities, grad_sh
+        sh_launcher(
+            programs, means, view, records, moments, gradients[-1], n, layout.views,
+            share.first_scene, share.first_view, share.views, layout.view_scene, layout.view_step,
+        )  # fmt: skip

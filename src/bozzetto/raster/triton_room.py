@@ -4,7 +4,8 @@ How many (tile, Gaussian) pairs and list entries a call needs is known on the de
 device idle, so a call takes what earlier calls of its kind needed per Gaussian and view, with some to spare, and looks at
 the true numbers when all of its kernels are enqueued. If they were larger, it starts again.
 
-A call that is recorded in a CUDA graph cannot look. Its :class:`Room` stays with the picture, to be checked after replays.
+A call that is recorded in a CUDA graph cannot look. Its pictures become NaN then, and its :class:`Room` stays with them, to
+be checked after replays.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..errors import CapacityError
 
-SPARE = 1.2  # of what earlier calls needed
+SPARE = 1.1  # of what earlier calls needed
 SPARE_RECORDED = 1.5  # in a graph
 FADING = 0.98  # of what a kind of call is expected to need, per call that needs less
 FIRST = (2.0, 8.0)  # per Gaussian and view, until something is known
 KINDS = 256  # that are remembered; the one that was not used for longest goes first
 MOST = (1 << 31) - 4096
+COUNTERS = 256  # calls
 
 _lock = threading.Lock()
 _needed: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # of a call, per Gaussian and view
 _readers: dict[torch.device, list[tuple[torch.cuda.Event, Tensor]]] = {}
+_counters: dict[tuple[torch.device, int], list[Tensor]] = {}  # by stream, whose later work finds them set to zero
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,18 @@ class RecordedNeed:
         room: of the recording.
         needed: int64 on the device: pairs and entries of the latest replay, first of all.
         kind, rows: what :func:`learn` is told when they did not fit.
+        poison: float32 on the device: 0 after a replay that fitted, otherwise NaN.
     """
 
     room: Room
     needed: Tensor
     kind: Hashable
     rows: int
+    poison: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        too_many = (self.needed[0] > self.room.pairs) | (self.needed[1] > self.room.entries)
+        object.__setattr__(self, "poison", torch.sqrt(-too_many.float()))  # of 0 or -1
 
     def check(self) -> None:
         """Wait for the device and raise :class:`CapacityError` if the latest replay did not fit."""
@@ -69,7 +78,7 @@ class RecordedNeed:
             learn(self.kind, self.rows, needed)
             raise CapacityError(
                 f"a replayed rasterization drew {needed[0]:,} pairs of a Gaussian and a tile and {needed[1]:,} list entries, "
-                f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are wrong: "
+                f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are NaN: "
                 "record it again"
             )
 
@@ -112,6 +121,21 @@ def _rounded(count: float) -> int:
     return min(-(-count // step) * step, MOST)
 
 
+def counters(device: torch.device, recording: bool) -> Tensor:
+    """Three zeros on the device, int64, from a stock that is made COUNTERS at a time (a memset costs as much as a kernel);
+    in a recorded call they must be set to zero by every replay."""
+    if recording or device.type != "cuda":
+        return torch.zeros(3, dtype=torch.int64, device=device)
+    with _lock:
+        key = device, torch.cuda.current_stream(device).cuda_stream
+        stock = _counters.get(key)
+        if not stock:
+            with torch.inference_mode(False):
+                zeros = torch.zeros(COUNTERS, 4, dtype=torch.int64, device=device)  # rows of 32 bytes
+                _counters[key] = stock = list(zeros[:, :3].unbind())
+        return stock.pop()
+
+
 class Reading:
     """The first two of three integers on their way from the device; the host goes on until it asks for them."""
 
@@ -124,7 +148,8 @@ class Reading:
             readers = _readers.setdefault(self.device, [])
             self.reader = readers.pop() if readers else None
         if self.reader is None:
-            self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
+            with torch.inference_mode(False):  # the next call may be outside of it
+                self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
         event, self.values = self.reader
         self.values.copy_(needed, non_blocking=True)
         event.record()
