@@ -176,7 +176,7 @@ from bozzetto.camera import Cameras
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import rasterize
 g = torch.Generator().manual_seed(0)
-splats = [torch.randn(500, 3, generator=g) * 0.3, torch.randn(500, 4, generator=g), torch.rand(500, 3, generator=g) * 0.05,
+splats = [torch.randn(500, 3, generator=g) * 0.3, torch.rand(500, 3, generator=g) * 0.05, torch.randn(500, 4, generator=g),
           torch.rand(500, generator=g), torch.randn(500, 1, 3, generator=g)]
 cameras = Cameras.orbit(torch.tensor([0.0, 90.0]), 10.0, 1.5, 49.1)
 cpu = rasterize(Gaussians(*splats), cameras, 64).rgb
@@ -205,8 +205,8 @@ def test_the_rasterizer_without_triton(monkeypatch):
     torch.manual_seed(0)
     splats = [
         torch.randn(300, 3) * 0.3,
-        torch.randn(300, 4),
         torch.full((300, 3), 0.03),
+        torch.randn(300, 4),
         torch.rand(300),
         torch.rand(300, 1, 3),
     ]

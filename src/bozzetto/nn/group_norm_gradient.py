@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .group_norm_kernels import SMALL, TILE_C, TILE_P, chunk_length, shapes, silu_slope, small_blocks, sum_groups
+from .group_norm_kernels import SMALL, TILE_C, TILE_P, chunk_length, shapes, silu_slope, small_blocks
 from .launch import cdiv, launch
-from .tiles import load_channels, load_pair, pair_pointers, tile_offsets
+from .tiles import load_channels, load_pair, pair_pointers, sum_groups, tile_offsets
 
 
 @triton.jit

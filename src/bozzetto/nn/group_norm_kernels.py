@@ -1,11 +1,11 @@
 """Triton kernels of group normalisation on channels-last maps [N, P, C], P pixels; :mod:`.group_norm` has the model in words.
 
-Two ways. Small maps: one program owns some whole groups of one picture (up to 128 channels), goes over their pixels once for
-the moments and once more, out of the cache, for the result. Large maps: a program owns a chunk of pixels and 64 channels and
-writes its moments per channel; a second kernel, one program a group, joins chunks and channels; a third, one program a tile of
-32 pixels x 64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the
-place of the moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a
-program; launches are ordered by the stream.
+Three ways. Maps of very few pixels: :mod:`.group_norm_held`. Small maps: one program owns some whole groups of one picture (up to
+128 channels), goes over their pixels once for the moments and once more, out of the cache, for the result. Large maps: a
+program owns a chunk of pixels and 64 channels and writes its moments per channel; a second kernel, one program a group, joins
+chunks and channels; a third, one program a tile of 32 pixels x 64 channels, writes the result. The backward pass is built
+the same way, with the sums of dz and dz * xhat in the place of the moments. Registers hold one tile and its running sums;
+nothing is synchronised but the reductions inside a program; launches are ordered by the stream.
 
 Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
 a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``. The result's pictures may stand in
@@ -22,11 +22,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .group_norm_held import held_kernel
 from .launch import cdiv, launch
-from .tiles import load_channels, load_pair, tile_offsets, turned
+from .tiles import load_channels, load_pair, sum_groups, tile_offsets, turned
 
 SMALL = 1024  # pixels up to which one program does a whole group
-HELD, HELD_VALUES = 0, 32  # values that one program holds in registers, and one thread
+HELD, HELD_VALUES = 8192, 32  # values that one program holds in registers at most, and one thread
 TILE_P, TILE_C = 32, 64  # large maps
 CHUNKS = 1024  # programs wanted for a pass over large maps
 
@@ -36,17 +37,6 @@ def silu_slope(z, dy):
     """Gradient by z of silu(z) * dy."""
     gate = tl.sigmoid(z)
     return dy * gate * (1.0 + z * (1.0 - gate))
-
-
-@triton.jit
-def sum_groups(values, group, MANY: tl.constexpr):
-    """Sum of per-channel values [C] over each channel's group."""
-    if MANY:
-        same = group[:, None] == group[None, :]
-        total = tl.sum(tl.where(same, values[:, None], 0.0), axis=0)
-    else:
-        total = tl.zeros_like(values) + tl.sum(values, axis=0)
-    return total
 
 
 @triton.jit(do_not_specialize=["pixels", "size", "width", "shift_stride", "silu", "outer", "inner"])
@@ -243,7 +233,16 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         args = (x, x, f[0], f[1], v, v, torch.empty_like(x), pixels, 64, 0, 1, 1, 1)
         launch(normalise_kernel, (1, 1, 1), args, (False, *tile), 4)
 
-    return [lambda: small(32), lambda: small(64), moments, normalise, lambda: join(16), lambda: join(128)]
+    def held(rows: int, columns: int) -> None:
+        args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], rows, 64, 0, columns, columns, 1e-5, 0, 0.0, 1, 1, 1)
+        launch(held_kernel, (1, 1, 1), args, (True, 8, False, rows, columns), _held_warps(rows * columns))
+
+    tasks = [lambda: small(32), lambda: small(64), moments, normalise, lambda: join(16), lambda: join(128)]
+    return tasks + [lambda r=r, c=c: held(r, c) for r, c in ((256, 32), (64, 32), (64, 64), (16, 64))]
+
+
+def _held_warps(values: int) -> int:
+    return max(values // (32 * HELD_VALUES), 1)
 
 
 def forward(
@@ -275,10 +274,8 @@ def forward(
         many, align, columns = options
         rows = max(1 << (pixels - 1).bit_length(), 16)
         if rows * columns <= HELD:
-            from .group_norm_held import held_kernel
-
-            warps = max(rows * columns // (32 * HELD_VALUES), 1)
-            launch(held_kernel, (programs, n, 1), args, (many, align, 1 not in turn, rows, columns), warps)
+            constants = (many, align, 1 not in turn, rows, columns)
+            launch(held_kernel, (programs, n, 1), args, constants, _held_warps(rows * columns))
         else:
             launch(small_kernel, (programs, n, 1), args, (many, align, 1 not in turn, 8192 // columns, columns), 8)
         return y, rstds, centres

@@ -41,3 +41,14 @@ def turned(image, outer, inner):
     """Where a picture of the order (batch, outer, inner) stands in the order (batch, inner, outer)."""
     batch, o, i = image // (outer * inner), image // inner % outer, image % inner
     return (batch * inner + i) * outer + o
+
+
+@triton.jit
+def sum_groups(values, group, MANY: tl.constexpr):
+    """Sum of per-channel values [C] over each channel's group."""
+    if MANY:
+        same = group[:, None] == group[None, :]
+        total = tl.sum(tl.where(same, values[:, None], 0.0), axis=0)
+    else:
+        total = tl.zeros_like(values) + tl.sum(values, axis=0)
+    return total
