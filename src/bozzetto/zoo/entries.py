@@ -12,7 +12,7 @@ from .entry import WeightsEntry, WeightsFile
 __all__ = ["ENTRIES", "WeightsEntry", "WeightsFile", "find_entry"]
 
 _FREE = "free to use, also commercially"
-_SHARE_ALIKE = "free to use, also commercially, with attribution; what is derived from the weights is shared under the same licence"
+_SHARE_ALIKE = "free to use, also commercially, with attribution; weights derived from these keep the licence"
 _NON_COMMERCIAL = "not for commercial use; what is derived from the weights must be shared under the same licence"
 _RAIL = "free to use, also commercially, within the licence's list of forbidden uses, which must be passed on"
 _RESEARCH_CARD = "free by licence; its model card asks that it be used for research and not be deployed untested"
