@@ -163,7 +163,7 @@ def test_cuda_agrees_with_the_cpu(files, shap_e):
     half = load_shap_e(*paths, device="cuda").sample_text(["a chair"], guidance=2.0, steps=4, seed=1)
     assert half.dtype == torch.float32 and float((half.cpu() - want).norm() / want.norm()) < 0.1
     picture = [torch.rand(40, 30, 3, generator=torch.Generator().manual_seed(0))]
-    image = exact.sample_image(picture, steps=4)  # with 2, rounding grows to 1e-2: one step from level 160 to 0.002
+    image = exact.sample_image(picture, steps=4)  # with 2, rounding grows to 1e-2: one step from level 160 to 0.001
     assert torch.allclose(image.cpu(), shap_e.sample_image(picture, steps=4), atol=1e-2)
     vertices, faces, _ = exact.decode_mesh(want[0], 32)
     on_cpu = shap_e.decode_mesh(want[0], 32)
