@@ -184,16 +184,17 @@ def blend_kernel(
         unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
 
     light = tl.abs(light)
+    shown = light  # not what the gradient gets: where lists end must stay true
     if poison is not None:
         spoilt = tl.load(poison)
-        light += spoilt
+        shown += spoilt
         deep += spoilt
     background += camera.to(tl.int64) * 3
     pixel = (camera.to(tl.int64) * height + row) * width + column[None, :]
-    tl.store(rgb + pixel * 3 + 0, red + light * tl.load(background + 0), mask=inside)
-    tl.store(rgb + pixel * 3 + 1, green + light * tl.load(background + 1), mask=inside)
-    tl.store(rgb + pixel * 3 + 2, blue + light * tl.load(background + 2), mask=inside)
-    tl.store(alpha + pixel, 1.0 - light, mask=inside)
+    tl.store(rgb + pixel * 3 + 0, red + shown * tl.load(background + 0), mask=inside)
+    tl.store(rgb + pixel * 3 + 1, green + shown * tl.load(background + 1), mask=inside)
+    tl.store(rgb + pixel * 3 + 2, blue + shown * tl.load(background + 2), mask=inside)
+    tl.store(alpha + pixel, 1.0 - shown, mask=inside)
     tl.store(depth + pixel, deep, mask=inside)
     if KEEP:
         tl.store(transmittance + pixel, light, mask=inside)
