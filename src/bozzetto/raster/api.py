@@ -26,7 +26,7 @@ from torch import Tensor
 from ..camera import Cameras, as_size
 from ..camera.cameras import Size
 from ..gaussians import Gaussians
-from ..nn.triton_support import triton_usable
+from ..nn.triton_support import require_triton, triton_usable
 
 if TYPE_CHECKING:
     from .triton_room import RecordedNeed
@@ -124,6 +124,7 @@ def rasterize(
         drawn = rasterize(gaussians.to("cpu"), cameras.to("cpu"), size, page, near=near, far=far, backend=backend)
         return Rendering(*(picture.to(gaussians.device) for picture in (drawn.rgb, drawn.alpha, drawn.depth)))
     if backend == "triton":
+        require_triton("rasterizing")
         return _rasterize_triton(gaussians, cameras, height, width, background, near, far)
     device = gaussians.device
     cameras = cameras.to(device=device, dtype=torch.float32)
