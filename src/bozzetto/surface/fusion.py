@@ -42,7 +42,7 @@ EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that cou
 BLUR = 0.8  # voxels
 # The splats' density has a say within DENSE_REACH voxels of where it exceeds DENSE[0], a full one where it exceeds DENSE[1].
 DENSITY_WEIGHT = 0.8
-SURFACE_DENSITY = 0.7
+SURFACE_DENSITY = 0.6
 DENSE = (1.0, 2.0)
 DENSE_REACH = 3
 # It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) has such splats, fully from SOLID on.
