@@ -59,7 +59,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--faces", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER", help="fields of NerfSettings, as hardness=1.0")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=NUMBER", help="fields of NerfSettings, as hardness=1.0"
+    )
     parser.add_argument("--gpu-work", action="store_true", help="the amount of work of a GPU on any device")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
     parser.add_argument("--picture", type=Path)

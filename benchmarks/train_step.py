@@ -128,7 +128,9 @@ class Ours:
 class Reference(Ours):
     """The usual way."""
 
-    search = False  # PyTorch's default; on channels-first maps of this size the search takes longer than the measurement
+    search = (
+        False  # PyTorch's default; on channels-first maps of this size the search takes longer than the measurement
+    )
 
     def __init__(self, task: Mini | Big, device: torch.device, gsplat: bool) -> None:
         super().__init__(task, device, graph=False)
