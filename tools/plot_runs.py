@@ -17,12 +17,20 @@ WIDTH, HEIGHT, MARGIN, GAP = 430, 260, 52, 26
 
 
 def read(path: Path, by: str, column: str, smooth: int) -> list[tuple[float, float]]:
-    """Points (by, mean of ``smooth`` values of the column up to there) of a log, its first row left out."""
+    """Points (by, mean of ``smooth`` values of the column up to there) of a log, its first row left out.
+
+    Where the axis falls back, as seconds do when an old run was resumed, what follows is put behind what was.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if r.get(by) and r.get(column)][1:]
     values = [float(r[column]) for r in rows]
     means = [sum(values[max(0, i + 1 - smooth) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
-    return [(float(r[by]), m) for r, m in zip(rows, means)][smooth - 1 :]
+    axis, last, ended = [], 0.0, 0.0
+    for value in (float(r[by]) for r in rows):
+        ended += last if value < last else 0.0
+        axis.append(ended + value)
+        last = value
+    return list(zip(axis, means))[smooth - 1 :]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:

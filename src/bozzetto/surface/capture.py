@@ -39,6 +39,29 @@ def pixel_footprint(size: int) -> float:
     return 2 * DISTANCE * math.tan(math.radians(FOV / 2)) / size
 
 
+def depth_moments(gaussians: Gaussians, cameras: Cameras, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Alpha, mean and standard deviation of the depth (camera z) of the splats that a pixel shows, each [V, size, size].
+
+    ``cameras`` (V,) look at the origin; depths are measured from there before they are squared, which keeps digits.
+    """
+    centre = cameras.positions.norm(dim=-1)[:, None]
+    z = cameras.project(gaussians.means)[1] - centre  # [V, N]
+    v, n = z.shape
+    # The colour carries the squared depth, so that one pass gives mean and variance; each view is a scene of its own.
+    coloured = Gaussians.from_rgb(
+        gaussians.means.expand(v, n, 3),
+        gaussians.scales.expand(v, n, 3),
+        gaussians.quats.expand(v, n, 4),
+        gaussians.opacities.expand(v, n),
+        z.square()[..., None].expand(v, n, 3),
+    )
+    drawn = rasterize(coloured, cameras.reshape(v, 1), size)
+    weight = drawn.alpha[:, 0].clamp_min(1e-6)
+    depth = drawn.depth[:, 0] / weight
+    variance = drawn.rgb[:, 0, ..., 0] / weight - (depth - centre[..., None]).square()
+    return drawn.alpha[:, 0], depth, variance.clamp_min(0).sqrt()
+
+
 def capture_depth(
     gaussians: Gaussians, cameras: Cameras, size: int, progress: Callable[[float], None] | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -55,24 +78,10 @@ def capture_depth(
     depths, spreads = [], []
     for start in range(0, len(cameras), VIEWS_PER_CALL):
         part = cameras[start : start + VIEWS_PER_CALL]
-        # The colour carries the squared depth (from the object's centre), so one pass gives mean and variance. It
-        # differs from view to view: each view is a scene of its own.
-        z = part.project(gaussians.means)[1] - DISTANCE  # [v, N]
-        v, n = z.shape
-        coloured = Gaussians.from_rgb(
-            gaussians.means.expand(v, n, 3),
-            gaussians.scales.expand(v, n, 3),
-            gaussians.quats.expand(v, n, 4),
-            gaussians.opacities.expand(v, n),
-            z.square()[..., None].expand(v, n, 3),
-        )
-        r = rasterize(coloured, part.reshape(v, 1), size)
-        weight = r.alpha[:, 0].clamp_min(1e-6)
-        depth = r.depth[:, 0] / weight
-        variance = r.rgb[:, 0, ..., 0] / weight - (depth - DISTANCE).square()
-        solid = r.alpha[:, 0] >= SURFACE_ALPHA
+        alpha, depth, spread = depth_moments(gaussians, part, size)
+        solid = alpha >= SURFACE_ALPHA
         depths.append(torch.where(solid, depth, torch.inf))
-        spreads.append(torch.where(solid, variance.clamp_min(0).sqrt(), 0.0))
+        spreads.append(torch.where(solid, spread, 0.0))
         if progress:
             progress(min(1.0, (start + VIEWS_PER_CALL) / len(cameras)))
     return torch.cat(depths), torch.cat(spreads)

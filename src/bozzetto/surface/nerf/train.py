@@ -13,6 +13,7 @@ from ...camera import Cameras
 from ...data.render.api import camera_table
 from ...gaussians import Gaussians
 from ...raster import rasterize
+from ..capture import depth_moments
 from .field import NerfField
 from .march import Occupancy, render_rays, visual_hull
 from .settings import OBJECT_RADIUS, NerfSettings
@@ -106,35 +107,15 @@ def stream_views(
         cameras = cameras.to(device=gaussians.device, dtype=torch.float32)
         with torch.no_grad():
             drawn = rasterize(gaussians, cameras, size, WHITE)
+            deviation = depth_moments(gaussians, cameras, size)[2] if spread else [None] * len(drawn.rgb)
         rows = camera_table(cameras, 1, (size, size), gaussians.device)[0]
         rgb, alpha = hardened(drawn.rgb, drawn.alpha, hardness)
         # [V, H, W, 3] -> [V, H * W, 3]
         origins, directions = (
             (x.flatten(1, 2).contiguous() for x in cameras.rays(size)) if rays else ([None] * len(rgb),) * 2
         )
-        deviation = depth_spread(gaussians, cameras, size) if spread else [None] * len(rgb)
         for k in range(len(cameras)):
             yield View(cameras[k : k + 1], rows[k], rgb[k], alpha[k], origins[k], directions[k], deviation[k])
-
-
-@torch.no_grad()
-def depth_spread(gaussians: Gaussians, cameras: Cameras, size: int) -> Tensor:
-    """[V, size, size]: standard deviation of the depth of the splats that a pixel shows, from cameras (V,) around the origin."""
-    centre = cameras.positions.norm(dim=-1)[:, None]
-    z = cameras.project(gaussians.means)[1] - centre  # [V, N]
-    v, n = z.shape
-    # The colour carries the squared depth, so that one pass gives mean and variance; each view is a scene of its own.
-    coloured = Gaussians.from_rgb(
-        gaussians.means.expand(v, n, 3),
-        gaussians.scales.expand(v, n, 3),
-        gaussians.quats.expand(v, n, 4),
-        gaussians.opacities.expand(v, n),
-        z.square()[..., None].expand(v, n, 3),
-    )
-    drawn = rasterize(coloured, cameras.reshape(v, 1), size)
-    weight = drawn.alpha[:, 0].clamp_min(1e-6)
-    mean = drawn.depth[:, 0] / weight - centre[..., None]
-    return (drawn.rgb[:, 0, ..., 0] / weight - mean.square()).clamp_min(0).sqrt()
 
 
 def train_field(
