@@ -20,7 +20,7 @@ from bozzetto.systems.lgm.drawn import draw_from
 from bozzetto.systems.lgm.evaluation import NOVEL_AZIMUTHS, evaluate_procedural, on_white, psnr
 from bozzetto.systems.lgm.generated import make_packed_object
 from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
-from bozzetto.systems.lgm.objective import depth_error
+from bozzetto.systems.lgm.objective import Objective, depth_error
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
 from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
@@ -252,3 +252,24 @@ def test_evaluation_reports_and_draws(recipe):
     assert {"novel_4view", "novel_1view", "novel_white", "novel_4view_foreground"} <= result.numbers.keys()
     assert len(result.per_object["novel_4view"]) == 2 and len(NOVEL_AZIMUTHS) == 8
     assert result.sheet.shape[1] == 13 * preset("debug").input_size // 2
+
+
+def test_the_silhouette_s_price_falls_when_haze_turns_full_or_empty(recipe):
+    """Of two equal squared errors in alpha the absolute error is the smaller for what commits itself."""
+    batch = first_batches(recipe, 1)[0]
+    target = batch["target"]
+    wrong = torch.rand(target[:, :, 3].shape, generator=torch.Generator().manual_seed(0)) < 0.25
+    haze, sure = (target[:, :, 3] - 0.5).abs(), torch.where(wrong, 1 - target[:, :, 3], target[:, :, 3])
+    raw = torch.zeros(3, SLOTS, 14, 32, 32)
+    gaussians = ray_head(raw, batch["slots"], batch["rgba"], batch["known"])
+
+    def parts(alpha: torch.Tensor) -> dict:
+        drawn = rasterize(gaussians, batch["cameras"], 32)
+        drawn = replace(drawn, alpha=alpha)
+        return Objective(silhouette=0.5)(raw, gaussians, drawn, batch, 1.0)[1]
+
+    edges = (haze - 0.5).abs() < 1e-6  # haze: 0.5 wherever alpha is 0 or 1
+    assert float(edges.float().mean()) > 0.5
+    foggy, bold = parts(torch.full_like(haze, 0.5)), parts(sure)
+    assert float(bold["silhouette"]) < 0.6 * float(foggy["silhouette"])
+    assert float((bold["alpha"] - foggy["alpha"]).abs()) < 0.05

@@ -167,6 +167,17 @@ def test_training_views_are_consistent():
     assert torch.equal(again.slots.camera_to_world, views.slots.camera_to_world)
 
 
+def test_a_share_of_single_photos_is_taken_from_the_front():
+    def near_front(front: float, count: int) -> float:
+        known = [float(k == count) for k in range(1, 5)]
+        views = sample_views(512, 4, torch.Generator().manual_seed(4), known=known, front=front)
+        position = views.world().positions[:, 0] - views.target
+        return float((torch.atan2(position[:, 0], position[:, 2]).abs() < math.radians(40)).float().mean())
+
+    assert near_front(1.0, 1) > 0.9
+    assert near_front(0.0, 1) < 0.35 and near_front(1.0, 4) < 0.35
+
+
 @pytest.fixture(scope="module")
 def tiny():
     torch.manual_seed(0)

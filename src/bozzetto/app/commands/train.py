@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 
-from ..options import add_device, positive
+from ..options import add_device, add_licences, positive
 from ..progress import Progress
 
 EXAMPLES = (
@@ -113,6 +113,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mix", default="", metavar="NAME=SHARE,...", help="shares of sources; 'procedural' is one of them (0.3)"
     )
+    add_licences(parser)
     parser.add_argument(
         "--recolour",
         type=probability,
@@ -155,6 +156,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--studio", type=probability, default=0.7, help="share of objects seen by LGM's camera, the rest by any (0.7)"
     )
     parser.add_argument(
+        "--front", type=probability, default=0.3, help="share of single photos that are taken from the front (0.3)"
+    )
+    parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
     parser.add_argument("--lr", type=above_zero, default=4e-4, help="peak learning rate (4e-4)")
@@ -167,6 +171,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ssim", type=weight, default=0.1, metavar="WEIGHT", help="of 1 - SSIM (0.1)")
     parser.add_argument(
         "--opacity", type=weight, default=0.0, metavar="WEIGHT", help="against half-transparent fog (0)"
+    )
+    parser.add_argument(
+        "--silhouette", type=weight, default=0.0, metavar="WEIGHT", help="of the absolute error of alpha (0)"
     )
     parser.add_argument("--depth", type=weight, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
     parser.add_argument(
@@ -210,6 +217,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
+    from ...data.assets.licence_choice import parse_licences
     from ...errors import InputError
     from ...systems.lgm.presets import preset
     from ...systems.lgm.recipe import MiniRecipe
@@ -217,6 +225,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
     if options.mix and not options.data:
         raise InputError("--mix shares out the objects of --data; give it folders")
+    if options.licences is not None and not options.data:
+        raise InputError("--licences chooses among the objects of --data; give it folders")
 
     recipe = MiniRecipe(
         preset=options.preset,
@@ -228,13 +238,16 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         perceptual_weights_file=options.perceptual_weights,
         depth_weight=options.depth,
         opacity_weight=options.opacity,
+        silhouette_weight=options.silhouette,
         known=options.known,
         ring=options.ring,
         studio=options.studio,
+        front=options.front,
         distortion_probability=options.distort,
         jitter_probability=options.jitter,
         data=tuple(options.data),
         mix=options.mix,
+        licences=parse_licences(options.licences) if options.licences is not None else None,
         decoded=options.decoded,
         recolour=options.recolour,
         environment=options.surroundings,

@@ -69,6 +69,8 @@ def _orbit(azimuth: Tensor, elevation: Tensor, radius: Tensor) -> Tensor:
 KNOWN = (0.25, 0.05, 0.05, 0.65)  # shares of objects of which one, two, three and four views are known
 RING = 0.75  # share of input sets that are rings of four
 STUDIO = 0.7  # share of objects seen by LGM's camera
+FRONT = 0.3  # share of single photos that are taken from the front
+FRONT_SPREAD = 20.0  # degrees: standard deviation of their azimuth
 
 
 def sample_views(
@@ -79,6 +81,7 @@ def sample_views(
     known: Sequence[float] = KNOWN,
     ring: float = RING,
     studio: float = STUDIO,
+    front: float = FRONT,
     object_radius: float = 0.6,
     target_jitter: float = 0.04,
 ) -> ViewSet:
@@ -87,7 +90,8 @@ def sample_views(
     A share ``studio`` of the objects is seen by LGM's camera (fov 49.1 degrees, distance 1.5), the others with 20 to 60 degrees
     from a distance that fits the object. A share ``ring`` of the input sets are rings of four (neighbours 90 degrees apart, one
     elevation; half of them exactly so and level), the others stand anywhere from 30 degrees below to 60 above, at unequal
-    distances. One to four views are known, with the probabilities ``known``.
+    distances. One to four views are known, with the probabilities ``known``. Of the objects with one, a share ``front`` is seen
+    from about its front (+z), as people take photos.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -107,15 +111,18 @@ def sample_views(
     ring_elevation = (uniform(-10, 30, batch, 1) + uniform(-5, 5, batch, SLOTS)) * ~exact
     azimuth = torch.where(ringed, ring_azimuth, uniform(0, 360, batch, SLOTS))
     elevation = torch.where(ringed, ring_elevation, uniform(-30, 60, batch, SLOTS))
+    # One view for a photo and four for a turntable are the common cases.
+    count = (
+        torch.multinomial(torch.tensor(known, dtype=torch.float32), batch, replacement=True, generator=generator) + 1
+    )
+    frontal = (count == 1) & (torch.rand(batch, generator=generator) < front)
+    turn = FRONT_SPREAD * torch.randn(batch, generator=generator) - azimuth[:, 0]
+    azimuth = azimuth + (turn * frontal)[:, None]
     distance = radius[:, None] * torch.where(ringed, torch.ones(batch, SLOTS), uniform(0.95, 1.25, batch, SLOTS))
 
     inputs = Cameras.from_fov(_orbit(azimuth, elevation, distance), fov[:, None].expand(batch, SLOTS))
     frame = canonical_frame(inputs)
     inputs = to_frame(inputs, frame)
-    # One view for a photo and four for a turntable are the common cases.
-    count = (
-        torch.multinomial(torch.tensor(known, dtype=torch.float32), batch, replacement=True, generator=generator) + 1
-    )
     given = (torch.arange(SLOTS) < count[:, None]).float()
     pose, intrinsics = inputs.camera_to_world.clone(), inputs.intrinsics.clone()
     for k in range(1, SLOTS):

@@ -25,6 +25,8 @@ class Objective:
         ssim: of 1 - SSIM. perceptual: of the perceptual distance on unseen views, whose network is in ``weights_file``.
         depth: of L1 on the distance along the ray where a slot's pixel shows the object; fades to a half over the run.
         opacity: of the mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
+        silhouette: of the mean absolute error of alpha: squared errors alone are least for a haze as dense as a place is
+            likely to be filled, this one asks for the likelier of full and empty.
     """
 
     ssim: float = 0.1
@@ -32,6 +34,7 @@ class Objective:
     weights_file: str | None = None
     depth: float = 0.5
     opacity: float = 0.0
+    silhouette: float = 0.0
     _network: nn.Module | None = field(default=None, init=False, repr=False)
 
     def __call__(
@@ -52,6 +55,9 @@ class Objective:
             if self.opacity:
                 parts["fog"] = (gaussians.opacities * (1 - gaussians.opacities)).mean()
                 total = total + self.opacity * progress * parts["fog"]
+            if self.silhouette:
+                parts["silhouette"] = (drawn.alpha - target[:, :, 3]).abs().mean()
+                total = total + self.silhouette * parts["silhouette"]
         if self.perceptual:
             # On unseen views only, which are drawn at random: the slots need no further push towards detail.
             unseen = slice(SLOTS, SLOTS + PERCEPTUAL_VIEWS)

@@ -21,7 +21,7 @@ from ...data.stream import ObjectStream
 from ...errors import InputError
 from ...raster import rasterize
 from ...training.augment import augment_views
-from .cameras import KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
+from .cameras import FRONT, KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
 from .drawn import Drawn, draw_from
 from .generated import check_object_number, make_packed_object
 from .heads import ray_head
@@ -46,11 +46,13 @@ class MiniRecipe:
         ssim_weight, perceptual_weight: weights beside MSE on rgb and alpha.
         depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a half.
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
-        known, ring, studio: shares of kinds of input views, see :func:`~.cameras.sample_views`.
+        silhouette_weight: of the mean absolute error of alpha.
+        known, ring, studio, front: shares of kinds of input views, see :func:`~.cameras.sample_views`.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
         data: dataset folders (``bozzetto data convert``), of which the training split is used; none: procedural objects only.
         mix: shares of sources, see :class:`~bozzetto.data.library.Mixture`; as text, "procedural=0.3,zeroad=0.2".
+        licences: of ``data``, only objects that can be used under these alone ("clean" among them); None for all.
         recolour: share of the objects of ``data`` whose picture-less materials get another tint.
         environment: share of scenes lit by surroundings (skies, rooms) instead of a plain studio.
         decoded: folder in which the decoded objects of ``data`` are kept for later starts and other processes.
@@ -67,9 +69,11 @@ class MiniRecipe:
     perceptual_weights_file: str | None = None
     depth_weight: float = 0.5
     opacity_weight: float = 0.0
+    silhouette_weight: float = 0.0
     known: tuple[float, ...] = KNOWN
     ring: float = RING
     studio: float = STUDIO
+    front: float = FRONT
     distortion_probability: float = 0.0
     jitter_probability: float = 0.0
     block: int = 1024
@@ -79,6 +83,7 @@ class MiniRecipe:
     evaluation_objects: int = 32
     data: tuple[str, ...] = ()
     mix: str = ""
+    licences: tuple[str, ...] | None = None
     recolour: float = 0.3
     environment: float = 0.0
     decoded: str | None = None
@@ -97,9 +102,10 @@ class MiniRecipe:
             self.perceptual_weights_file,
             self.depth_weight,
             self.opacity_weight,
+            self.silhouette_weight,
         )
         self._library: AssetLibrary | None = None
-        self._mixture = Mixture.open(self.data, parse_mix(self.mix)) if self.data else None
+        self._mixture = Mixture.open(self.data, parse_mix(self.mix), self.licences) if self.data else None
 
     def library(self, device: torch.device) -> AssetLibrary | None:
         """The objects of ``data`` on ``device``, loaded at the first call."""
@@ -138,6 +144,7 @@ class MiniRecipe:
             "known": ",".join(f"{x:g}" for x in self.known),
             "ring": self.ring,
             "studio": self.studio,
+            "front": self.front,
         }
         # A run without data is the same as one from before there was any.
         return out if self._mixture is None else out | {"mix": self.mix, "data": self._mixture.digest}
@@ -177,6 +184,7 @@ class MiniRecipe:
                 known=self.known,
                 ring=self.ring,
                 studio=self.studio,
+                front=self.front,
             )
             if scene is not None:
                 scene.vertices *= zoom(scene, views.rows(slice(taken, None)), generator)
