@@ -12,6 +12,7 @@ from bozzetto.app.cli import main
 from bozzetto.data.assets.catalogue import Dataset
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.assets.copy import CopyOptions, copy_dataset
+from bozzetto.data.assets.licence_choice import permits
 from bozzetto.errors import InputError
 
 
@@ -84,3 +85,58 @@ def test_command(folder, tmp_path, capsys):
         copy_dataset([Dataset(folder)], folder)
     with pytest.raises(InputError, match="give it once"):
         copy_dataset([Dataset(folder), Dataset(folder)], tmp_path / "e")
+
+
+def test_objects_are_chosen_by_licence(tmp_path, capsys):
+    licences = [
+        "CC0-1.0",
+        "CC-BY-3.0-US",
+        "CC-BY-SA-3.0",
+        "CC-BY-3.0 AND CC-BY-SA-4.0",
+        "CC-BY-SA-4.0 OR MIT",
+        "GPL-2+",
+    ]
+    convert("zeroad", [replace(noisy(k), licence=x) for k, x in enumerate(licences)], tmp_path / "many")
+
+    def copied(name, *more):
+        target = tmp_path / name
+        assert main(["data", "copy", str(tmp_path / "many"), "-o", str(target), *more]) == 0
+        copy = Dataset(target)
+        assert set(copy.catalogue["sources"]["zeroad"]["licences"]) == {r["licence"] for r in copy.records()}
+        return {r["name"] for r in copy.records()}
+
+    assert copied("clean", "--licences", "clean") == {"b/0", "b/1", "b/4"}
+    assert "GPL" not in (tmp_path / "clean" / "ATTRIBUTION.md").read_text()
+    assert copied("some", "--licences", "cc0-1.0, CC-BY-SA-3.0") == {"b/0", "b/2"}
+    assert copied("more", "--licences", "clean,CC-BY-SA-4.0") == {"b/0", "b/1", "b/3", "b/4"}
+    capsys.readouterr()
+    for wrong, said in (
+        (["--licences", "CC-BY-2.0"], ("CC-BY-2.0", "CC-BY-3.0-US", "GPL-2+", "clean")),
+        (["--licences", ","], ("clean",)),
+        (["--without", "typo"], ("typo", "foliage", "pieces")),
+    ):
+        assert main(["data", "copy", str(tmp_path / "many"), "-o", str(tmp_path / "x"), *wrong]) != 0
+        message = capsys.readouterr().err
+        assert all(word in message for word in said) and not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "licence, clean",
+    [
+        ("CC0-1.0", True),
+        ("public-domain", True),
+        ("CC-BY-3.0 AND CC-BY-4.0", True),
+        ("CC-BY-4.0 AND (CC-BY-SA-4.0 OR CC0-1.0)", True),
+        ("(CC-BY-3.0 OR GPL-2+)", True),
+        ("CC-BY-SA-4.0", False),
+        ("CC-BY-NC-4.0", False),
+        ("CC-BY-ND-4.0", False),
+        ("CC-BY-4.0 AND GPL-3+", False),
+        ("CC-BY-SA-4.0 AND (CC-BY-SA-3.0 OR CC0-1.0)", False),
+        ("LGPL-3", False),
+        ("some words", False),
+        ("", False),
+    ],
+)
+def test_clean_licences(licence, clean):
+    assert permits(licence, ("clean",)) is clean

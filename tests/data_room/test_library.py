@@ -188,7 +188,9 @@ def two(tmp_path_factory):
     held = variants("zeroad", 1, name="fauna/tiger", group="tiger.dae")
     gpl = variants("zeroad", 1, name="gpl", licence="GPL-2+", parts=[ball(radius=7)])
     costumes = [
-        replace(o, group="one", name=f"units/{k}", textures=[np.full((8, 8, 4), 255 - k, np.uint8)])
+        replace(
+            o, group="one", name=f"units/{k}", licence="CC-BY-SA-3.0", textures=[np.full((8, 8, 4), 255 - k, np.uint8)]
+        )
         for k, o in enumerate(variants("zeroad", 9))
     ]
     convert("zeroad", [*variants("zeroad", 1), *costumes, *held, *gpl], out, options)
@@ -216,6 +218,17 @@ def test_shares_and_weights(two):
     groups = Counter(records[i]["group"] for step in drawn for i in step if records[i]["source"] == "zeroad")
     assert groups["one"] / groups["zeroad0"] == pytest.approx(3, rel=0.25)
     assert drawn[3] == mixture.draw(40, [0, 3, 0]) and drawn[3] != mixture.draw(40, [0, 3, 1])
+
+
+def test_mixture_by_licence(two):
+    clean, both = Mixture(two, {}, ("clean",)), Mixture(two, {}, ("CC0-1.0", "CC-BY-SA-3.0"))
+    assert {two[d].record(i)["licence"] for d, i in clean.numbers} == {"CC0-1.0"}
+    assert len(clean) == 5 and len(both) == 14
+    assert both.digest == Mixture(two, {}).digest != clean.digest  # so that a run does not go on with other objects
+    with pytest.raises(InputError, match="no training data"):  # the GPL's objects are held out, whatever is asked for
+        Mixture(two, {"zeroad": 0.5}, ("GPL-2+",))
+    with pytest.raises(InputError, match="there are: CC-BY-SA"):
+        Mixture(two, {}, ("CC-BY-3.0",))
 
 
 def test_sources_of_share_zero_are_not_loaded(two):

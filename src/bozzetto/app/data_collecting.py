@@ -138,6 +138,7 @@ def copy_folders(options: argparse.Namespace, progress: Progress) -> None:
     """Copy parts of dataset folders."""
     from ..data.assets.catalogue import Dataset, read_catalogue
     from ..data.assets.copy import CopyOptions, copy_dataset
+    from ..data.assets.licence_choice import parse_licences
     from ..errors import InputError
 
     datasets, found = [], set()
@@ -149,7 +150,12 @@ def copy_folders(options: argparse.Namespace, progress: Progress) -> None:
     if unknown := set(options.source or ()) - found:
         raise InputError(f"no folder has {', '.join(sorted(unknown))}; there are: {', '.join(sorted(found))}")
     chosen = CopyOptions(
-        options.split, tuple(options.without), options.texture_size, options.clips, options.shard_mb << 20
+        split=options.split,
+        without=tuple(options.without),
+        licences=parse_licences(options.licences) if options.licences is not None else None,
+        texture_size=options.texture_size,
+        clips=options.clips,
+        shard_bytes=options.shard_mb << 20,
     )
     for source, count in copy_dataset(datasets, options.output, chosen, progress).items():
         progress.result(f"{source}: {count:,} objects")

@@ -55,6 +55,16 @@ def add_without(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_licences(parser: argparse.ArgumentParser) -> None:
+    """The --licences option of commands that choose objects of dataset folders."""
+    parser.add_argument(
+        "--licences",
+        metavar="NAME,...",
+        help="only objects that these licences allow to use, such as CC0-1.0,CC-BY-3.0; clean: CC0, public domain, CC BY, "
+        "MIT, ISC, zlib, BSD, Apache, that is no share-alike and no GPL (all)",
+    )
+
+
 def add_matting(parser: argparse.ArgumentParser) -> None:
     """The --no-matting option."""
     parser.add_argument(

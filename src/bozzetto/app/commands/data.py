@@ -17,7 +17,7 @@ import argparse
 from ..data_collecting import convert_sources, copy_folders, download, list_sources
 from ..data_looking import draw_sheet, print_stats, verify_folder
 from ..data_rendering import add_render, render
-from ..options import add_without, positive
+from ..options import add_licences, add_without, positive
 from ..progress import Progress
 
 EXAMPLES = (
@@ -102,12 +102,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "copy parts of dataset folders into a new one, without loss but for pictures that are made smaller",
         "copy assets/ -o training/ --split train",
         "copy assets/ more/ -o light/ --texture-size 128 --clips 2 --shard-mb 60",
+        "copy assets/ -o clean/ --split train --licences clean",
     )
     one.add_argument("folders", nargs="+", metavar="DIR", help="dataset folders")
     one.add_argument("-o", "--output", required=True, metavar="DIR", help="new dataset folder")
     one.add_argument("--source", action="append", help="only this source (may be given again)")
     one.add_argument("--split", choices=("train", "val", "test", "unused"), help="only this split, by today's rules")
     add_without(one)
+    add_licences(one)
     one.add_argument("--texture-size", type=positive, help="longest side of a texture, a power of two (as it is)")
     one.add_argument("--clips", type=int, help="of an object, keep so many that move most (all)")
     one.add_argument("--shard-mb", type=positive, default=256, help="largest file, in megabytes of 2^20 bytes (256)")

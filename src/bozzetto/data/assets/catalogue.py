@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import InputError
 from .asset_object import AssetObject
 from .checks import FLAGS
+from .licence_choice import permits
 from .pack import read_object
 from .shard import DatasetError, Shard
 from .splits import SPLITS, TEST, TRAIN, UNUSED, split_of
@@ -97,9 +98,16 @@ class Dataset:
         return UNUSED if mixed else split
 
     def select(
-        self, split: str | None = None, *, animated: bool | None = None, without: tuple[str, ...] = ()
+        self,
+        split: str | None = None,
+        *,
+        animated: bool | None = None,
+        without: tuple[str, ...] = (),
+        licences: tuple[str, ...] | None = None,
     ) -> list[int]:
         """Numbers of the objects of a split, with (or without) clips, that have none of the flags ``without``.
+
+        ``licences``: only objects that can be used under these alone (:func:`licence_choice.permits`); None for all.
 
         "train" gives only objects that :func:`splits.split_of` lets train today, whatever the file says. A flag that does not
         exist raises :class:`InputError`.
@@ -113,6 +121,7 @@ class Dataset:
             if (split is None or self.split(r) == split)
             and (animated is None or bool(r["clips"]) == animated)
             and not set(without) & set(r["flags"])
+            and (licences is None or permits(r["licence"], licences))
         ]
 
     def statistics(self, split: str | None = None) -> dict[str, Any]:

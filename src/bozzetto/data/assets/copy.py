@@ -18,6 +18,7 @@ from typing import Any
 from ...errors import InputError
 from ...files.atomic import output_folder
 from .catalogue import ATTRIBUTION, CATALOGUE, VERSION, Dataset, attribution
+from .licence_choice import check_licences
 from .pack import PackOptions
 from .pictures import decode_picture, encode_picture
 from .shard import SUFFIX, Shard, ShardWriter, write_shard
@@ -30,6 +31,7 @@ class CopyOptions:
     Attributes:
         split: only this split as today's rules have it ("train" never holds what is held out); None for all.
         without: leave out objects with one of these flags.
+        licences: only objects that can be used under these alone, "clean" among them; None for all.
         texture_size: longest side of a picture, a power of two; None: as they are.
         clips: of an object, keep this many, those that move most; None for all.
         shard_bytes: a new shard is begun before this size is passed.
@@ -37,6 +39,7 @@ class CopyOptions:
 
     split: str | None = None
     without: tuple[str, ...] = ()
+    licences: tuple[str, ...] | None = None
     texture_size: int | None = None
     clips: int | None = None
     shard_bytes: int = 256 << 20
@@ -59,21 +62,23 @@ def copy_dataset(
     """Write the chosen objects of ``datasets`` into the new dataset folder ``folder``; how many of each source.
 
     Raises:
-        InputError: ``folder`` is a dataset already, a source is in two datasets, or nothing is chosen.
+        InputError: ``folder`` is a dataset already, a source is in two datasets, no object is under one of the licences, or
+            nothing is chosen.
         DatasetError: a picture is damaged.
     """
     options, tell, folder = options or CopyOptions(), tell or (lambda what, share: None), Path(folder)
     if (folder / CATALOGUE).is_file():
         raise InputError(f"{folder} is a dataset already; give a new folder")
+    check_licences(options.licences or (), [r["licence"] for data in datasets for r in data.records()])
     chosen: dict[str, tuple[Dataset, list[int]]] = {}
     for data in datasets:
-        for i in data.select(options.split, without=options.without):
+        for i in data.select(options.split, without=options.without, licences=options.licences):
             owner, numbers = chosen.setdefault(data.record(i)["source"], (data, []))
             if owner is not data:
                 raise InputError(f"{data.record(i)['source']} is in {owner.folder} and in {data.folder}; give it once")
             numbers.append(i)
     if not chosen:
-        raise InputError("no object fits; leave out --split, --source or --without")
+        raise InputError("no object fits; leave out --split, --source, --without or --licences")
     total, done = sum(len(n) for _, n in chosen.values()), 0
     catalogue: dict[str, Any] = {"version": VERSION, "sources": {}}
     records = []

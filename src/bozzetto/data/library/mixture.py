@@ -13,6 +13,7 @@ import torch
 
 from ...errors import InputError
 from ..assets.catalogue import Dataset
+from ..assets.licence_choice import check_licences
 from .pose import Pose
 from .store import AssetLibrary, Tell
 
@@ -53,22 +54,27 @@ class Mixture:
     Args:
         datasets: opened folders; a source may be in one of them only.
         mix: shares by source; "procedural" is the share of generated objects.
+        licences: only objects that can be used under these alone, "clean" among them; None for all.
 
     Attributes:
         numbers: (dataset, object) pairs, as :meth:`AssetLibrary.load` takes them.
         procedural: share of generated objects. shares: of the sources among *all* objects.
 
     Raises:
-        InputError: a name of ``mix`` is unknown, a source stands in two folders, or nothing is left to train on.
+        InputError: a name of ``mix`` or ``licences`` is unknown, a source stands in two folders, or nothing is left to
+            train on.
     """
 
-    def __init__(self, datasets: Sequence[Dataset], mix: dict[str, float]) -> None:
+    def __init__(
+        self, datasets: Sequence[Dataset], mix: dict[str, float], licences: tuple[str, ...] | None = None
+    ) -> None:
         self.datasets = list(datasets)
+        check_licences(licences or (), [r["licence"] for data in datasets for r in data.records()])
         self.numbers: list[tuple[int, int]] = []
         owner: dict[str, int] = {}
         found: dict[str, list[tuple[int, int, dict]]] = {}
         for d, data in enumerate(datasets):
-            for i in data.select("train", without=WITHOUT):
+            for i in data.select("train", without=WITHOUT, licences=licences):
                 record = data.record(i)
                 source = record["source"]
                 if owner.setdefault(source, d) != d:
@@ -107,9 +113,14 @@ class Mixture:
         self.digest = digest.hexdigest()[:16]
 
     @classmethod
-    def open(cls, folders: Sequence[str | PathLike[str]], mix: dict[str, float]) -> Mixture:
+    def open(
+        cls,
+        folders: Sequence[str | PathLike[str]],
+        mix: dict[str, float],
+        licences: tuple[str, ...] | None = None,
+    ) -> Mixture:
         """The mixture of dataset folders. Raises :class:`DatasetError` where one cannot be read, and as the class does."""
-        return cls([Dataset(folder) for folder in folders], mix)
+        return cls([Dataset(folder) for folder in folders], mix, licences)
 
     def load(
         self,

@@ -41,13 +41,21 @@ def join_licences(licences: Iterable[str]) -> str:
     return " AND ".join(f"({x})" if " OR " in x and len(distinct) > 1 else x for x in distinct)
 
 
+def licence_terms(expression: str) -> list[list[list[str]]]:
+    """An expression taken apart: all of the terms are needed, of a term one option, of an option all names.
+
+    "A AND (B OR C)" -> [[["A"]], [["B"], ["C"]]]. Without brackets every AND parts two terms.
+    """
+    terms = []
+    for term in re.split(r"\s+AND\s+(?![^(]*\))", expression.strip(), flags=re.I):
+        options = [x.strip(" ()") for x in re.split(r"\s+OR\s+", term.strip(" ()"), flags=re.I)]
+        terms.append([[x.strip(" ()") for x in re.split(r"\s+AND\s+", o, flags=re.I)] for o in options if o])
+    return [t for t in terms if t]
+
+
 def requires_gpl(licence: str) -> bool:
     """Whether no reading of the expression avoids a GNU licence (GPL, LGPL, AGPL)."""
-    for term in re.split(r"\s+AND\s+(?![^(]*\))", licence, flags=re.I):
-        options = [x.strip(" ()") for x in re.split(r"\s+OR\s+", term.strip(" ()"), flags=re.I)]
-        if all(any("GPL" in word for word in option.split(" AND ")) for option in options):
-            return True
-    return False
+    return any(all(any("GPL" in x for x in option) for option in term) for term in licence_terms(licence))
 
 
 def _authors(text: str) -> tuple[str, ...]:
