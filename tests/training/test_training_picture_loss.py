@@ -36,7 +36,8 @@ def kernels(rgb, alpha, target) -> PictureTerms:
     pytest.importorskip("triton", reason="Triton exists for Linux only")
     from bozzetto.training.picture_kernels import PictureLoss
 
-    return PictureTerms(*PictureLoss.apply(rgb, alpha, target).unbind())
+    terms, each = PictureLoss.apply(rgb, alpha, target)
+    return PictureTerms(*terms.unbind(), each)
 
 
 def gradients(terms: PictureTerms, weights: tuple[float, ...], inputs: tuple[torch.Tensor, ...]):
@@ -54,6 +55,9 @@ def test_kernels_agree_with_plain_pytorch(shape, monkeypatch):
     got, want = kernels(*inputs, target), picture_terms_torch(*inputs, target)
     for name in NAMES:
         assert getattr(got, name).item() == pytest.approx(getattr(want, name).item(), rel=2e-4, abs=1e-6), name
+    assert got.white_each.tolist() == pytest.approx(want.white_each.tolist(), rel=2e-4, abs=1e-9)
+    assert float(want.white_each.mean()) == pytest.approx(float(want.white.detach()))
+    assert not got.white_each.requires_grad and not want.white_each.requires_grad
     for weights in ((1.0, 0, 0, 0), (0, 1.0, 0, 0), (0, 0, 1.0, 0), (0, 0, 0, 1.0), (0.5, 0.3, 1.0, -0.1)):
         for a, b in zip(gradients(got, weights, inputs), gradients(want, weights, inputs)):
             error = float((a - b).norm() / b.norm().clamp_min(1e-9))

@@ -10,9 +10,10 @@ be checked after replays.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -70,6 +71,8 @@ class RecordedNeed:
     def __post_init__(self) -> None:
         too_many = (self.needed[0] > self.room.pairs) | (self.needed[1] > self.room.entries)
         object.__setattr__(self, "poison", torch.sqrt(-too_many.float()))  # of 0 or -1
+        for made in _watching:
+            made.append(self)
 
     def check(self) -> None:
         """Wait for the device and raise :class:`CapacityError` if the latest replay did not fit."""
@@ -81,6 +84,20 @@ class RecordedNeed:
                 f"but was recorded with room for {self.room.pairs:,} and {self.room.entries:,}, so its pictures are NaN: "
                 "record it again"
             )
+
+
+_watching: list[list[RecordedNeed]] = []
+
+
+@contextlib.contextmanager
+def recorded_needs() -> Iterator[list[RecordedNeed]]:
+    """A list that grows by every call that is recorded inside."""
+    made: list[RecordedNeed] = []
+    _watching.append(made)
+    try:
+        yield made
+    finally:
+        _watching.remove(made)
 
 
 def expected(kind: Hashable, rows: int, recorded: bool = False) -> Room:

@@ -26,13 +26,16 @@ from torch import Tensor, nn
 
 from ..device import pick_device
 from ..errors import InputError
+from .agree import Agreement
 from .checkpoint import latest_checkpoint, load_training_state, save_training_state, saved_parts, saved_seconds
-from .graphed import graph_network
 from .log import RunLog
 from .muon import Muon
+from .step import PlainStep, RecordedStep
 from .update import Update
 
-TOGETHER = 10  # steps between the moments at which several processes ask each other whether to stop
+TOGETHER = (
+    10  # steps between the moments at which several processes ask each other whether to stop, and hear it ten later
+)
 PATIENCE = timedelta(minutes=60)  # for other processes: they wait while the first one evaluates
 
 
@@ -55,7 +58,7 @@ class TrainConfig:
     ema: float = 0.999
     precision: str = "bf16"  # or "fp32"
     compile: bool = False  # torch.compile: pays off from a few minutes on
-    graph: bool = True  # on CUDA, record the network's launches (unless compiled, or a process has several parts)
+    graph: bool = True  # on CUDA, record a step's launches (unless compiled, or a process has several parts)
     seed: int = 0
     parts: int | None = None  # of a step's batch; None: as many as processes, or what a resumed run began with
     log_every: int = 50
@@ -186,16 +189,6 @@ def _distributed(device: str) -> tuple[int, int, torch.device]:
     return rank, world, target
 
 
-def _agree(flag: bool, elapsed: float, world: int, device: torch.device) -> tuple[bool, float]:
-    """True on every rank as soon as it is true on one, so that all stop at the same step; and one clock for all."""
-    if world == 1:
-        return flag, elapsed
-    value = torch.tensor([float(flag), elapsed], dtype=torch.float64, device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    stop, latest = value.tolist()
-    return bool(stop), latest
-
-
 def _same_start(start: int, world: int, device: torch.device, out: Path) -> None:
     """Refuse to go on unless all processes resume from one step."""
     if world == 1:
@@ -264,16 +257,18 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         model.compile(dynamic=False)
     streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]
     taken: list[list[Any]] = [[] for _ in streams]
-    recorded = False
+    update = Update(model, ema, optimizer, config.clip)
+    precision = torch.bfloat16 if config.precision == "bf16" else None
+    make_step: PlainStep | RecordedStep
     if config.graph and target.type == "cuda" and not config.compile and len(own) == 1 and not over:
         taken[0].append(next(streams[0]))
-        precision = torch.bfloat16 if config.precision == "bf16" else None
-        recorded = graph_network(model, recipe.model_inputs(taken[0][0]), precision)
-    wrapped = model
-    if world > 1:
-        wrapped = nn.parallel.DistributedDataParallel(
-            model, device_ids=[target.index] if target.type == "cuda" else None, gradient_as_bucket_view=True
-        )
+        make_step = RecordedStep(recipe, model, update, precision, taken[0][0], world)
+        if rank == 0 and not config.quiet:
+            print(
+                "\n".join([f"recorded: {', '.join(make_step.recorded) or 'nothing'}", *make_step.reasons]), flush=True
+            )
+    else:
+        make_step = PlainStep(recipe, model, update, precision, len(own), world)
     log = RunLog(out, enabled=rank == 0, start=start, echo=not config.quiet)
     log.describe(
         {
@@ -281,11 +276,10 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
             "recipe": recipe.describe(),
             "world": world,
             "device": str(target),
-            "recorded": recorded,
+            "recorded": getattr(make_step, "recorded", []),
         }
     )
-    update = Update(model, ema, optimizer, config.clip)
-    amp = torch.autocast(target.type, torch.bfloat16, enabled=config.precision == "bf16")
+    agree = Agreement(world, target, before)
     began = time.monotonic()
     results: dict[str, float] | None = None
     step, stop, elapsed = start, over, before
@@ -300,18 +294,9 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
             while not stop:
                 rate = learning_rate(config, step, elapsed)
                 share = step / config.steps if config.minutes is None else min(elapsed / (60 * config.minutes), 1.0)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                told = []
-                for i, batches in enumerate(streams):
-                    batch = taken[i].pop() if taken[i] else next(batches)
-                    alone = world > 1 and i < len(streams) - 1  # only the last part's gradients, the sum, are exchanged
-                    with wrapped.no_sync() if alone else contextlib.nullcontext():
-                        with amp:
-                            loss, numbers = recipe.loss(wrapped, batch, share)
-                        (loss / len(streams)).backward()
-                    told.append({**numbers, "loss": loss})
-                norm = update(min(config.ema, (1 + step) / (10 + step)))  # one bad batch does not end a run
+                batches = (taken[i].pop() if taken[i] else next(stream) for i, stream in enumerate(streams))
+                average = min(config.ema, (1 + step) / (10 + step))
+                told, norm = make_step(batches, rate, average, share)  # one bad batch does not end a run
                 step += 1
                 if step % config.log_every == 0 or step == start + 1:
                     numbers = _mean_numbers(told, world)
@@ -326,14 +311,14 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
                     took = time.monotonic() - began
                     late = config.max_minutes is not None and took > 60 * config.max_minutes
                     late |= config.minutes is not None and before + took > 60 * config.minutes
-                    stop, elapsed = _agree(late or stopping.requested, before + took, world, target)
+                    stop, elapsed = agree(late or stopping.requested, before + took)
                 stop |= config.minutes is None and step >= config.steps
                 if step % config.checkpoint_every == 0 and not stop:
                     save()
         finally:
-            for batches in streams:
-                if hasattr(batches, "close"):
-                    batches.close()
+            for stream in streams:
+                if hasattr(stream, "close"):
+                    stream.close()
     if resume is None or step > start:
         save()
     if rank == 0:

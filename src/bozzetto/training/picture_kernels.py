@@ -145,10 +145,10 @@ def gradient_kernel(
 
 
 class PictureLoss(torch.autograd.Function):
-    """[4]: white, black, alpha, ssim of :class:`.picture_loss.PictureTerms`."""
+    """[4]: white, black, alpha, ssim of :class:`.picture_loss.PictureTerms`, and its ``white_each`` [N], without gradient."""
 
     @staticmethod
-    def forward(ctx, rgb: Tensor, alpha: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx, rgb: Tensor, alpha: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         rgb, alpha, target = rgb.contiguous(), alpha.contiguous(), target.contiguous()
         n, height, width = alpha.shape
         down, across = height // 4, width // 4
@@ -167,11 +167,14 @@ class PictureLoss(torch.autograd.Function):
         colours = 3 * n * height * width
         ctx.counts = (colours, colours, n * height * width, 3 * n * windows)
         # In float64: thousands of sums of different sizes.
-        totals = torch.cat([errors.double().sum(0), similar.double().sum()[None]])
-        return (totals / _constants(ctx.counts, rgb.device, torch.float64)).to(torch.float32)
+        of_picture = errors.view(n, -1, 3).double().sum(1)  # [programs, 3] -> [N, 3]
+        totals = torch.cat([of_picture.sum(0), similar.double().sum()[None]])
+        each = (of_picture[:, 0] / (3 * height * width)).to(torch.float32)
+        ctx.mark_non_differentiable(each)
+        return (totals / _constants(ctx.counts, rgb.device, torch.float64)).to(torch.float32), each
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
         rgb, alpha, target, slopes = ctx.saved_tensors
         weights = gradient.float() / _constants(ctx.counts, rgb.device, torch.float32)
         by_rgb, by_alpha = torch.empty_like(rgb), torch.empty_like(alpha)

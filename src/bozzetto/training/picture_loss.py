@@ -27,12 +27,14 @@ class PictureTerms:
             missing splat from a white one.
         alpha: mean squared error of alpha.
         ssim: :func:`~bozzetto.training.losses.strided_ssim` over the white page, the mean of all pictures; 1 is equal.
+        white_each: [N] ``white`` of each picture, to be reported: without gradient.
     """
 
     white: Tensor
     black: Tensor
     alpha: Tensor
     ssim: Tensor
+    white_each: Tensor
 
 
 def picture_terms(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTerms:
@@ -55,7 +57,8 @@ def picture_terms(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTerms:
     if rgb.is_cuda and whole and not target.requires_grad and has_triton():
         from .picture_kernels import PictureLoss
 
-        return PictureTerms(*PictureLoss.apply(rgb.float(), alpha.float(), target.float()).unbind())
+        terms, each = PictureLoss.apply(rgb.float(), alpha.float(), target.float())
+        return PictureTerms(*terms.unbind(), each)
     return picture_terms_torch(rgb, alpha, target)
 
 
@@ -70,6 +73,7 @@ def picture_terms_torch(rgb: Tensor, alpha: Tensor, target: Tensor) -> PictureTe
         black=F.mse_loss(rgb, true_rgb),
         alpha=F.mse_loss(alpha, true_alpha),
         ssim=strided_ssim(white, true_white, WINDOW, CELL).mean(),
+        white_each=(white - true_white).detach().square().mean((1, 2, 3)),
     )
 
 

@@ -28,16 +28,29 @@ class Update:
         self.optimizer, self.clip = optimizer, clip
         self.skipped = torch.zeros((), device=self.parameters[0].device)
 
-    def __call__(self, average: float) -> Tensor:
-        """Norm of the gradients before clipping; they are gone afterwards. ``average``: share of the old weights in the
-        moving average, 0..1.
+    def __call__(self, average: float | Tensor, gradients: Tensor | None = None) -> Tensor:
+        """Norm of the gradients before clipping; they are gone afterwards.
+
+        Args:
+            average: share of the old weights in the moving average, 0..1; may be a number on the device.
+            gradients: the vector that all gradients are views of, if there is one; they then stay where they are, clipped.
         """
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        if gradients is None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        else:
+            norm = gradients.norm()
+            gradients *= (self.clip / (norm + 1e-6)).clamp_max(1)
         bad = (~torch.isfinite(norm)).float()
         self.optimizer.found_inf = bad  # what torch.amp.GradScaler tells fused optimisers
         self.optimizer.step()
         self.skipped += bad
         with torch.no_grad():
-            torch._foreach_lerp_(self.averaged, self.parameters, 1 - average)
-        self.optimizer.zero_grad(set_to_none=True)
+            if isinstance(average, Tensor):
+                ahead = torch._foreach_sub(self.parameters, self.averaged)
+                torch._foreach_mul_(ahead, 1 - average)
+                torch._foreach_add_(self.averaged, ahead)
+            else:
+                torch._foreach_lerp_(self.averaged, self.parameters, 1 - average)
+        if gradients is None:
+            self.optimizer.zero_grad(set_to_none=True)
         return norm

@@ -40,7 +40,11 @@ class Objective:
     def __call__(
         self, raw: Tensor, gaussians: Gaussians, drawn: Rendering, batch: dict[str, Any], progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum and its terms, of what the network gave and what was drawn from it (on black)."""
+        """The weighted sum and its terms, of what the network gave and what was drawn from it (on black).
+
+        ``psnr`` is that of the mean error; ``psnr_known`` and ``psnr_unseen`` are means over the pictures that the network was
+        given and over the views that are no slots.
+        """
         target = batch["target"]  # [B, n, 4, H, W] straight
         with torch.autocast(raw.device.type, enabled=False):
             terms = picture_terms(drawn.rgb.flatten(0, 1), drawn.alpha.flatten(0, 1), target.flatten(0, 1))
@@ -65,7 +69,12 @@ class Objective:
             picture = (drawn.rgb + 1 - drawn.alpha[..., None])[:, unseen].flatten(0, 1).permute(0, 3, 1, 2)
             parts["perceptual"] = self._perceptual_distance(picture, goal[:, :3] * goal[:, 3:] + 1 - goal[:, 3:])
             total = total + self.perceptual * parts["perceptual"]
-        parts["psnr"] = -10 * torch.log10(terms.white.detach().clamp_min(1e-10))
+        parts["psnr"] = decibels(terms.white.detach())
+        each = decibels(terms.white_each).unflatten(0, target.shape[:2])  # [B, n]
+        known = batch["known"].to(each)
+        parts["psnr_known"] = (each[:, :SLOTS] * known).sum() / known.sum()
+        if target.shape[1] > SLOTS:
+            parts["psnr_unseen"] = each[:, SLOTS:].mean()
         return total, parts
 
     def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
@@ -74,6 +83,11 @@ class Objective:
 
             self._network = load_perceptual("mobilenet_v2", self.weights_file).to(pictures.device)
         return self._network(pictures, goals).mean()
+
+
+def decibels(error: Tensor) -> Tensor:
+    """PSNR of mean squared errors."""
+    return -10 * torch.log10(error.clamp_min(1e-10))
 
 
 def depth_error(raw: Tensor, batch: dict[str, Any]) -> Tensor:
