@@ -151,6 +151,8 @@ class _Rasterize(torch.autograd.Function):
             if ctx.needs_input_grad[5]:
                 seen = (grad_rgb.view(*pixels, 3) * kept.transmittance.tensor().view(*pixels, 1)).sum((1, 2))
                 grad_background = seen.reshape(background.shape)
+                if ctx.poison is not None:
+                    grad_background += ctx.poison
         return *gradients, grad_background, *(None,) * 5
 
 
