@@ -88,7 +88,11 @@ def test_gradients_lie_in_one_vector_as_the_parameters_lie_in_memory():
     assert float(flat.vector.norm()) == pytest.approx(float(torch.cat([g.flatten() for g in wanted]).norm()))
     flat.vector.fill_(float("nan"))
     flat.take([None, *wanted[1:]])
-    assert bool(torch.isfinite(flat.vector).all()) and not layers[0].weight.grad.any() and torch.equal(layers[1].bias.grad, wanted[3])
+    assert (
+        bool(torch.isfinite(flat.vector).all())
+        and not layers[0].weight.grad.any()
+        and torch.equal(layers[1].bias.grad, wanted[3])
+    )
 
 
 def test_a_static_batch_takes_the_values_of_others():

@@ -115,3 +115,43 @@ def test_two_processes_train_together(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert state(tmp_path / "run")["step"] == 3
+
+
+def _step_together(rank: int, folder: str, port: int) -> None:
+    from bozzetto.training.loop import make_optimizer
+    from bozzetto.training.step import RecordedStep
+    from bozzetto.training.update import Update
+
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    recipe = Noisy()
+    torch.manual_seed(rank)  # all take the first one's weights
+    model, averaged = recipe.build(), recipe.build()
+    update = Update(model, averaged, make_optimizer(model, config("", lr=0.05)), 1.0)
+    stream = recipe.batches(0, 0, rank, 2, None)
+    first = next(stream)
+    step = RecordedStep(recipe, model, update, None, first, world=2)
+    for batch in (first, next(stream), next(stream)):
+        step([batch], 0.05, 0.5, 0.0)
+    torch.save([p.detach() for p in model.parameters()], os.path.join(folder, f"{rank}.pt"))
+    torch.distributed.destroy_process_group()
+
+
+def test_steps_on_static_tensors_exchange_their_gradients(tmp_path):
+    from bozzetto.training.loop import make_optimizer
+    from bozzetto.training.step import PlainStep
+    from bozzetto.training.update import Update
+
+    torch.multiprocessing.spawn(_step_together, (str(tmp_path), free_port()), nprocs=2)
+    recipe = Noisy()
+    torch.manual_seed(0)
+    model, averaged = recipe.build(), recipe.build()
+    update = Update(model, averaged, make_optimizer(model, config("", lr=0.05)), 1.0)
+    streams = [recipe.batches(0, 0, part, 2, None) for part in range(2)]
+    step = PlainStep(recipe, model, update, None, 2, 1)
+    for _ in range(3):
+        step([next(s) for s in streams], 0.05, 0.5, 0.0)
+    for rank in range(2):
+        for got, want in zip(torch.load(tmp_path / f"{rank}.pt"), model.parameters()):
+            assert torch.allclose(got, want.detach(), rtol=1e-5)

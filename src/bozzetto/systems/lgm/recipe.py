@@ -5,6 +5,8 @@ Expected on held-out procedural objects: see the model card beside the bundled w
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -33,6 +35,7 @@ from .reconstruct import resize_rgba
 from .zoom import zoom, zoom_of
 
 OUTPUTS = ("rgba", "depth")
+AHEAD = 3  # batches whose objects are fetched and packed before they are asked for
 
 
 @dataclass
@@ -152,7 +155,7 @@ class MiniRecipe:
     # ---- data ---------------------------------------------------------------------------------------------------------
 
     def batches(self, start: int, seed: int, rank: int, world: int, device: torch.device) -> Iterator[dict[str, Any]]:
-        """Yield rendered batches; the next one's objects are fetched and packed while a step runs."""
+        """Yield rendered batches; the next ones' objects are fetched and packed while a step runs."""
         library = self.library(device)
         generated = self.batch_size if library is None else self._mixture.procedural_count(self.batch_size)
         taken = self.batch_size - generated
@@ -197,16 +200,15 @@ class MiniRecipe:
             out = (scene, drawn, views, lights)
             return tuple(x if x is None else x.pin_memory() for x in out) if pin else out
 
+        ahead = ThreadPoolExecutor(1)
         try:
-            with ThreadPoolExecutor(1) as ahead:
-                pending = ahead.submit(prepare, start)
-                step = start
-                while True:
-                    scene, drawn, views, lights = pending.result()
-                    step += 1
-                    pending = ahead.submit(prepare, step)
-                    yield self.augment(self.render(scene, drawn, views, lights, device), generator_of(step - 1, 1))
+            pending = deque(ahead.submit(prepare, start + i) for i in range(AHEAD))
+            for step in itertools.count(start):
+                scene, drawn, views, lights = pending.popleft().result()
+                pending.append(ahead.submit(prepare, step + AHEAD))
+                yield self.augment(self.render(scene, drawn, views, lights, device), generator_of(step, 1))
         finally:
+            ahead.shutdown(cancel_futures=True)
             stream.close()
 
     @torch.no_grad()
