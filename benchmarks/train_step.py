@@ -1,12 +1,13 @@
-"""A training step: ``python benchmarks/train_step.py [--model mini|big] [--compile]``; prints markdown tables.
+"""A training step: ``python benchmarks/train_step.py [--model mini|big] [--optimizer muon]``; prints markdown tables.
 
 First the parts of the step (medians between CUDA events, or by the clock on a CPU; the network's backward pass includes the
 head's), then whole steps, one after the other without a look at the clock in between: objects per second, how long the host
 needs to give a step to the GPU, and peak memory. *Ours* is what ``bozzetto train`` does (bf16, channels-last, one rasterizer
-call for all views, the network's launches recorded as CUDA graphs, fused optimiser, clipping, moving average); *eager* is the
-same without graphs; *checkpointed* computes the activations of the network's blocks anew in the backward pass, eagerly;
-*reference* is the usual way: plain PyTorch layers on channels-first maps in bf16, a Python loop of one rasterizer call per view
-(gsplat's where it is installed, else our own), PyTorch's default AdamW, clipping, no average.
+call for all views, clipping, fused optimiser, moving average, all of it recorded as two CUDA graphs); *network* records the
+network only, and the parts are taken from it; *eager* is the same without graphs; *checkpointed* computes the activations of
+the network's blocks anew in the backward pass, eagerly; *reference* is the usual way: plain PyTorch layers on channels-first
+maps in bf16, a Python loop of one rasterizer call per view (gsplat's where it is installed, else our own), PyTorch's default
+AdamW, clipping, no average.
 On a CPU the tiny debug network is measured, to see that nothing is broken.
 """
 
@@ -29,7 +30,8 @@ from train_tasks import Batch, Big, Mini, checkpoint_activations, draw, draw_one
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import Rendering
 from bozzetto.training.graphed import graph_network
-from bozzetto.training.loop import TrainConfig, parameter_groups
+from bozzetto.training.loop import TrainConfig, make_optimizer
+from bozzetto.training.step import RecordedStep
 from bozzetto.training.update import Update
 
 PARTS = (
@@ -44,6 +46,7 @@ PARTS = (
     "clipping, optimiser, average",
 )
 CONFIG = TrainConfig(out="")
+RATE = 1e-5
 BEGAN = time.perf_counter()
 
 
@@ -70,7 +73,7 @@ class Clock:
 
 
 class Ours:
-    """The training loop's way."""
+    """The training loop's way where a step is launched operation by operation, but for the network's."""
 
     search = True  # cuDNN tries its algorithms before it takes one
 
@@ -81,6 +84,7 @@ class Ours:
         compiled: bool = False,
         checkpointed: bool = False,
         graph: bool = True,
+        optimizer: str = "adamw",
     ) -> None:
         torch.manual_seed(0)
         self.task, self.device = task, device
@@ -96,8 +100,7 @@ class Ours:
         if compiled:
             self.model.compile(dynamic=False)
         self.graph = device.type == "cuda" and graph and not compiled
-        groups = parameter_groups(self.model, CONFIG.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-5, betas=CONFIG.betas, fused=True)
+        self.optimizer = make_optimizer(self.model, TrainConfig(out="", lr=RATE, optimizer=optimizer))
         self.update = Update(self.model, averaged, self.optimizer, CONFIG.clip)
         self.amp = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
@@ -123,6 +126,38 @@ class Ours:
         drawn = self.draw(gaussians, batch)
         with self.amp:
             return self.task.loss(raw, gaussians, drawn, batch)
+
+
+class Whole(Ours):
+    """The training loop's way."""
+
+    def __init__(self, task: Mini | Big, device: torch.device, optimizer: str = "adamw") -> None:
+        super().__init__(task, device, graph=False, optimizer=optimizer)
+        self.recorded: RecordedStep | None = None
+
+    def step(self, batch: Batch) -> None:
+        if self.recorded is None:
+            precision = torch.bfloat16 if self.device.type == "cuda" else None
+            self.recorded = RecordedStep(AsRecipe(self.task), self.model, self.update, precision, batch)
+            print("recorded:", ", ".join(self.recorded.recorded) or "nothing", *self.recorded.reasons, flush=True)
+        self.recorded([batch], RATE, 0.999, 0.5)
+
+
+class AsRecipe:
+    """A task as the training loop wants it."""
+
+    def __init__(self, task: Mini | Big) -> None:
+        self.task = task
+
+    def model_inputs(self, batch: Batch) -> tuple[Tensor]:
+        return (self.task.inputs(batch),)
+
+    def loss(self, model: nn.Module, batch: Batch, progress: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        raw = model(self.task.inputs(batch))
+        with torch.autocast(raw.device.type, enabled=False):
+            gaussians = self.task.head(raw, batch)
+            drawn = draw(self.task, gaussians, batch)
+        return self.task.loss(raw, gaussians, drawn, batch), {}
 
 
 class Reference(Ours):
@@ -263,11 +298,13 @@ def main() -> None:
     parser.add_argument(
         "--model", choices=("mini", "big", "debug"), help="only this one (both on a GPU, debug on a CPU)"
     )
+    parser.add_argument("--preset", help="of lgm-mini, instead of mini")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="not the reference's")
     parser.add_argument("--batch", type=int, help="objects (mini 16, big 8, debug 2)")
     parser.add_argument("--steps", type=int, default=15, help="that are measured (15)")
     parser.add_argument("--warm", type=int, default=3, help="steps before them (3)")
     parser.add_argument(
-        "--ways", nargs="+", choices=("ours", "eager", "checkpointed", "reference"), help="default: all"
+        "--ways", nargs="+", choices=("ours", "network", "eager", "checkpointed", "reference"), help="default: all"
     )
     parser.add_argument(
         "--loop", choices=("gsplat", "own"), help="what the reference calls (gsplat where it is installed)"
@@ -283,24 +320,29 @@ def main() -> None:
     )
     models = [options.model] if options.model else ["mini", "big"] if device.type == "cuda" else ["debug"]
     ways = {
-        "ours": lambda task: Ours(task, device),
-        "eager": lambda task: Ours(task, device, graph=False),
-        "checkpointed": lambda task: Ours(task, device, checkpointed=True, graph=False),
+        "ours": lambda task: Whole(task, device, optimizer=options.optimizer),
+        "network": lambda task: Ours(task, device, optimizer=options.optimizer),
+        "eager": lambda task: Ours(task, device, graph=False, optimizer=options.optimizer),
+        "checkpointed": lambda task: Ours(task, device, checkpointed=True, graph=False, optimizer=options.optimizer),
         "reference": lambda task: Reference(task, device, gsplat),
     }
     wanted = options.ways or (list(ways) if not options.compile else ["ours"])
     if options.compile:
-        ways["compiled"] = lambda task: Ours(task, device, compiled=True)
+        ways["compiled"] = lambda task: Ours(task, device, compiled=True, optimizer=options.optimizer)
         wanted.append("compiled")
     rows = []
     for name in models:
-        task = Big(options.batch or 8) if name == "big" else Mini(options.batch or {"mini": 16, "debug": 2}[name], name)
+        if name == "big":
+            task: Mini | Big = Big(options.batch or 8)
+        else:
+            kind = options.preset if name == "mini" and options.preset else name
+            task = Mini(options.batch or {"mini": 16, "debug": 2}[name], kind)
         for title in wanted:
             say(f"{task.title}, {title}: making the network")
             way = ways[title](task)
             rows.append(f"| {task.title} | {title} | {whole_steps(way, options.steps, options.warm)} |")
             print(rows[-1], flush=True)
-            if options.parts and title in ("ours", "eager", "compiled"):
+            if options.parts and title in ("network", "eager", "compiled"):
                 print_parts(way, options.steps, title)
             del way
             gc.collect()

@@ -203,7 +203,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="(bf16)")
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to start, then faster")
     parser.add_argument(
-        "--no-graph", dest="graph", action="store_false", help="do not record the network's launches as a CUDA graph"
+        "--no-graph", dest="graph", action="store_false", help="do not record a step's launches as CUDA graphs"
     )
     parser.add_argument("--max-minutes", type=above_zero, help="stop with a checkpoint after this time")
     parser.add_argument("--init", metavar="FILE", help="weights to start from")
