@@ -19,15 +19,19 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(module, "ON_THE_GPU", {"slow.py": 0.3, "broken.py": 20, "quick.py --a 1": 20})
-    monkeypatch.setattr(module, "ON_THE_CPU", {"quick.py --b 2": 20})
+    monkeypatch.setattr(
+        module,
+        "ON_THE_GPU",
+        {"slow.py": ("what takes long", 0.3), "broken.py": ("what fails", 20), "quick.py --a 1": ("what works", 20)},
+    )
+    monkeypatch.setattr(module, "ON_THE_CPU", {"quick.py --b 2": ("the CPU's", 20)})
     return module
 
 
 def test_a_failure_does_not_stop_the_others(run, capfd):
     assert run.main([]) == 1
     out, err = capfd.readouterr()
-    assert "| table ['--a', '1']" in out and "--b" not in out
+    assert "## What works: `quick.py --a 1`" in out and "| table ['--a', '1']" in out and "--b" not in out
     assert "slow.py (stopped after 0 s)" in err and "broken.py (exit status 3)" in err
 
 
@@ -35,3 +39,11 @@ def test_words_and_the_cpu_are_chosen(run, capfd):
     assert run.main(["quick"]) == 0 and run.main(["--cpu"]) == 0
     out = capfd.readouterr().out
     assert "['--a', '1']" in out and "['--b', '2']" in out
+
+
+def test_all_together_end_in_time(run, capfd, monkeypatch):
+    monkeypatch.setattr(run, "IN_ALL", 0.2)
+    assert run.main([]) == 1
+    out, err = capfd.readouterr()
+    assert "slow.py (stopped after 0 s), broken.py (no time was left), quick.py --a 1 (no time was left)" in err
+    assert "table" not in out
