@@ -3,7 +3,7 @@
 On a machine with a GPU those are the GPU's, the most telling first, and eight minutes at most (one H100 should need about
 four); elsewhere the CPU's. Words choose among the entries below, such as ``raster`` or ``train_step``; ``--cpu`` takes the
 CPU's entries on a machine with a GPU. An entry that fails, or takes longer than its limit and is stopped, does not keep the
-others from running. More rows than these: ``raster.py --growth``, ``train_step.py --model big``, ``triposr.py``, ``diffusion.py``.
+others from running. Further rows: ``raster.py --growth``, ``train_step.py --model big``, ``triposr.py``, ``diffusion.py``.
 """
 
 from __future__ import annotations
