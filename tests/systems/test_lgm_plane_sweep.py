@@ -88,3 +88,27 @@ def test_networks_take_them_as_channels(batch):
     assert LGM(config)(inputs).shape == (2, 4, 14, 16, 16)
     with pytest.raises(ValueError, match="multiple of 8"):
         sweep_planes(12)
+
+
+def test_points_behind_a_camera_count_as_outside():
+    """A camera that looks away from everything sees nothing of it, also where the lines through its centre meet the picture."""
+    towards, away = Cameras.orbit([0.0], 0.0, 1.5), Cameras.orbit([180.0], 0.0, 1.5)
+    away.camera_to_world[:, :3, 3] = towards.camera_to_world[:, :3, 3]  # at the same place, turned round
+    cameras = Cameras.cat([towards, away])[None]
+    rgba = torch.ones(1, 2, 4, SIZE, SIZE)
+    hull, second = numbers(rgba, cameras, torch.tensor([[1.0, 1.0]]))
+    assert float(hull[:, 0].max()) == 0 and float(second.abs().max()) == 0
+    hull, _ = numbers(rgba, cameras, torch.tensor([[1.0, 0.0]]))
+    assert float(hull[:, 0].min()) > 0.999 and float(hull[:, 1].max()) == 0
+
+
+@pytest.mark.parametrize(("distance", "fov"), [(1.5, 49.1), (0.01, 170.0), (0.8, 120.0), (30.0, 2.0)])
+def test_any_camera_gives_finite_numbers(distance, fov):
+    generator = torch.Generator().manual_seed(5)
+    rgba = torch.rand(1, 4, 4, 32, 32, generator=generator)
+    rgba[0, 3] = torch.nan  # not known, not looked at
+    cameras = Cameras.orbit([0.0, 77.0, 180.0, 0.0], [0.0, 90.0, 0.0, -90.0], distance, fov)[None]
+    for known in ([1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]):
+        channels = sweep_channels(rgba, cameras, torch.tensor([known]), 8)
+        assert bool(channels.isfinite().all())
+        assert float(channels.min()) >= -0.5 and float(channels.max()) <= 1.001

@@ -28,6 +28,8 @@ def guess_preset(shapes: dict[str, tuple[int, ...]]) -> str:
     """The preset whose network has exactly these tensors; raises :class:`CheckpointError` when none fits."""
     wanted = {k: v for k, v in shapes.items() if not k.startswith(IGNORED_PREFIXES)}
     for name, config in PRESETS.items():
+        if wanted.get("unet.conv_in.weight") != _first_layer(config):
+            continue  # building a network takes a while, even without memory for it
         with torch.device("meta"):
             own = {k: tuple(v.shape) for k, v in LGM(config).state_dict().items()}
         if own == wanted:
@@ -36,6 +38,12 @@ def guess_preset(shapes: dict[str, tuple[int, ...]]) -> str:
         f"these {len(wanted)} tensors fit none of the LGM presets ({', '.join(PRESETS)}); "
         "name the preset to see which tensors differ"
     )
+
+
+def _first_layer(config: LGMConfig) -> tuple[int, ...]:
+    """The shape of a network's first weights, which tells most presets apart."""
+    width, kernel = (config.token_width, 1) if config.trunk == "tokens" else (config.down_channels[0], 3)
+    return width, config.in_channels * config.patch**2, kernel, kernel
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> LGMConfig:
