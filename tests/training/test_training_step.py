@@ -10,6 +10,8 @@ from straight_line import Line, config, rows, same, state
 from torch import nn
 
 from bozzetto.camera import Cameras
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
 from bozzetto.training.loop import TrainConfig, make_optimizer, train
 from bozzetto.training.static import FlatGradients, StaticBatch, tensors_in
 from bozzetto.training.step import PlainStep, RecordedStep
@@ -108,6 +110,33 @@ def test_a_static_batch_takes_the_values_of_others():
     assert all(map(torch.equal, tensors_in(static.value), tensors_in(other)))
     with pytest.raises(ValueError, match="shapes"):
         static.take({**other, "pair": (torch.rand(4), "name")})
+
+
+class Pictures:
+    """A network with all kinds of layers, in bfloat16."""
+
+    def loss(self, model, batch, progress):
+        return model(batch).float().square().mean(), {}
+
+
+@pytest.mark.parametrize("name", ["debug", "debug-tokens"])
+def test_weights_that_are_cast_all_at_once_give_the_gradients_of_autocast(name):
+    torch.manual_seed(0)
+    model, device = LGM(preset(name)), "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device, memory_format=torch.channels_last)
+    batch = torch.rand(1, 4, 11, 32, 32, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        loss = Pictures().loss(model, batch, 0.0)[0]
+    wanted = torch.autograd.grad(loss, list(model.parameters()))
+    names = dict(model.named_parameters())
+    update = Update(model, copy.deepcopy(model), make_optimizer(model, TrainConfig(out="")), 1.0)
+    step = RecordedStep(Pictures(), model, update, torch.bfloat16, batch, record=False)
+    step._passes()
+    assert float(step.numbers["loss"]) == pytest.approx(float(loss.detach()), rel=1e-3 if device == "cuda" else 1e-6)
+    for got, want in zip(step.gradients.views, wanted):
+        error = float((got - want).norm() / want.norm().clamp_min(1e-6))
+        assert error < (2e-2 if device == "cuda" else 1e-6)
+    assert all(names[n] is p for n, p in model.named_parameters())
 
 
 @pytest.mark.gpu

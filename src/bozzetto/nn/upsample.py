@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backend import kernels, use_kernels
+from .bias import convolve_with_bias
 
 
 class UpsampleConv(nn.Conv2d):
@@ -30,7 +31,7 @@ class UpsampleConv(nn.Conv2d):
         if self.quarters is not None and use_kernels(x) and x.is_contiguous(memory_format=torch.channels_last):
             z = F.conv2d(x, self.quarters, padding=1)  # [N, 4D, H + 1, W + 1]
             return kernels()[3].interleave(z, self.bias)
-        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return convolve_with_bias(doubled(x), self)
 
     @torch.no_grad()
     def fold_weights(self) -> None:
@@ -48,6 +49,14 @@ class UpsampleConv(nn.Conv2d):
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         self.quarters = None
         super()._load_from_state_dict(*args, **kwargs)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Every pixel 2x2 times, in ``x``'s dtype: autocast would make float32 of it, for nothing."""
+    if x.is_cuda:
+        with torch.autocast("cuda", enabled=False):
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def quarter_weights(weight: Tensor) -> Tensor:

@@ -5,12 +5,14 @@ scalable for LLM training" (arXiv 2502.16982): an update's root mean square is t
 rate and one weight decay serve both. Matrices and kernels of inner layers take it; the first and the last layer, biases and
 norms take AdamW.
 
-Equal shapes are stacked and handled at once, and what AdamW takes lies in one vector: a step is a few hundred launches.
+Equal shapes are stacked and handled at once, and what AdamW takes lies in one vector: a step is a few hundred launches. Where
+they are recorded as a CUDA graph, different shapes are handled side by side: none of them fills a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 
+BRANCHES = 4  # of a recording, that run side by side
 LEAST_SIDE = 32  # of a matrix worth making orthogonal
 UPDATE_RMS = 0.2  # of a usual AdamW step before the learning rate
 ROUNDS = 5
@@ -42,6 +45,11 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 def as_rows(x: Tensor) -> Tensor:
     """A matrix as it is; a kernel [out, in, h, w] as [out, h, w, in], which for channels-last ones is how it lies in memory."""
     return x.permute(0, *range(2, x.ndim), 1) if x.ndim > 2 else x
+
+
+@cache
+def _branches() -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream() for _ in range(BRANCHES)]
 
 
 class Muon(torch.optim.Optimizer):
@@ -111,16 +119,30 @@ class Muon(torch.optim.Optimizer):
         keep, lr = group["momentum"], group["lr"]
         share, step = (1 - keep) * good, -lr * good
         rows, changes = [], []
-        for stack, momentum in zip(self._stacks, self._momenta):
-            gradient = torch.stack([as_rows(p.grad) for p in stack])
-            torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-            momentum.lerp_(gradient, share)
-            ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
-            size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
-            changes += (orthogonalised(ahead).view_as(momentum) * (size * step)).unbind()
+        recording = good.is_cuda and torch.cuda.is_current_stream_capturing()
+        here, branches = (torch.cuda.current_stream(), _branches()) if recording else (None, [None])
+        for branch in branches if recording else []:
+            branch.wait_stream(here)
+        for i, (stack, momentum) in enumerate(zip(self._stacks, self._momenta)):
+            with torch.cuda.stream(branches[i % len(branches)]):  # None: where we are
+                changes += self._changes(stack, momentum, keep, share, step)
             rows += [as_rows(p) for p in stack]
+        for branch in branches if recording else []:
+            here.wait_stream(branch)
         torch._foreach_mul_(rows, 1 + group["weight_decay"] * step)
         torch._foreach_add_(rows, changes)
+
+    @staticmethod
+    def _changes(
+        stack: list[nn.Parameter], momentum: Tensor, keep: float, share: Tensor, step: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What is added to the parameters of one shape, as rows; changes their momentum."""
+        gradient = torch.stack([as_rows(p.grad) for p in stack])
+        torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        momentum.lerp_(gradient, share)
+        ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
+        size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
+        return (orthogonalised(ahead).view_as(momentum) * (size * step)).unbind()
 
     def _adamw(self, group: dict[str, Any], first: Tensor, second: Tensor, good: Tensor) -> None:
         rows = [as_rows(p) for p in group["params"]]

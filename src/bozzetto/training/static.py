@@ -1,8 +1,9 @@
-"""Tensors that stay where they are: a batch that others are copied into, and gradients that lie in one vector."""
+"""Tensors that stay where they are: a batch that others are copied into, gradients that lie in one vector, cast weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -80,6 +81,42 @@ class FlatGradients:
     @torch.no_grad()
     def take(self, gradients: Sequence[Tensor | None]) -> None:
         """Copy the gradients of :attr:`parameters`; None is zero."""
-        pairs = [(v, g) for v, g in zip(self.views, gradients) if g is not None]
         self.vector.zero_()  # what lies between the gradients too, which a clipped vector of NaN leaves NaN
-        torch._foreach_copy_([v for v, _ in pairs], [g for _, g in pairs])
+        alike: dict[tuple, list[tuple[Tensor, Tensor]]] = {}  # of one dtype and layout: one launch for many
+        for view, gradient in zip(self.views, gradients):
+            if gradient is not None:
+                alike.setdefault((gradient.dtype, view.stride() == gradient.stride()), []).append((view, gradient))
+        for pairs in alike.values():
+            torch._foreach_copy_([v for v, _ in pairs], [g for _, g in pairs])
+
+
+class CastWeights:
+    """Copies of a network's weights in the dtype to which autocast would bring each of them on its own.
+
+    Args:
+        network: whose convolutions and linear layers are meant. Their biases and all else stay as they are.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        kinds = (nn.Conv2d, nn.Linear)
+        self._owners = [m for m in network.modules() if isinstance(m, kinds) and m.weight.requires_grad]
+        self._weights = [m.weight for m in self._owners]
+        self._copies = [w.detach().to(dtype).requires_grad_() for w in self._weights]
+        self._of = {id(w): c for w, c in zip(self._weights, self._copies)}
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Bring the copies up to date and let the layers use them, inside."""
+        with torch.no_grad():
+            torch._foreach_copy_(self._copies, self._weights)
+        try:
+            for owner, copy in zip(self._owners, self._copies):
+                owner._parameters["weight"] = copy
+            yield
+        finally:
+            for owner, weight in zip(self._owners, self._weights):
+                owner._parameters["weight"] = weight
+
+    def leaf(self, parameter: nn.Parameter) -> Tensor:
+        """What stands for the parameter in the graph of the operations: its copy, or itself."""
+        return self._of.get(id(parameter), parameter)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import BozzettoError
 from .graphed import graph_network
-from .static import FlatGradients, StaticBatch
+from .static import CastWeights, FlatGradients, StaticBatch
 from .update import Update
 
 Numbers = dict[str, Tensor]
@@ -100,7 +100,9 @@ class RecordedStep:
         self.gradients = FlatGradients(list(model.parameters()))
         if world > 1:
             self._start_alike()
+        self.cast = CastWeights(model, precision) if precision else None
         self.batch = StaticBatch(batch)
+        self._side = torch.cuda.Stream() if record and self.device.type == "cuda" else None
         self.rate, self.average, self.progress = (torch.zeros((), device=self.device) for _ in range(3))
         self.numbers: Numbers = {}
         self.norm = self.rate
@@ -115,7 +117,7 @@ class RecordedStep:
             self._event = torch.cuda.Event()
             self._asked = False
             if not self._attempt("loss and gradients", self._record_passes_checked):
-                self._passes_graph, self._needs = None, []
+                self._passes_graph, self._needs, self.cast = None, [], None
                 inputs = recipe.model_inputs(self.batch.value)
                 if graph_network(model, inputs, precision):
                     self.recorded.append("network")
@@ -140,9 +142,10 @@ class RecordedStep:
             if self.precision
             else contextlib.nullcontext()
         )
-        with amp:
+        with amp, self.cast.in_place() if self.cast else contextlib.nullcontext():
             loss, numbers = self.recipe.loss(self.model, self.batch.value, self.progress)
-        self.gradients.take(torch.autograd.grad(loss / self.world, self.gradients.parameters, allow_unused=True))
+        leaves = [self.cast.leaf(p) if self.cast else p for p in self.gradients.parameters]
+        self.gradients.take(torch.autograd.grad(loss / self.world, leaves, allow_unused=True))
         self.numbers = {k: v.detach() for k, v in numbers.items()} | {"loss": loss.detach()}
 
     def _finish(self) -> None:
@@ -233,8 +236,7 @@ class RecordedStep:
         self, batches: Iterable[Any], rate: float, average: float, progress: float
     ) -> tuple[list[Numbers], Tensor]:
         """As :meth:`PlainStep.__call__`; the next step overwrites the numbers."""
-        (batch,) = batches
-        self.batch.take(batch)
+        self._take(batches)
         for number, value in ((self.rate, rate), (self.average, average), (self.progress, progress)):
             number.fill_(value)
         if self._passes_graph is None:
@@ -251,6 +253,19 @@ class RecordedStep:
         else:
             self._update_graph.replay()
         return [self.numbers], self.norm
+
+    def _take(self, batches: Iterable[Any]) -> None:
+        """Fetch the batch beside the last step, whose launches are all made by now, and copy it when that step is over."""
+        if self._side is None:
+            (batch,) = batches
+            self.batch.take(batch)
+            return
+        here = torch.cuda.current_stream()
+        with torch.cuda.stream(self._side):
+            (batch,) = batches
+        here.wait_stream(self._side)
+        self.batch.take(batch)
+        self._side.wait_stream(here)  # before it may use the batch's memory for the next one
 
     def _make_room(self) -> None:
         """Record the passes anew if a replay needed nearly all of the rasterizer's room, or more (its gradients are NaN then,

@@ -62,8 +62,12 @@ UNSEEN_OPACITY = -2.0  # opacity logit where there is no picture, before trainin
 
 def ray_depth(raw: Tensor, cameras: Cameras) -> Tensor:
     """Distance from the camera along each pixel's ray, world units: raw [B, V, 14, h, w] -> [B, V, h, w]."""
-    centre = cameras.positions.norm(dim=-1)[..., None, None]
-    return centre + DEPTH_RANGE * torch.tanh(raw[:, :, 0].float())
+    return _distance(raw[:, :, 0].float(), cameras)
+
+
+def _distance(raw: Tensor, cameras: Cameras) -> Tensor:
+    """:func:`ray_depth` from its channel alone, [B, V, h, w]."""
+    return cameras.positions.norm(dim=-1)[..., None, None] + DEPTH_RANGE * torch.tanh(raw)
 
 
 def ray_head(raw: Tensor, cameras: Cameras, rgba: Tensor, known: Tensor) -> Gaussians:
@@ -79,8 +83,9 @@ def ray_head(raw: Tensor, cameras: Cameras, rgba: Tensor, known: Tensor) -> Gaus
         known: [B, V] 1 where a slot has a picture, 0 where its side is to be imagined.
     """
     b, v, _, h, w = raw.shape
-    raw = raw.float()
-    known = known.to(raw)[:, :, None, None, None]
+    # Split once: the gradient of each slice of its own would be a pass over all channels.
+    distance, offset, opacity, scale, quaternion, tint = raw.float().split((1, 2, 1, 3, 4, 3), dim=2)
+    known = known.to(distance)[:, :, None, None, None]
     alpha = F.interpolate(rgba[:, :, 3:].flatten(0, 1).float(), (h, w), mode="area").unflatten(0, (b, v)) * known
     colour = F.interpolate((rgba[:, :, :3] * rgba[:, :, 3:]).flatten(0, 1).float(), (h, w), mode="area")
     colour = colour.unflatten(0, (b, v)) * known  # premultiplied, [B, V, 3, h, w]
@@ -89,21 +94,22 @@ def ray_head(raw: Tensor, cameras: Cameras, rgba: Tensor, known: Tensor) -> Gaus
     colour = torch.where((known > 0) & (alpha > 1e-2), colour / alpha.clamp_min(1e-2), mean).clamp(0.02, 0.98)
 
     origins, directions = cameras.rays((h, w))  # [B, V, h, w, 3]
-    depth = ray_depth(raw, cameras)[..., None]  # [B, V, h, w, 1]
+    depth = _distance(distance[:, :, 0], cameras)[..., None]  # [B, V, h, w, 1]
     footprint = depth / (cameras.intrinsics[..., 1] * h)[..., None, None, None]  # one pixel, world units
     axes = cameras.camera_to_world[..., None, None, :3, :2]  # right and up, [B, V, 1, 1, 3, 2]
-    offset = OFFSET_RANGE * torch.tanh(raw[:, :, 1:3] / OFFSET_RANGE)
+    offset = OFFSET_RANGE * torch.tanh(offset / OFFSET_RANGE)
     offset = offset.permute(0, 1, 3, 4, 2)[..., None, :]  # [B, V, h, w, 1, 2]
     means = origins + directions * depth + footprint * (axes * offset).sum(-1)
 
-    log_scale = SCALE_BIAS + SCALE_RANGE * torch.tanh(raw[:, :, 4:7] / SCALE_RANGE)
+    log_scale = SCALE_BIAS + SCALE_RANGE * torch.tanh(scale / SCALE_RANGE)
     scales = footprint * torch.exp(log_scale).permute(0, 1, 3, 4, 2)
-    opacity = raw[:, :, 3:4] + known * MASK_GAIN * (2 * alpha - 1) + (1 - known) * UNSEEN_OPACITY
-    rgb = torch.sigmoid(torch.logit(colour) + raw[:, :, 11:14])
+    opacity = opacity + known * MASK_GAIN * (2 * alpha - 1) + (1 - known) * UNSEEN_OPACITY
+    rgb = torch.sigmoid(torch.logit(colour) + tint)
+    real, imaginary = quaternion.split((1, 3), dim=2)
     return Gaussians.from_rgb(
         means.reshape(b, v * h * w, 3),
         scales.reshape(b, v * h * w, 3),
-        F.normalize(_per_gaussian(torch.cat([raw[:, :, 7:8] + 1, raw[:, :, 8:11]], dim=2)), dim=-1),
+        F.normalize(_per_gaussian(torch.cat([real + 1, imaginary], dim=2)), dim=-1),
         torch.sigmoid(_per_gaussian(opacity))[..., 0],
         _per_gaussian(rgb),
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...nn.attention import self_attention
 from ...nn.backend import use_kernels
+from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve, convolve_padded, pointwise
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_scaled
@@ -189,7 +190,7 @@ class DownBlock(nn.Module):
                 x = attn(x, views)
             skips.append(x)
         if self.downsample is not None:
-            x = self.downsample(x)
+            x = convolve_with_bias(x, self.downsample)
             skips.append(x)
         return x, skips
 
@@ -286,7 +287,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, views)
         for block in self.up_blocks:
             x = block(x, skips, views)
-        return self.conv_out(self.norm_out(x))
+        return convolve_with_bias(self.norm_out(x), self.conv_out)
 
 
 def _trunk(config: LGMConfig) -> nn.Module:
