@@ -88,6 +88,29 @@ def test_make_manifold_cuts_cubes_that_share_an_edge():
     assert float((v[f] - unique[welded]).abs().max()) < 0.03
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_make_manifold_closes_whatever_decimation_makes_of_noise(seed):
+    """Sheets that share edges at both ends, doubled faces: every edge belongs to two faces that run along it both ways."""
+    volume = torch.ones(20, 20, 20)
+    volume[1:-1, 1:-1, 1:-1] = torch.rand(18, 18, 18, generator=torch.Generator().manual_seed(seed)) - 0.5
+    vertices, faces = keep_large_components(*marching_cubes(volume, torch.zeros(3), 1.0))
+    vertices, faces = decimate(taubin_smooth(vertices, faces), faces, 1500)
+    assert (unique_edges(faces)[1] > 2).sum() > 50
+    v, f = make_manifold(vertices, faces)
+    assert 1000 < len(f) <= 1500
+    edges = f[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    forth, back = (edges @ torch.tensor(pair) for pair in ((len(v), 1), (1, len(v))))
+    assert len(forth.unique()) == len(forth) and torch.equal(forth.sort().values, back.sort().values)
+
+
+def test_make_manifold_keeps_one_of_three():
+    """A face and a flap at the same place: one is left, with the side outside that two of the three show."""
+    v, f = cube()
+    v2, f2 = make_manifold(v, torch.cat([f, f[:1], f[:1].flip(1)]))
+    assert len(f2) == 12 and torch.equal(v2[f2].sort(dim=0).values, v[f].sort(dim=0).values)
+    assert float(signed_volumes(v2, f2).sum()) == pytest.approx(1)
+
+
 def test_make_manifold_drops_flaps_and_collapsed_faces():
     v, f = cube()
     flap = torch.tensor([[0, 1, 8], [1, 0, 8], [0, 0, 1]])

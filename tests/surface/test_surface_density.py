@@ -5,6 +5,7 @@ import shapes
 import torch
 
 from bozzetto.gaussians import Gaussians, quaternion_to_matrix
+from bozzetto.surface import density as room
 from bozzetto.surface.density import FAINTEST, _prepared, density_cpu, density_plain, splat_density
 
 
@@ -50,6 +51,21 @@ def test_specks_count_for_little_and_sheets_for_all():
     for scales, expected in (((2.0, 2.0, 2.0), 0.9), ((2.0, 2.0, 1e-3), 0.9), ((0.15, 0.15, 0.15), 0.225)):
         one.scales[:] = torch.tensor(scales)
         assert float(splat_density(one, (11, 11, 11), origin, 1.0)[5, 5, 5]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_splats_as_large_as_the_grid_only_some_are_added(monkeypatch):
+    g, shape, origin, voxel = splats(), (20, 24, 17), torch.tensor([-0.6, -0.7, -0.5]), 0.06
+    large = splats(40)
+    large.scales[:] = 1.0
+    both = Gaussians.cat([large, g])
+    half = _prepared(g, origin, voxel)[1]
+    cells = torch.minimum(2 * half + 1, torch.tensor(shape)).prod(dim=-1).sum()
+    small = splat_density(g, shape, origin, voxel)
+    assert float((splat_density(both, shape, origin, voxel) - small).amin()) > 1
+    monkeypatch.setattr(room, "MOST_CELLS", float(cells) + 1)
+    assert torch.allclose(splat_density(both, shape, origin, voxel), small, atol=1e-5)
+    monkeypatch.setattr(room, "MOST_CELLS", 20 * 24 * 17 - 1)
+    assert bool((splat_density(large, shape, origin, voxel) == 0).all())
 
 
 @pytest.mark.gpu

@@ -135,6 +135,17 @@ def test_some_nan_and_a_backdrop_are_survived():
     assert float(shape.distance(mesh.vertices).abs().mean()) < 0.015
 
 
+def test_splats_that_all_fill_the_object_end_soon():
+    """Thousands of splats at one place, each as large as all of them: some body, or a plain refusal."""
+    heap = shapes.sphere(3000).gaussians()
+    heap.means[:] = 0
+    try:
+        mesh = gaussians_to_mesh(heap, **SMALL)
+    except MeshError:
+        return
+    check(mesh, 6000)
+
+
 def test_progress_rises_to_one_and_result_repeats():
     calls: list[tuple[str, float]] = []
     ball = shapes.sphere(3000).gaussians()

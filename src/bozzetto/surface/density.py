@@ -17,12 +17,27 @@ THINNEST = 0.3  # voxels; thinner splats fall between the points
 FAINTEST = 0.02  # a splat ends where its share is less
 CELLS_PER_CHUNK = 1 << 22
 PLANES_PER_TASK = 8
+MOST_CELLS = 300_000_000  # that all splats touch together; objects take about a hundredth of it
 
 
 def splat_density(gaussians: Gaussians, shape: tuple[int, int, int], origin: Tensor, voxel: float) -> Tensor:
     """Sum over splats of opacity * exp(-d² / 2), d in standard deviations, at points origin + voxel * (i, j, k): [X, Y, Z]."""
     density = density_cpu if gaussians.device.type == "cpu" else density_plain
-    return density(*_prepared(gaussians, origin.to(gaussians.device), voxel), tuple(shape))
+    centre, half, inverse, opacity = _prepared(gaussians, origin.to(gaussians.device), voxel)
+    few = _affordable(half, shape)
+    return density(centre[few], half[few], inverse[few], opacity[few], tuple(shape))
+
+
+def _affordable(half: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Which splats [N] of half boxes [N, 3] to add: all, or the smallest of them where most are as large as the whole grid.
+
+    Such splats have no details to lose, and thousands of them would take minutes.
+    """
+    cells = torch.minimum(2 * half + 1, half.new_tensor(shape)).double().prod(dim=-1)
+    order = cells.argsort()
+    few = torch.empty(len(half), dtype=torch.bool, device=half.device)
+    few[order] = cells[order].cumsum(dim=0) <= MOST_CELLS
+    return few
 
 
 def _prepared(gaussians: Gaussians, origin: Tensor, voxel: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
