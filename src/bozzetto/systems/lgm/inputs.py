@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...camera import Cameras, orbit_poses
 from ...camera.cameras import matmul
-from .plane_sweep import sweep_channels
+from ...nn.backend import use_kernels
+from .plane_sweep import sweep_channels, sweep_planes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -41,6 +42,19 @@ def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candid
     ``rgba`` [B, V, 4, size, size] straight alpha, ``cameras`` (B, V), ``known`` [B, V] in {0, 1}. Slots that are not known
     hold zeros and their rays: the network is asked what would be seen from there.
     """
+    if use_kernels(rgba) and rgba.dtype == torch.float32 and rgba.shape[-2:] == (size, size) and not rgba.requires_grad:
+        from .inputs_triton import input_channels
+
+        more = sweep_planes(candidates)
+        channels = input_channels(rgba, cameras, known, more, IMAGENET_MEAN, IMAGENET_STD)
+        if candidates:
+            channels[:, :, -more:] = sweep_channels(rgba, cameras, known, candidates)
+        return channels
+    return mini_inputs_torch(rgba, cameras, known, size, candidates)
+
+
+def mini_inputs_torch(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
+    """:func:`mini_inputs` in plain PyTorch."""
     rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
     flag = known.to(rgba)[:, :, None, None, None]
     picture = normalize_rgb(rgb * alpha + 1 - alpha) * flag

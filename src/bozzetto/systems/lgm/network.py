@@ -321,6 +321,10 @@ class LGM(nn.Module):
                 f"expected [B, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, got {tuple(inputs.shape)}"
             )
         x = inputs.reshape(b * v, c, h, w)
+        if x.is_cuda and torch.is_autocast_enabled("cuda"):
+            x = x.to(
+                torch.get_autocast_dtype("cuda")
+            )  # what the first layer does anyway: what comes before it moves half
         if self.config.patch > 1:
             x = F.pixel_unshuffle(x, self.config.patch)  # [B*V, Cin*p*p, H/p, W/p]
         if x.device.type == "cpu" or x.device.type == "cuda":
