@@ -18,8 +18,9 @@ from bozzetto.errors import InputError
 from bozzetto.evaluation import run
 from bozzetto.evaluation.geometry import sample_surface
 from bozzetto.evaluation.meshes import mesh_of
-from bozzetto.evaluation.models import Measured, lgm_model
+from bozzetto.evaluation.models import Measured, lgm_model, load_model
 from bozzetto.evaluation.objects import find_samples, folder_sample, procedural_sample
+from bozzetto.evaluation.parallel import Job, measure_in_processes
 from bozzetto.evaluation.protocol import (
     HELD_OUT,
     PROTOCOL,
@@ -288,6 +289,7 @@ def test_command_on_a_folder(tmp_path, capsys, monkeypatch):
     [
         (["--protocol", "procedural", "--data", "x"], "takes no --data"),
         (["--meshes", "2"], "makes no meshes"),
+        (["--workers", "2"], "one process"),
         (["--data", "nowhere"], "not a folder"),
         (["--data", ".", "--perceptual", "missing"], "perceptual"),
         (["--data", ".", "--meshes", "-1"], "--meshes"),
@@ -304,3 +306,21 @@ def test_lgm_itself_is_given_four_views_only():
     assert lgm_model("x", mini, "meta").tasks == ("4view", "1view")
     assert lgm_model("x", full, "meta").tasks == ("4view",)
     assert measure(lgm_model("x", full, "meta"), []) == {}
+
+
+@pytest.mark.slow
+def test_several_processes_measure_the_same(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "own.safetensors"
+    save_lgm(LGM(preset("debug")), weights)
+    write_gso(tmp_path / "gso", 2)
+    samples = [procedural_sample(1), folder_sample(tmp_path / "gso", 2)]
+    job = Job(str(weights), "cpu", "none", size=32)
+    got = measure_in_processes(job, samples, 2)
+    model = load_model(str(weights), CPU)
+    assert [(n, len(rs)) for n, rs in got.items()] == [("procedural", 1), ("gso", 2)]
+    for sample in samples:
+        for result, obj in zip(got[sample.name], sample.objects()):
+            want = measure_object(model, obj, size=32).scores["4view"]["grid"]
+            assert result.source == sample.name and result.name == obj.name
+            assert result.scores["4view"]["grid"] == pytest.approx(want, rel=1e-4)

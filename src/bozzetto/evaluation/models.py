@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..camera import Cameras
-from ..errors import InputError
+from ..errors import InputError, MissingDependencyError
 from ..gaussians import Gaussians
 from ..mesh import Mesh
+from .pictures import Distance
 from .protocol import TASKS
 
 Reconstruct = Callable[[Tensor, Cameras], Gaussians]
@@ -90,3 +91,21 @@ def load_model(name: str, device: torch.device | str) -> Measured:
     if not isinstance(network, LGM):
         raise InputError(refused)
     return lgm_model(name, network, device)
+
+
+def load_distance(given: str | None, device: torch.device) -> tuple[Distance | None, str | None]:
+    """The perceptual distance and the name of its network.
+
+    Args:
+        given: weights file or folder; "none" for no distance; None for one only if its weights are on this machine.
+    """
+    from ..training.perceptual import load_perceptual
+
+    if given == "none":
+        return None, None
+    try:
+        return load_perceptual("efficientnet_lite0", given, device), "efficientnet_lite0"
+    except MissingDependencyError:
+        if given is not None:
+            raise
+        return None, None

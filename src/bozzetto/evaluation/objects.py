@@ -44,15 +44,21 @@ class Sample:
     def __len__(self) -> int:
         return len(self.names)
 
-    def objects(self) -> Iterator[TexturedObject]:
-        """The objects, made when asked for: at rest, bounding sphere of radius 0.6 around the origin."""
-        for number in self._numbers:
-            if self._dataset is None:
-                from ..data.procedural import generate_object
+    def make(self, place: int) -> TexturedObject:
+        """One of the objects: at rest, bounding sphere of radius 0.6 around the origin."""
+        number = self._numbers[place]
+        if self._dataset is None:
+            from ..data.procedural import generate_object
 
-                yield generate_object(number, texture_size=256)
-            else:
-                yield SceneObject(self._dataset[number], fit="rest").at_rest()
+            return generate_object(number, texture_size=256)
+        return SceneObject(self._dataset[number], fit="rest").at_rest()
+
+    def objects(self) -> Iterator[TexturedObject]:
+        """All of them, each made when asked for."""
+        return map(self.make, range(len(self._numbers)))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kept": None}  # the folder stays with the process that made it
 
 
 def own_name(called: str) -> str:

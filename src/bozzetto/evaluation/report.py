@@ -38,11 +38,20 @@ _MESHES = {
     "seconds": ("seconds", 1),
     "failed": ("failed", 2),
 }
+# Of the overview: camera set or "mesh", measure, heading, decimals.
+_FIRST = (
+    ("grid", "psnr", "PSNR dB", 2),
+    ("grid", "foreground", "foreground dB", 2),
+    ("mesh", "aligned_chamfer", "Chamfer aligned", 4),
+    ("mesh", "aligned_f_score_0.02", "F 0.02", 3),
+)
+_OVERALL = "mean of the held-out sources"
 _SETS = {"grid": "grid of 64, inputs left out", "around": "16 all around", "inputs": "the input views"}
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1300px;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:.6rem 0 1.4rem}th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left}small{color:#777;white-space:nowrap}img{max-width:100%;border:1px solid #ddd}
+th:first-child,td:first-child{text-align:left}th{vertical-align:bottom}
+small{color:#777;white-space:nowrap}img{max-width:100%;border:1px solid #ddd}
 details{margin:.5rem 0}h2{margin-top:2.2rem}.wide{overflow-x:auto}
 """
 
@@ -111,11 +120,33 @@ def _table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[st
     return f'<div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
 
 
+def _overview(summary: Mapping[str, Any]) -> str:
+    """What is asked for first, a line for each source: PSNR of new views, meshes, and of how many objects."""
+    scores, counts = _rows(summary), {n: len(s["objects"]) for n, s in summary["sources"].items()}
+    counts[_OVERALL] = sum(counts[n] for n in summary["overall"]["sources"])
+    tasks = [t for t in dict.fromkeys(t for s in scores.values() for t in s) if t != "baseline"]
+    columns = [(t, kind, *rest) for t in tasks for kind, *rest in _FIRST]
+    columns = [c for c in columns if any(c[2] in s.get(c[0], {}).get(c[1], {}) for s in scores.values())]
+    columns.append(("baseline", "grid", "psnr", "all white, PSNR dB", 2))
+    head = "".join(
+        f"<th>{html.escape(title if t == 'baseline' else f'{t}: {title}')}</th>" for t, _, _, title, _ in columns
+    )
+    body = ""
+    for name, s in scores.items():
+        cells = "".join(_cell(s.get(t, {}).get(kind, {}).get(key), d) for t, kind, key, _, d in columns)
+        body += f"<tr><td>{html.escape(name)}</td><td>{counts[name]}</td>{cells}</tr>"
+    return f'<div class="wide"><table><tr><th></th><th>objects</th>{head}</tr>{body}</table></div>'
+
+
+def _rows(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Name of a row -> its scores: the sources, then their mean where there is one."""
+    scores = {name: s["scores"] for name, s in summary["sources"].items()}
+    return scores | ({_OVERALL: summary["overall"]["scores"]} if summary["overall"]["sources"] else {})
+
+
 def _sections(summary: Mapping[str, Any]) -> list[str]:
     """One table for every task and camera set, sources as rows."""
-    scores = {name: s["scores"] for name, s in summary["sources"].items()}
-    if summary["overall"]["sources"]:
-        scores["mean of the held-out sources"] = summary["overall"]["scores"]
+    scores = _rows(summary)
     tasks = dict.fromkeys(t for s in scores.values() for t in s if t != "baseline")
     out = []
     for task in tasks:
@@ -156,9 +187,10 @@ def page(
         f"<h1>{html.escape(str(about.get('model', '')))}</h1>",
         f"<p>Protocol <b>{html.escape(str(about.get('protocol', '')))}</b>. Means over objects; below each its 95 % "
         "bootstrap interval.</p>",
-        "<h2>Scores</h2>",
-        *_sections(summary),
-        "<h2>Best, median, worst</h2><p>By PSNR of the first task. Numbers: PSNR full frame / foreground.</p>",
+        "<h2>New views</h2>",
+        _overview(summary),
+        "<h2>Best, median, worst</h2><p>By PSNR of the first task, from four new sides: the truth, then what was made. Numbers: "
+        "PSNR of the grid, full frame / foreground.</p>",
     ]
     for source, rs in results.items():
         entry = summary["sources"][source]
@@ -169,7 +201,7 @@ def page(
             coded = base64.b64encode(pictures[source]).decode()
             parts.append(f'<img alt="{html.escape(source)}" src="data:image/png;base64,{coded}">')
         parts.append(f"<details><summary>all objects</summary>{_objects(rs)}</details>")
-    parts.append(f"<h2>Run</h2><table>{said}</table>")
+    parts += ["<h2>All numbers</h2>", *_sections(summary), f"<h2>Run</h2><table>{said}</table>"]
     title = html.escape(f"{about.get('model', '')}: {about.get('protocol', '')}")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>'

@@ -49,6 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="layout of folders of meshes (auto)",
     )
     parser.add_argument("--up", choices=("y", "z"), help="axis of those meshes that points up")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that measure, on a CPU one for each core (1)",
+    )
     add_device(parser)
 
 
@@ -59,6 +66,10 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     protocol = options.protocol or ("views" if options.data else "procedural")
     if protocol == "procedural" and options.data:
         raise InputError("--protocol procedural takes no --data; leave one of them out")
+    if protocol == "procedural" and options.workers > 1:
+        raise InputError(
+            "--protocol procedural is measured by one process; leave out --workers, or use --protocol views"
+        )
     if protocol == "procedural" and options.meshes:
         raise InputError("--protocol procedural makes no meshes; use --protocol views")
     check_output(options.output)
@@ -101,8 +112,9 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     from ...asset import versions
     from ...device import pick_device
     from ...errors import InputError
-    from ...evaluation.models import load_model
+    from ...evaluation.models import load_distance, load_model
     from ...evaluation.objects import find_samples
+    from ...evaluation.parallel import Job, measure_in_processes
     from ...evaluation.protocol import OBJECTS, PROTOCOL, SIZE
     from ...evaluation.report import write_report
     from ...evaluation.run import measure
@@ -111,14 +123,19 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     if options.meshes < 0:
         raise InputError("--meshes must be 0 or more")
     device = pick_device(options.device)
-    perceptual, network = _perceptual(options.perceptual, device)
+    perceptual, network = load_distance(options.perceptual, device)
     progress("loading the model", 0.0)
     model = load_model(options.model, device)
     count = options.objects or OBJECTS
     progress("reading the objects", 0.0)
     samples = find_samples(options.data, count, kind=options.kind, up=options.up or "")
     began = time.perf_counter()
-    results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
+    if options.workers > 1:
+        del model  # every process has its own
+        job = Job(options.model, str(device), options.perceptual, options.meshes)
+        results = measure_in_processes(job, samples, options.workers, progress)
+    else:
+        results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
     about = {
         "protocol": PROTOCOL,
         "model": options.model,
@@ -135,21 +152,6 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     paths = write_report(options.output, about, summary, results)
     _print(summary, progress)
     progress.summary(paths)
-
-
-def _perceptual(given: str | None, device: object) -> tuple[object | None, str | None]:
-    """The distance, and the name of its network; without ``given`` only if its weights are on this machine."""
-    from ...errors import MissingDependencyError
-    from ...training.perceptual import load_perceptual
-
-    if given == "none":
-        return None, None
-    try:
-        return load_perceptual("efficientnet_lite0", given, device), "efficientnet_lite0"
-    except MissingDependencyError:
-        if given is not None:
-            raise
-        return None, None
 
 
 def _print(summary: dict, progress: Progress) -> None:
