@@ -90,6 +90,28 @@ def test_networks_take_them_as_channels(batch):
         sweep_planes(12)
 
 
+def test_one_photo_is_seen_where_its_camera_projects_the_candidates():
+    """Against :meth:`Cameras.project`: a disc whose brightness grows from left to right, looked at from four sides."""
+    cameras = Cameras.orbit([20.0, 110.0, 200.0, 290.0], [10.0, 0.0, -30.0, 60.0], [1.5, 1.4, 1.6, 2.0], 45.0)
+    cameras.intrinsics = cameras.intrinsics * torch.tensor([1.0, 1.1, 0.95, 1.05])  # oblong pixels, off the middle
+    middle = (torch.arange(SIZE) + 0.5) / SIZE
+    rgba = torch.zeros(1, 4, 4, SIZE, SIZE)
+    rgba[0, 0, :3] = middle
+    rgba[0, 0, 3] = ((middle[:, None] - 0.5) ** 2 + (middle - 0.5) ** 2 < 0.3**2).float()
+    hull, second = numbers(rgba, cameras[None], torch.tensor([[1.0, 0, 0, 0]]))
+
+    origins, directions = cameras.rays(SIZE // CELL)
+    points = origins[:, None] + directions[:, None] * steps(cameras)[..., None]  # [4, COUNT, side, side, 3]
+    places, depth = cameras[0].project(points.reshape(-1, 3))
+    places = places.view(4, COUNT, SIZE // CELL, SIZE // CELL, 2)
+    from_middle = (places - 0.5).norm(dim=-1)
+    inside = (from_middle < 0.265) & (depth.view_as(from_middle) > 0)
+    assert 0.03 < float(inside[1:].float().mean()) < 0.8
+    assert float(hull[0][inside].min()) > 0.999 and float(hull[0][from_middle > 0.335].max()) == 0
+    assert float(second[0, 0].abs().max()) == 0
+    assert torch.allclose(second[0, 1:][inside[1:]], places[1:, ..., 0][inside[1:]], atol=1e-4)
+
+
 def test_points_behind_a_camera_count_as_outside():
     """A camera that looks away from everything sees nothing of it, also where the lines through its centre meet the picture."""
     towards, away = Cameras.orbit([0.0], 0.0, 1.5), Cameras.orbit([180.0], 0.0, 1.5)

@@ -34,10 +34,9 @@ def sweep_planes(candidates: int) -> int:
 def sweep_channels(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int) -> Tensor:
     """Input channels [B, V, sweep_planes(candidates), S, S]; folded by ``CELL``, they are 2 * candidates numbers for each ray.
 
-    The first half of these: the least alpha among the known pictures at each candidate, minus a half; where a known camera
-    does not see it, be it beside the picture or behind the camera, that is 0. The second half: for slots with a picture, how
-    well the best of the other pictures agrees with the ray's own colour (0..1, times the first); for slots without one, how
-    bright the known pictures are there (0..1, times the first).
+    The first half of these: the least alpha among the known pictures at each candidate (0 beside a picture and behind a
+    camera), minus a half. The second half: for slots with a picture, how well the best of the other pictures agrees with the
+    ray's own colour (0..1, times that alpha); for slots without one, how bright the known pictures are there (the same).
 
     Args:
         rgba: [B, V, 4, S, S] straight alpha, ignored where ``known`` is 0. cameras: (B, V), object at the origin.
@@ -56,16 +55,14 @@ def sweep_torch(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int) 
     """:func:`sweep_channels` in plain PyTorch: the model of the kernels, and the way without them."""
     b, v, _, size, _ = rgba.shape
     side = size // CELL
-    cpu = (
-        rgba.device.type == "cpu"
-    )  # there, flags are looked at to leave work out; on a GPU the host would wait for them
+    # Flags are looked at only where that costs nothing: for those on a GPU the host would wait.
+    cpu = rgba.device.type == "cpu"
     with torch.autocast(rgba.device.type, enabled=False):
         known, cameras = known.float(), cameras.to(torch.float32)
         pictures = _half_size(rgba.float(), known)  # [B, V, 4, S/2, S/2]
         own = F.avg_pool2d(pictures.flatten(0, 1), CELL // 2).unflatten(0, (b, v))  # [B, V, 4, side, side]
-        own = (own[:, :, :3] / own[:, :, 3:].clamp_min(FAINT)).transpose(1, 2)[
-            :, :, :, None
-        ]  # [B, 3, V, 1, side, side]
+        own = own[:, :, :3] / own[:, :, 3:].clamp_min(FAINT)
+        own = own.transpose(1, 2)[:, :, :, None]  # [B, 3, V, 1, side, side]
         origins, directions = cameras.rays(side)  # [B, V, side, side, 3]
         steps = REACH * torch.linspace(-1, 1, candidates, device=rgba.device)
         distance = (cameras.positions.norm(dim=-1)[..., None] + steps)[..., None, None]  # [B, V, D, 1, 1]
