@@ -3,7 +3,8 @@
 A step of small networks is thousands of launches, and the host that makes them is slower than the device that runs them.
 :class:`RecordedStep` records the loss with its backward pass as one CUDA graph, and clipping, optimiser and moving average as
 another. Between the two, several processes exchange all gradients as one vector. What changes from step to step (the batch,
-the learning rate, the progress of the run) lies in tensors that the recordings read.
+the learning rate, the progress of the run) lies in tensors that the recordings read. The next batch is fetched, and rendered,
+on a stream of its own beside the step.
 """
 
 from __future__ import annotations

@@ -279,7 +279,8 @@ class UNet(nn.Module):
         self.skips_used = len(up) * (layers + 1)
 
     def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, h, h]
-        x = convolve_padded(x, self.conv_in) if lean(x) else self.conv_in(x)
+        padded = lean(x) and x.shape[1] % 16 != 0
+        x = convolve_padded(x, self.conv_in) if padded else convolve_with_bias(x, self.conv_in)
         skips = [x]
         for block in self.down_blocks:
             x, new = block(x, views)
