@@ -65,13 +65,13 @@ def test_convert_stats_sheet_verify(models, tmp_path, capsys):
 
 
 def test_list_names_every_collection(tmp_path, capsys):
-    from bozzetto.data.sources.registry import SOURCES
+    from bozzetto.data.sources.registry import LIGHT, SOURCES
 
     (tmp_path / "sweethome3d-furniture").mkdir()
     (tmp_path / "sweethome3d-furniture" / MARK).write_text('{"version": "1", "size": 1, "sha256": "0"}')
     assert main(["data", "list", "--packages", str(tmp_path), "--json"]) == 0
     rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
-    assert set(rows) == set(SOURCES)
+    assert set(rows) == {*SOURCES, LIGHT.name} and rows[LIGHT.name]["use"] == "light"
     assert rows["sweethome3d"]["here"] and not rows["zeroad"]["here"]
     assert rows["ufoai"]["use"] == "test only" and rows["zeroad"]["use"] == "training"
     assert main(["data", "list"]) == 0

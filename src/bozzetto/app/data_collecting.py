@@ -13,10 +13,10 @@ from .progress import Progress, human_size
 def list_sources(options: argparse.Namespace, progress: Progress) -> None:
     """Which collections can be had."""
     from ..data.assets.packages import missing_packages
-    from ..data.sources.registry import SOURCES
+    from ..data.sources.registry import LIGHT, SOURCES
 
     rows: list[dict[str, Any]] = []
-    for source in SOURCES.values():
+    for source in (*SOURCES.values(), LIGHT):
         missing = missing_packages(source.packages, Path(options.packages)) if options.packages else None
         rows.append(
             {
@@ -25,7 +25,7 @@ def list_sources(options: argparse.Namespace, progress: Progress) -> None:
                 "packages": list(source.packages),
                 "megabytes": source.megabytes,
                 "licences": list(source.licences),
-                "use": "test only" if source.held_out else "training",
+                "use": "light" if source is LIGHT else "test only" if source.held_out else "training",
                 "here": None if missing is None else not missing,
             }
         )
@@ -50,13 +50,10 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 def download(options: argparse.Namespace, progress: Progress) -> None:
     """Fetch and unpack packages."""
     from ..data.assets.packages import fetch_package
-    from ..data.sources.registry import find_source
+    from ..data.sources.registry import find_packages
 
-    sources = [find_source(name) for name in options.sources]
-    places = []
-    for source in sources:
-        for package in source.packages:
-            places.append(fetch_package(package, options.output, progress, keep=options.keep))
+    packages = [p for name in options.sources for p in find_packages(name)]
+    places = [fetch_package(p, options.output, progress, keep=options.keep) for p in packages]
     progress.summary(places)
 
 

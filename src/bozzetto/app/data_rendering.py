@@ -1,4 +1,4 @@
-"""The arguments and the work of ``bozzetto data render``."""
+"""The arguments and the work of ``bozzetto data render``, and the work of ``bozzetto data light``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ def add_render(one: argparse.ArgumentParser) -> None:
     one.add_argument("--format", choices=("lgm", "l4gm", "webdataset"), default="lgm", help="layout of the files (lgm)")
     one.add_argument("--size", type=positive, default=512, help="pixels along a side (512)")
     one.add_argument("--views", type=int, default=0, help="of each still object (lgm 100, webdataset 32)")
-    one.add_argument("--light", choices=("default", "random"), default="default", help="light (default)")
+    one.add_argument(
+        "--light",
+        choices=("default", "random", "surroundings"),
+        default="default",
+        help="the same for all, or other lamps, or other surroundings (skies, rooms, streets) for each object (default)",
+    )
+    one.add_argument(
+        "--surroundings",
+        default="",
+        metavar="FILE",
+        help="of `data light`, instead of this package's 26 (--light surroundings)",
+    )
     add_without(one)
     one.add_argument("--per-shard", type=positive, default=64, help="objects in a shard (64)")
     one.add_argument("--limit", type=positive, help="only the first so many objects; may grow when a run goes on")
@@ -37,6 +48,7 @@ def render(options: argparse.Namespace, progress: Progress) -> None:
         sources=tuple(options.source or ()),
         without=tuple(options.without),
         light=options.light,
+        surroundings=options.surroundings,
         per_shard=options.per_shard,
         limit=options.limit or 0,
         seed=options.seed,
@@ -44,4 +56,16 @@ def render(options: argparse.Namespace, progress: Progress) -> None:
     done = render_dataset(options.folder, options.output, chosen, device=pick_device(options.device), progress=progress)
     before = f", {done.skipped:,} of them were there" if done.skipped else ""
     progress.result(f"{done.objects:,} objects{before}; {done.pictures:,} pictures drawn")
+    progress.summary([Path(options.output)])
+
+
+def measure_light(options: argparse.Namespace, progress: Progress) -> None:
+    """Measure panoramas."""
+    from ..data.render.surroundings import measure_panoramas, save_light
+
+    light, left_out = measure_panoramas(options.folders, progress)
+    save_light(options.output, light, options.licence)
+    progress.result(f"{len(light):,} panoramas")
+    if left_out:
+        progress.result(f"left out {len(left_out):,} other pictures, such as {left_out[0]}")
     progress.summary([Path(options.output)])

@@ -7,6 +7,7 @@ copy      parts of dataset folders into a new one: a split, some sources, smalle
 sheet     draw what is in a dataset folder
 stats     count what is in it
 verify    read all of it and report damage
+light     measure the light of panoramas (.hdr, .exr), as surroundings of scenes
 render    draw it into LGM's or L4GM's folder layout, or into WebDataset shards
 """
 
@@ -16,7 +17,7 @@ import argparse
 
 from ..data_collecting import convert_sources, copy_folders, download, list_sources
 from ..data_looking import draw_sheet, print_stats, verify_folder
-from ..data_rendering import add_render, render
+from ..data_rendering import add_render, measure_light, render
 from ..options import add_licences, add_without, positive
 from ..progress import Progress
 
@@ -57,7 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "download sweethome3d -o packages/",
         "download zeroad megaglest -o packages/ --keep",
     )
-    one.add_argument("sources", nargs="+", metavar="SOURCE", help="a name from `bozzetto data list`")
+    one.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a name from `bozzetto data list`; surroundings: panoramas for `light`",
+    )
     one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the packages' files")
     one.add_argument("--keep", action="store_true", help="keep the .deb files, too")
 
@@ -139,6 +145,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     one.add_argument("folder", metavar="DIR", help="dataset folder")
 
     one = action(
+        "light",
+        "measure the light of panoramas (.hdr, .exr), as surroundings of scenes",
+        "light packages/blender-data -o light.json --licence CC0-1.0",
+        "light ~/hdris studio.hdr -o light.json",
+    )
+    one.add_argument("folders", nargs="+", metavar="PATH", help="panoramas, or folders of them")
+    one.add_argument("-o", "--output", required=True, metavar="JSON", help="file to write")
+    one.add_argument("--licence", default="", help="of the panoramas, to be written down")
+
+    one = action(
         "render",
         "draw the objects of a dataset folder to disk; an interrupted run goes on where it stopped",
         "render assets/ -o rendered/ --format lgm",
@@ -167,6 +183,7 @@ def run(options: argparse.Namespace, progress: Progress) -> int | None:
         "sheet": draw_sheet,
         "stats": print_stats,
         "verify": verify_folder,
+        "light": measure_light,
         "render": render,
     }
     return actions[options.action](options, progress)

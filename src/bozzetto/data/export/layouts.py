@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...camera.lgm_folder import house_to_poses
 from ...files.atomic import output_folder
@@ -27,20 +28,26 @@ CLIP_FPS, LONG_FPS, LONG_FRAMES = 8.0, 24.0, 24
 
 @dataclass(frozen=True)
 class Drawing:
-    """How objects are drawn: picture size in pixels, "default" or "random" light, number of views, seed, device."""
+    """How objects are drawn: picture size in pixels, the kind of light, number of views, seed, device.
+
+    ``light`` is "default", "random" (lamps) or "surroundings" (mostly skies, rooms and streets; ``photographed`` [E, 9, 3]
+    instead of this package's).
+    """
 
     size: int
     light: str
     views: int
     seed: int
     device: torch.device
+    photographed: Tensor | None = None
 
     def lights(self, key: str) -> Lights:
         """The light of an object: the same whenever it is drawn."""
         if self.light == "default":
             return Lights.default(1)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}:{key}".encode()))
-        return Lights.random(1, generator)
+        around = float(self.light == "surroundings")
+        return Lights.random(1, generator, environment=around, photographed=self.photographed)
 
 
 def object_key(source: str, number: int) -> str:

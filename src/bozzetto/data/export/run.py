@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,13 +13,16 @@ import torch
 
 from ...errors import InputError
 from ...files.atomic import atomic_write_text
+from ...files.inputs import read_input
 from ..assets.catalogue import ATTRIBUTION, Dataset, attribution
 from ..assets.splits import SPLITS
+from ..render.surroundings import load_light
 from .cameras import LGM_VIEWS
 from .layouts import Drawing, shard_members, write_l4gm, write_lgm
 from .pictures import write_tar
 
 FORMATS = ("lgm", "l4gm", "webdataset")
+LIGHTS = ("default", "random", "surroundings")
 MANIFEST = "render.json"
 _VIEWS = {"lgm": LGM_VIEWS, "l4gm": 48, "webdataset": 32}
 
@@ -32,7 +36,8 @@ class RenderOptions:
         size: side of a picture in pixels. views: of each still object; 0 is the format's own number (100; 32 for shards).
         split: "train", "val" or "test". sources: only these collections; empty for all.
         without: flags of objects to leave out.
-        light: "default", or "random" (another one for each object, from the seed).
+        light: "default", "random" (other lamps for each object, from the seed) or "surroundings" (other skies, rooms, streets).
+        surroundings: file of ``bozzetto data light`` whose surroundings are used instead of this package's 26; "" for those.
         per_shard: objects in a shard. limit: only the first so many objects; 0 for all.
         seed: of lights and random cameras.
     """
@@ -44,6 +49,7 @@ class RenderOptions:
     sources: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     light: str = "default"
+    surroundings: str = ""
     per_shard: int = 64
     limit: int = 0
     seed: int = 0
@@ -53,8 +59,10 @@ class RenderOptions:
             raise InputError(f"unknown format {self.format!r}; known: {', '.join(FORMATS)}")
         if self.split not in SPLITS:
             raise InputError(f"unknown split {self.split!r}; known: {', '.join(SPLITS)}")
-        if self.light not in ("default", "random"):
-            raise InputError(f"light is 'default' or 'random', not {self.light!r}")
+        if self.light not in LIGHTS:
+            raise InputError(f"light is one of {', '.join(LIGHTS)}, not {self.light!r}")
+        if self.surroundings and self.light != "surroundings":
+            raise InputError("a file of surroundings is used with light 'surroundings' only")
         if not 16 <= self.size <= 4096 or not 0 <= self.views <= 1000 or self.per_shard < 1 or self.limit < 0:
             raise InputError("size must be 16 to 4096, views 0 to 1000, per_shard at least 1, limit at least 0")
         if self.format == "l4gm" and self.views not in (0, 48):
@@ -63,7 +71,10 @@ class RenderOptions:
     @property
     def identity(self) -> dict[str, object]:
         """What must not change when an export goes on; ``limit`` may grow."""
-        values = {k: v for k, v in asdict(self).items() if k != "limit"}
+        values = {k: v for k, v in asdict(self).items() if k not in ("limit", "surroundings")}
+        if self.surroundings:  # by what the file holds
+            content = read_input(self.surroundings, "a file of `bozzetto data light`", InputError)
+            values["surroundings"] = hashlib.sha256(content).hexdigest()[:16]
         return values | {
             "views": self.views or _VIEWS[self.format],
             "sources": sorted(self.sources),
@@ -98,6 +109,7 @@ def render_dataset(
         OutputError: the folder cannot be written.
     """
     options = options or RenderOptions()
+    photographed = load_light(options.surroundings) if options.surroundings else None
     data = dataset if isinstance(dataset, Dataset) else Dataset(dataset, list(options.sources) or None)
     folder = Path(folder)
     numbers = data.select(options.split, animated=True if options.format == "l4gm" else None, without=options.without)
@@ -110,7 +122,9 @@ def render_dataset(
         folder / ATTRIBUTION, attribution([data.record(n) for n in numbers])
     )  # before what it is owed for
     tell = progress or (lambda stage, share: None)
-    drawing = Drawing(options.size, options.light, options.identity["views"], options.seed, torch.device(device))
+    drawing = Drawing(
+        options.size, options.light, options.identity["views"], options.seed, torch.device(device), photographed
+    )
     report = RenderReport(len(numbers), 0, 0)
     if options.format == "webdataset":
         _shards(folder, data, numbers, options, drawing, report, tell)

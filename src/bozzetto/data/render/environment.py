@@ -41,8 +41,19 @@ def received(radiance: Tensor, directions: Tensor) -> Tensor:
         directions: [N, 3] unit vectors spread evenly over the sphere.
     """
     basis = polynomial(directions) / len(directions)
-    mean = torch.einsum("nk,...nc->...kc", basis, radiance)
-    return mean * (_COSINE / _NORM)[:, None].to(radiance)
+    return weakened(torch.einsum("nk,...nc->...kc", basis, radiance))
+
+
+def weakened(mean: Tensor) -> Tensor:
+    """Means of radiance times each term, [..., 9, C] -> the polynomial of the light that matte surfaces receive."""
+    return mean * (_COSINE / _NORM)[:, None].to(mean)
+
+
+def adapted(light: Tensor) -> Tensor:
+    """A polynomial [9, 3] brought to a mean of 1, its mean tint to its square root: half of what an eye adapts to."""
+    light = light / light[0].mean()
+    light = light / light[0].sqrt()
+    return light / light[0].mean()
 
 
 def even_directions(count: int = _SAMPLES) -> Tensor:
@@ -60,10 +71,15 @@ def measured_environments() -> Tensor:
     return torch.tensor(list(json.loads(MEASURED.read_text(encoding="utf-8"))["light"].values()))
 
 
-def random_environments(batch: int, generator: torch.Generator | None = None) -> Tensor:
+def random_environments(
+    batch: int, generator: torch.Generator | None = None, photographed: Tensor | None = None
+) -> Tensor:
     """[B, 9, 3]: half of them photographed, half gradients of a sky with a sun, each turned about the vertical axis.
 
     The brightest of all normals receives 1 in its brightest colour, the darkest at least ``FLOOR``.
+
+    Args:
+        photographed: [E, 9, 3], to draw from instead of :func:`measured_environments` (see :mod:`.surroundings`).
     """
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -81,7 +97,7 @@ def random_environments(batch: int, generator: torch.Generator | None = None) ->
     near = F.normalize(stand, dim=-1) @ directions.T  # [B, N]
     radiance = radiance + 6 * sun * (near[..., None].clamp_min(0) ** 16)
     skies = received(radiance, directions)
-    photos = measured_environments()
+    photos = measured_environments() if photographed is None else photographed
     photos = photos[torch.randint(len(photos), (batch,), generator=generator)]
     out = torch.where(uniform(batch, 1, 1) < 0.5, photos, skies)
     out = turned(out, uniform(batch, high=2 * math.pi))

@@ -69,6 +69,7 @@ class Lights:
         generator: torch.Generator | None = None,
         glossy: float = 0.0,
         environment: float = 0.0,
+        photographed: Tensor | None = None,
     ) -> Lights:
         """Varied but always readable light: random directions, strengths and slight tints; white never saturates.
 
@@ -77,6 +78,7 @@ class Lights:
             glossy: share of scenes that get a highlight (strength up to 0.3).
             environment: share of scenes that stand in random surroundings (skies, rooms and streets of
                 :mod:`.environment`), which then give 60 to 100 % of the light; the lamps give the rest.
+            photographed: [E, 9, 3] surroundings to draw from (see :mod:`.surroundings`); None for the 26 of this package.
         """
 
         def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -100,7 +102,7 @@ class Lights:
             there = torch.rand(batch, 1, generator=generator) < environment
             ambient, sky, ground = (torch.where(there, torch.zeros(()), x) for x in (ambient, sky, ground))
             share = uniform(batch, 1, 1, low=0.6) * white
-            around = random_environments(batch, generator) * share * there[..., None]
+            around = random_environments(batch, generator, photographed) * share * there[..., None]
             received = torch.einsum("nk,bkc->bnc", polynomial(normals), around)
             steady = torch.where(there[..., None], received, steady)
         lit = torch.einsum("bnl,blc->bnc", (0.5 + 0.5 * torch.einsum("nk,blk->bnl", normals, direction)) ** 2, colors)

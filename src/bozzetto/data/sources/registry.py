@@ -74,7 +74,15 @@ _ALL = (
     Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
 )
 
+# What else can be fetched: not objects but light (eight panoramas of HDRI Haven), for ``bozzetto data light``.
+LIGHT = Source("surroundings", "HDRI Haven panoramas", ("blender-data",), 31, ("CC0-1.0",))
+
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
+
+
+def find_packages(name: str) -> tuple[str, ...]:
+    """The packages of a collection or of the panoramas. Raises as :func:`find_source`."""
+    return LIGHT.packages if name == LIGHT.name else find_source(name).packages
 
 
 def find_source(name: str) -> Source:
