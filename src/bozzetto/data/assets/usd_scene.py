@@ -1,6 +1,7 @@
-"""USD files (.usd, .usda, .usdc, .usdz) through the usd-core package: meshes, preview materials, display colours.
+"""USD files (.usd, .usda, .usdc, .usdz) through the usd-core package: meshes, preview materials, display colours, motion.
 
-Read at the stage's default time. Not read: skeletons, time samples, subdivision (the cage is taken as it is), displacement.
+Shapes are those of the earliest time of which the stage says anything; what moves in its time range becomes a clip
+(:mod:`.usd_motion`). Not read: subdivision (the cage is taken as it is), displacement, materials that change.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ def read_usd_scene(path: str | PathLike[str], source: str = "", name: str = "") 
     """
     try:
         from pxr import Tf, Usd, UsdGeom
+
+        from .usd_motion import Mover, bake_skeletons, sample_motion
     except ImportError:
         from .mesh_files import needs_extra
 
@@ -34,9 +37,11 @@ def read_usd_scene(path: str | PathLike[str], source: str = "", name: str = "") 
         stage = Usd.Stage.Open(str(path))
     except Tf.ErrorException as problem:
         raise MeshError(f"{path} cannot be opened: {str(problem).strip().splitlines()[-1]}") from None
+    bake_skeletons(stage)
     out = SourceObject(source, name, name, [])
+    movers: list[Mover] = []
     pictures: dict[str, int | None] = {}
-    places = UsdGeom.XformCache()
+    places = UsdGeom.XformCache(Usd.TimeCode.EarliestTime())
     turned = UsdGeom.GetStageUpAxis(stage) == UsdGeom.Tokens.z
     for prim in Usd.PrimRange(stage.GetPseudoRoot(), Usd.TraverseInstanceProxies()):
         if not prim.IsA(UsdGeom.Mesh):
@@ -45,18 +50,27 @@ def read_usd_scene(path: str | PathLike[str], source: str = "", name: str = "") 
         if mesh.ComputeVisibility() == UsdGeom.Tokens.invisible or mesh.ComputePurpose() in ("proxy", "guide"):
             continue
         matrix = np.array(places.GetLocalToWorldTransform(prim)).T
-        for part in _mesh_parts(mesh, matrix, out, pictures):
+        for part, numbers in _mesh_parts(mesh, matrix, out, pictures):
+            movers.append(Mover(mesh, numbers))
             if turned:
-                part.vertices = np.ascontiguousarray(part.vertices[:, [0, 2, 1]] * np.float32([1, 1, -1]))
+                part.vertices = y_up(part.vertices)
             out.parts.append(part)
+    out.clips = sample_motion(stage, movers, y_up if turned else None)
     return out
 
 
-def _mesh_parts(mesh, matrix: NDArray, out: SourceObject, pictures: dict[str, int | None]) -> list[Part]:
-    """One part per material of a mesh (its own, or one for each subset of faces)."""
-    from pxr import UsdGeom, UsdShade
+def y_up(places: NDArray) -> NDArray[np.float32]:
+    """Points [..., 3] of a stage whose z points up."""
+    return np.ascontiguousarray(places[..., [0, 2, 1]] * np.float32([1, 1, -1]))
 
-    points = np.array(mesh.GetPointsAttr().Get() or [], np.float64).reshape(-1, 3)
+
+def _mesh_parts(
+    mesh, matrix: NDArray, out: SourceObject, pictures: dict[str, int | None]
+) -> list[tuple[Part, NDArray]]:
+    """One part per material of a mesh (its own, or one for each subset of faces), and the points its vertices stand at."""
+    from pxr import Usd, UsdGeom, UsdShade
+
+    points = np.array(mesh.GetPointsAttr().Get(Usd.TimeCode.EarliestTime()) or [], np.float64).reshape(-1, 3)
     sizes = np.array(mesh.GetFaceVertexCountsAttr().Get() or [], np.int64)
     corners = np.array(mesh.GetFaceVertexIndicesAttr().Get() or [], np.int64)
     if not len(points) or not len(sizes) or sizes.sum() != len(corners):
@@ -98,7 +112,7 @@ def _mesh_parts(mesh, matrix: NDArray, out: SourceObject, pictures: dict[str, in
         if not has and colour is None and shown is not None:
             part.colour = (1.0, 1.0, 1.0)
             part.colours = np.clip(_srgb(shown[inside].reshape(-1, 3)) * 255, 0, 255).round().astype(np.uint8)
-        parts.append(_welded(part))
+        parts.append(_welded(part, corners[flat], mesh.GetPointsAttr().ValueMightBeTimeVarying()))
     return parts
 
 
@@ -176,9 +190,12 @@ def _srgb(linear: NDArray) -> NDArray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def _welded(part: Part) -> Part:
-    """Corners with the same place, coordinates and colour become one vertex."""
-    columns = [part.vertices]
+def _welded(part: Part, points: NDArray, moving: bool) -> tuple[Part, NDArray[np.int64]]:
+    """Corners with the same place (of moving points: the same point), coordinates and colour become one vertex.
+
+    Returns the part, and the point [V] of each vertex.
+    """
+    columns = [points[:, None].astype(np.float64) if moving else part.vertices]
     if part.uvs is not None:
         columns.append(part.uvs)
     if part.colours is not None:
@@ -188,4 +205,4 @@ def _welded(part: Part) -> Part:
     part.vertices = part.vertices[first]
     part.uvs = None if part.uvs is None else part.uvs[first].astype(np.float32)
     part.colours = None if part.colours is None else part.colours[first]
-    return part
+    return part, points[first]
