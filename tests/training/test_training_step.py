@@ -25,7 +25,7 @@ class Deep(Line):
         return nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
 
     def batches(self, start, seed, rank, world, device):
-        return (batch.to(device) for batch in super(Deep, self).batches(start, seed, rank, world, device))
+        return (batch.to(device) for batch in super().batches(start, seed, rank, world, device))
 
     def loss(self, model, batch, progress):
         total, parts = super().loss(model, batch, progress)
