@@ -442,3 +442,79 @@ def test_usd_skeleton(tmp_path):
         got = clip.positions[0][frame]
         assert np.abs(got[:, None] - want[None]).max(-1).min(0).max() < 1e-4
     assert (tmp_path / "arm.usdc").read_bytes() == before
+
+
+@pytest.mark.parametrize("skinned", [False, True])
+def test_morph_targets(tmp_path, skinned):
+    """The upper half grows by 1 and by 3; half of the first shape stands at rest, then it goes from the first to the second."""
+    (tmp_path / "a.glb").write_bytes(skinned_glb())
+    before = read_glb_scene(tmp_path / "a.glb")
+    upper = (BOX[:, 1:2] > 1).astype(np.float32)
+    chunks = [
+        BOX,
+        FACES.astype(np.uint16).reshape(-1),
+        upper * np.float32([0, 1, 0]),
+        upper * np.float32([0, 3, 0]),
+        np.array([0, 1], np.float32),
+        np.array([1, 0, 0, 1], np.float32),  # two weights at two times
+        np.array([[0, 0, 0], [8, 0, 0]], np.float32),
+    ]
+    document = {
+        "nodes": [{"mesh": 0, "translation": [0, 0, 0], "scale": [2, 2, 2]}],
+        "meshes": [
+            {
+                "weights": [0.5, 0],
+                "primitives": [
+                    {"attributes": {"POSITION": 0}, "indices": 1, "targets": [{"POSITION": 2}, {"POSITION": 3}]}
+                ],
+            }
+        ],
+        "accessors": [
+            accessor(0, 5126, "VEC3", 8),
+            accessor(1, 5123, "SCALAR", 36),
+            accessor(2, 5126, "VEC3", 8),
+            accessor(3, 5126, "VEC3", 8),
+            accessor(4, 5126, "SCALAR", 2),
+            accessor(5, 5126, "SCALAR", 4),
+            accessor(6, 5126, "VEC3", 2),
+        ],
+        "animations": [
+            {
+                "name": "grow",
+                "channels": [
+                    {"sampler": 0, "target": {"node": 0, "path": "weights"}},
+                    {"sampler": 1, "target": {"node": 0, "path": "translation"}},
+                ],
+                "samplers": [{"input": 4, "output": 5}, {"input": 4, "output": 6}],
+            }
+        ],
+    }
+    if skinned:  # a joint of its own carries the box sideways instead of the node
+        document["nodes"] = [{"mesh": 0, "skin": 0}, {}]
+        document["skins"] = [{"joints": [1]}]
+        primitive = document["meshes"][0]["primitives"][0]
+        chunks += [np.zeros((8, 4), np.uint8), np.tile(np.float32([1, 0, 0, 0]), (8, 1))]
+        document["accessors"] += [accessor(7, 5121, "VEC4", 8), accessor(8, 5126, "VEC4", 8)]
+        primitive["attributes"] |= {"JOINTS_0": 7, "WEIGHTS_0": 8}
+        document["animations"][0]["channels"][1]["target"]["node"] = 1
+    scale = 1 if skinned else 2
+    (tmp_path / "b.glb").write_bytes(glb_bytes(document, chunks))
+    obj = read_glb_scene(tmp_path / "b.glb")
+    np.testing.assert_allclose(obj.parts[0].vertices, scale * (BOX + upper * [0, 0.5, 0]), atol=1e-5)
+    (clip,) = obj.clips
+    assert clip.name == "grow" and clip.matrices is None and obj.parts[0].joints is None
+    for seconds, height in ((0.0, 1.0), (0.5, 2.0), (1.0, 3.0)):
+        want = scale * (BOX + upper * [0, height, 0]) + [8 * seconds, 0, 0]
+        np.testing.assert_allclose(posed_vertices(obj, "grow", seconds)[0], want, atol=1e-4)
+    convert("mine", find_objects(tmp_path, "mine"), tmp_path / "out")
+    records = {r["name"]: r for r in Dataset(tmp_path / "out").records()}
+    assert len(records) == 2 and all("animated" in r["flags"] for r in records.values())
+    assert before.clips[0].matrices is not None  # without morph targets joints stay joints
+    document["animations"][0]["channels"].pop(0)
+    (tmp_path / "b.glb").write_bytes(glb_bytes(document, chunks))
+    (clip,) = read_glb_scene(tmp_path / "b.glb").clips
+    assert clip.matrices is not None
+    document["accessors"][2]["count"] = 4
+    (tmp_path / "b.glb").write_bytes(glb_bytes(document, chunks))
+    with pytest.raises(MeshError, match="malformed"):
+        read_glb_scene(tmp_path / "b.glb")

@@ -1,8 +1,8 @@
-"""A binary glTF file as a :class:`SourceObject`: parts, pictures with alpha, skins, and animations of joints and nodes.
+"""A binary glTF file as a :class:`SourceObject`: parts, pictures with alpha, skins, morph targets, and animations of them.
 
 Every node that carries triangles, and every joint of a skin, becomes a joint of the object, so that skinned characters and
-mechanical ones (moving nodes) are played in the same way. Not read: morph targets, lights, cameras, the material's other
-maps (roughness, normals), texture animation.
+mechanical ones (moving nodes) are played in the same way. Not read: lights, cameras, the material's other maps (roughness,
+normals), texture animation.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...files.glb_read import _data_uri, _node_matrix, _Reader, _split, _texture
 from ...files.images import decode_image
 from ...files.inputs import read_input
 from .clip_blob import quaternions_to_rotations
+from .glb_morph import MOST_NUMBERS, Morph, morphed_clip, read_morph
 from .source_object import Clip, Part, SourceObject
 
 SAMPLE_FPS = 30.0
@@ -89,6 +90,7 @@ class _Scene(_Reader):
     def object(self, source: str, name: str) -> SourceObject:
         world = self.worlds(self.rest())[0]
         parts: list[Part] = []
+        morphs: list[Morph | None] = []
         joints: list[tuple[int, NDArray]] = []  # (node, its inverse bind matrix: object space at rest -> the joint's)
         problems: list[str] = []
         first_of: dict[tuple, int] = {}
@@ -106,10 +108,13 @@ class _Scene(_Reader):
                 part = self.look(primitive, place, first_of[key], skin is not None, problems)
                 if part is not None:
                     parts.append(part)
+                    morphs.append(read_morph(self, i, primitive, place, part.vertices))
+                    if morphs[-1] is not None:
+                        part.vertices = morphs[-1].shape(morphs[-1].weights)
         if len(joints) > _MOST_JOINTS:
             raise MeshError(f"it has {len(joints)} joints; at most {_MOST_JOINTS} are read")
-        clips = self.clips(joints, world)
-        if not clips:
+        clips = self.clips(joints, parts, morphs)
+        if not any(c.matrices is not None for c in clips):
             for part in parts:
                 part.joints = part.weights = None
         info = self.document.get("asset", {}).get("extras", {})
@@ -226,46 +231,73 @@ class _Scene(_Reader):
 
     # ---- motion
 
-    def clips(self, joints: list[tuple[int, NDArray]], world: NDArray) -> list[Clip]:
-        """Animations that move a joint, sampled at 30 frames per second."""
+    def clips(self, joints: list[tuple[int, NDArray]], parts: list[Part], morphs: list[Morph | None]) -> list[Clip]:
+        """Animations that move a joint or mix shapes, sampled at 30 frames per second."""
+        mixing = {m.node: len(m.weights) for m in morphs if m is not None}
+        animations = self.document.get("animations", [])
+        by_place = any(
+            c["target"].get("path") == "weights" and c["target"].get("node") in mixing
+            for a in animations
+            for c in a.get("channels", [])
+        )
         nodes = np.array([n for n, _ in joints], int)
         inverse = np.stack([m for _, m in joints]) if joints else np.zeros((0, 4, 4))
         out = []
-        for number, animation in enumerate(self.document.get("animations", [])):
-            channels = [self._channel(animation, c) for c in animation.get("channels", [])]
+        for number, animation in enumerate(animations):
+            channels = [self._channel(animation, c, mixing) for c in animation.get("channels", [])]
             channels = [c for c in channels if c is not None]
             last = min(max((c[2][-1] for c in channels), default=0.0), LONGEST)
             if last <= 0:
                 continue
-            times = np.linspace(0, last, max(2, round(last * SAMPLE_FPS) + 1))
+            count = max(2, round(last * SAMPLE_FPS) + 1)
+            if by_place:
+                count = max(2, min(count, MOST_NUMBERS // max(sum(len(p.vertices) for p in parts), 1)))
+            times = np.linspace(0, last, count)
             posed = self.worlds(self._local(channels, times))[:, nodes] @ inverse  # [T, J, 4, 4]
             if not np.isfinite(posed).all():
                 raise MeshError(f"animation {number} has numbers that are NaN or infinite")
-            if np.abs(posed - posed[:1]).max() < 1e-5:
+            name = str(animation.get("name") or f"clip {number}")
+            mixtures = {n: _sample(k, v, how, times, False) for n, path, k, v, how in channels if path == "weights"}
+            if not any(np.abs(x - x[:1]).max(initial=0) >= 1e-5 for x in (posed, *mixtures.values())):
                 continue
-            out.append(
-                Clip(str(animation.get("name") or f"clip {number}"), (len(times) - 1) / last, posed.astype(np.float32))
-            )
+            if by_place:
+                out.append(morphed_clip(name, times, parts, morphs, mixtures, posed))
+            else:
+                out.append(Clip(name, (len(times) - 1) / last, posed.astype(np.float32)))
         return out
 
-    def _channel(self, animation: dict, channel: dict) -> tuple[int, str, NDArray, NDArray, str] | None:
+    def _channel(
+        self, animation: dict, channel: dict, mixing: dict[int, int]
+    ) -> tuple[int, str, NDArray, NDArray, str] | None:
+        """Node, path, key times [T], values [T, C] and interpolation; None for what is not played.
+
+        Args:
+            mixing: node with morph targets -> how many.
+        """
         target, sampler = channel["target"], animation["samplers"][channel["sampler"]]
         path = target.get("path")
-        if "node" not in target or path not in ("translation", "rotation", "scale"):
+        node = target.get("node")
+        if node is None or path not in ("translation", "rotation", "scale", "weights"):
+            return None
+        if path == "weights" and node not in mixing:
             return None
         times = self.accessor(sampler["input"])[:, 0].astype(np.float64)
         values = self.accessor(sampler["output"]).astype(np.float64)
+        if path == "weights":  # stored one by one
+            values = values[: len(values) // mixing[node] * mixing[node]].reshape(-1, mixing[node])
         how = sampler.get("interpolation", "LINEAR")
         rows = len(times) * (3 if how == "CUBICSPLINE" else 1)
         if not len(times) or len(values) < rows or (np.diff(times) < 0).any():
             raise MeshError("an animation's key frames are malformed")
-        return target["node"], path, times, values[:rows], how
+        return node, path, times, values[:rows], how
 
     def _local(self, channels: list, times: NDArray) -> NDArray[np.float64]:
         """[T, N, 4, 4], the nodes' own matrices at ``times``."""
         out = np.repeat(self.rest(), len(times), 0)
         moved: dict[int, dict[str, NDArray]] = {}
         for node, path, keys, values, how in channels:
+            if path == "weights":
+                continue
             moved.setdefault(node, {})[path] = _sample(keys, values, how, times, path == "rotation")
         for i, tracks in moved.items():
             node = self.nodes[i]
