@@ -64,3 +64,12 @@ def test_unusable_gaussians(ball):
             normalise_object(nothing)
     with pytest.raises(MeshError, match="pick one of the batch"):
         normalise_object(ball._map(lambda t: t[None]))
+
+
+def test_an_object_that_float32_cannot_hold_is_refused(ball):
+    far = ball._map(torch.clone)
+    far.means += 1e6
+    with pytest.raises(MeshError, match="move it to the origin"):
+        normalise_object(far)
+    far.means[:] = ball.means + 1e3
+    assert len(normalise_object(far).gaussians) == len(ball)

@@ -16,6 +16,7 @@ from ..gaussians import Gaussians, quaternion_to_matrix
 
 MIN_OPACITY = 0.02  # fainter Gaussians are fog; they never make a surface
 OCCUPANCY_CELLS = 48  # along the longest side
+FEWEST_STEPS = 256  # of float32 that half an object must be across
 MIN_COMPONENT_WEIGHT = 0.005  # share of all opacity that a detached group needs to count as part of the object
 
 
@@ -44,7 +45,7 @@ def normalise_object(gaussians: Gaussians) -> NormalisedObject:
     """Pick the Gaussians that form the object and move them into the unit sphere.
 
     Raises:
-        MeshError: no Gaussian is finite and visible, or the Gaussians are a batch.
+        MeshError: no Gaussian is finite and visible, they have no extent or are too far away for float32, or are a batch.
     """
     if gaussians.batch_shape:
         raise MeshError("a mesh is made from one object: pick one of the batch first, e.g. gaussians[0]")
@@ -64,6 +65,11 @@ def normalise_object(gaussians: Gaussians) -> NormalisedObject:
     if not scale > 1e-30:
         raise MeshError(
             "the Gaussians have no extent (all at one point with zero scale), so there is no surface to mesh"
+        )
+    if scale < FEWEST_STEPS * torch.finfo(torch.float32).eps * float(centre.abs().max()):
+        raise MeshError(
+            f"the object is {2 * scale:.2g} across and {float(centre.abs().max()):.2g} from the origin, where float32 has no "
+            "digits left for its shape; move it to the origin"
         )
     normalised = Gaussians(
         ((kept.means.double() - centre) / scale).float(),

@@ -1,7 +1,7 @@
 """How densely splats fill space: the sum of opacity times the Gaussian, on a grid.
 
-Where splats are opaque and thin, as after fitting to many pictures, the level at which this sum reaches about a half *is* the
-surface, leaves and slats of a voxel's width included, which depth maps blur. In fog it means nothing.
+Where splats are opaque and thin, as after fitting to many pictures, a level of this sum *is* the surface, leaves and slats of a
+voxel's width included, which depth maps blur. In fog it means nothing.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ MIN_FACING = 0.15  # cosine under which a view's distance is worthless
 EDGE_SLOPE = 12.0  # depth jump within 3x3 pixels, in pixel footprints, that counts as an occlusion edge
 BLUR = 0.8  # voxels
 # The splats' density has a say within DENSE_REACH voxels of where it exceeds DENSE[0], a full one where it exceeds DENSE[1].
-DENSITY_WEIGHT = 0.8
-SURFACE_DENSITY = 0.6
+DENSITY_WEIGHT = 1.2
+SURFACE_DENSITY = 0.12  # a level of half a splat lies inside the outlines: rays gather opacity along a wall
 DENSE = (1.0, 2.0)
 DENSE_REACH = 3
 # It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) has such splats, fully from SOLID on.
