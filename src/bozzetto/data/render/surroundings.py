@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -85,16 +86,16 @@ def _read_exr(data: bytes, path: Path) -> NDArray[np.float32]:
     try:
         import OpenEXR
     except ImportError:
-        raise MissingDependencyError("reading .exr files needs the package OpenEXR: pip install OpenEXR") from None
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(suffix=".exr") as file:  # the package reads files only
-        file.write(data)
-        file.flush()
+        raise MissingDependencyError(
+            "reading .exr files needs the package OpenEXR: pip install 'bozzetto[data]'"
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:  # the package reads files only
+        file = Path(folder) / "panorama.exr"
+        file.write_bytes(data)
         try:
-            with OpenEXR.File(file.name, separate_channels=True) as opened:
+            with OpenEXR.File(str(file), separate_channels=True) as opened:
                 channels = opened.channels()
-                return np.stack([np.asarray(channels[c].pixels, np.float32) for c in "RGB"], -1)
+                return np.stack([np.array(channels[c].pixels, np.float32) for c in "RGB"], -1)
         except KeyError:
             raise ImageError(f"{path} has no channels R, G and B") from None
         except Exception as problem:
