@@ -51,7 +51,7 @@ _ALL = (
         "SuperTuxKart",
         ("supertuxkart-data",),
         628,
-        ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-3.0", "CC0-1.0", "GPL-3+"),
+        ("CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0", "public-domain", "GPL-3+"),
     ),
     Source("megaglest", "MegaGlest", ("megaglest-data",), 242, ("CC-BY-SA-3.0",)),
     Source(
@@ -71,7 +71,13 @@ _ALL = (
         held_out=True,
     ),
     Source("flightgear_ai", "FlightGear AI aircraft", ("flightgear-data-ai",), 287, ("GPL-2+",), held_out=True),
-    Source("sweethome3d", "Sweet Home 3D furniture", ("sweethome3d-furniture",), 120, ("CC0-1.0", "CC-BY-3.0")),
+    Source(
+        "sweethome3d",
+        "Sweet Home 3D furniture",
+        ("sweethome3d-furniture",),
+        120,
+        ("CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US"),
+    ),
 )
 
 # What else can be fetched: not objects but light (eight panoramas of HDRI Haven), for ``bozzetto data light``.
