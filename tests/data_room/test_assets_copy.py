@@ -129,6 +129,8 @@ def test_objects_are_chosen_by_licence(tmp_path, capsys):
         ("CC-BY-4.0 AND (CC-BY-SA-4.0 OR CC0-1.0)", True),
         ("(CC-BY-3.0 OR GPL-2+)", True),
         ("CC-BY-SA-4.0", False),
+        ("CC-BY-3.0-US", True),
+        ("CC-BY-3.0-SA", False),
         ("CC-BY-NC-4.0", False),
         ("CC-BY-ND-4.0", False),
         ("CC-BY-4.0 AND GPL-3+", False),

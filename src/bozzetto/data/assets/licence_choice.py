@@ -13,7 +13,7 @@ from ..sources.licences import licence_terms
 
 CLEAN = "clean"
 _CLEAN = re.compile(
-    r"CC0(-1\.0)?|public-domain|CC-BY-[1-4]\.[05](-[A-Z]{2,3})?|MIT|Expat|ISC|zlib|0BSD|BSD-[23]-Clause|Apache-2\.0",
+    r"CC0(-1\.0)?|public-domain|CC-BY-[1-4]\.[05](-(?!SA|NC|ND)[A-Z]{2,3})?|MIT|Expat|ISC|zlib|0BSD|BSD-[23]-Clause|Apache-2\.0",
     re.IGNORECASE,
 )
 
