@@ -207,6 +207,19 @@ def test_what_does_not_fit_a_recording_is_nan(room, monkeypatch):
             picture.check()
 
 
+def test_the_room_of_a_recording_is_the_callers_choice(room, monkeypatch):
+    from bozzetto.raster import triton
+
+    gaussians, cameras = scene(0.05), Cameras.turntable(2).to(device=DEVICE)
+    rasterize(gaussians, cameras, SIZE, backend="triton")
+    monkeypatch.setattr(triton, "_recording", lambda tensor: True)
+    monkeypatch.setattr(room, "_rounded", int)
+    small, large = (rasterize(gaussians, cameras, SIZE, backend="triton", room=x).recorded.room for x in (1.5, 6.0))
+    assert abs(large.pairs - 4 * small.pairs) <= 4 and abs(large.entries - 4 * small.entries) <= 4
+    with pytest.raises(ValueError, match="room"):
+        rasterize(gaussians, cameras, SIZE, room=0.9)
+
+
 @needs_cuda
 def test_calls_in_and_out_of_inference_mode(room, monkeypatch):
     monkeypatch.setattr(room, "_readers", {})

@@ -52,8 +52,9 @@ class Rendering:
         """Wait for the device and raise :class:`bozzetto.errors.CapacityError` if there was no room for the pictures.
 
         That can happen only to a rendering recorded in a CUDA graph whose latest replay drew much more than the calls
-        before the recording did (over 1.5 times as many pairs of Gaussians and tiles): all of its pixels and gradients are
-        NaN. Record it again then. Elsewhere this does nothing: :func:`rasterize` itself gives such a call more memory.
+        before the recording did (over ``room`` times as many pairs of Gaussians and tiles, see :func:`rasterize`): all of
+        its pixels and gradients are NaN. Record it again then. Elsewhere this does nothing: :func:`rasterize` itself gives
+        such a call more memory.
         """
         if self.recorded is not None:
             self.recorded.check()
@@ -89,8 +90,15 @@ def rasterize(
     near: float = 0.01,
     far: float = 1e10,
     backend: str = "auto",
+    room: float = 1.5,
 ) -> Rendering:
     """Render every scene from every of its cameras in one call.
+
+    A call on a GPU, with its backward pass, may be recorded in a CUDA graph. Run the same once or twice before, with
+    Gaussians like those to come (this compiles the kernels and finds out how long the lists become), and record then. The
+    lists of a recording have a fixed place, ``room`` times what those calls needed; a replay that needs more draws NaN and
+    has NaN gradients, and touches nothing else, so that later ones that fit are right again. Between replays,
+    :meth:`Rendering.check` tells (and waits for the device); ``rendering.recorded`` holds the numbers on the device.
 
     Args:
         gaussians: batch shape ``*scenes`` (() for one object).
@@ -99,12 +107,21 @@ def rasterize(
         background: rgb broadcastable to [*scenes, V, 3]; None is black.
         near, far: Gaussians whose camera z is not inside (near, far) are dropped. World units.
         backend: "auto" (by device; the CPU's for Gaussians on a GPU where Triton cannot run), "reference", "cpu" or "triton".
+        room: of a call that is recorded in a CUDA graph, above 1; others take what they need. Lists take some 40 bytes
+            for each pair of a Gaussian and a tile of 32 x 32 pixels that it meets. Choose 1.5 for the same kind of scenes,
+            more where splats grow (the first steps of a training), and record again when :meth:`Rendering.check` says so.
 
     Returns:
         :class:`Rendering` with shapes [*scenes, V, H, W, ...]. Gradients flow to every Gaussian parameter and to the
         background. Non-finite Gaussians are skipped, never drawn.
+
+    Raises:
+        ValueError: for shapes that do not fit, an unknown back end, or ``room`` below 1.
+        CapacityError: more list entries than can be counted, or a first call that is recorded.
     """
     height, width = as_size(size)
+    if not room >= 1:
+        raise ValueError(f"room is {room}; it must be at least 1")
     scenes = gaussians.batch_shape
     views = cameras.batch_shape[-1:] if cameras.batch_shape else None
     if views is None:
@@ -125,7 +142,7 @@ def rasterize(
         return Rendering(*(picture.to(gaussians.device) for picture in (drawn.rgb, drawn.alpha, drawn.depth)))
     if backend == "triton":
         require_triton("rasterizing")
-        return _rasterize_triton(gaussians, cameras, height, width, background, near, far)
+        return _rasterize_triton(gaussians, cameras, height, width, background, near, far, room)
     device = gaussians.device
     cameras = cameras.to(device=device, dtype=torch.float32)
     s, n = scenes.numel(), len(gaussians)  # numel of an empty shape is 1
@@ -167,6 +184,7 @@ def _rasterize_triton(
     background: Tensor | Sequence[float] | None,
     near: float,
     far: float,
+    room: float,
 ) -> Rendering:
     """:func:`rasterize` without an operation between the user's tensors and the kernels, which read them as they are."""
     from .triton import render
@@ -186,6 +204,6 @@ def _rasterize_triton(
         *render(
             gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
             poses, intrinsics, background, tuple(gaussians.batch_shape), cameras.batch_shape[-1],
-            height, width, near, far, True,
+            height, width, near, far, True, room,
         )
     )  # fmt: skip

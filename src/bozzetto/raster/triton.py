@@ -37,7 +37,7 @@ from .triton_lists import list_cells
 from .triton_memory import Plan, pieces
 from .triton_project import Layout, project
 from .triton_project_gradient import Share, project_gradient
-from .triton_room import Reading, RecordedNeed, counters, expected, known, learn
+from .triton_room import SPARE_RECORDED, Reading, RecordedNeed, counters, expected, known, learn
 
 # Bytes of moments above which they are made for half of the pictures at a time. On an H100 that adds 4 to 10 % to a pass
 # forward and backward, without which 64 pictures of 256 x 256 would take 540 instead of 440 MiB.
@@ -56,9 +56,11 @@ def _draw(
     intrinsics: Tensor,
     layout: Layout,
     shape: tuple[int, ...],
+    spare: float,
     keep: bool,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Plan], RecordedNeed | None]:
-    """Pictures; memory of :class:`Kept` (with what the gradient needs if ``keep``); how to check a recorded call."""
+    """Pictures; memory of :class:`Kept` (with what the gradient needs if ``keep``); how to check a recorded call, which has
+    room for ``spare`` times what earlier calls needed."""
     device = means.device
     kind = (device, layout.cameras, layout.height, layout.width)
     rows = layout.cameras * layout.n
@@ -66,7 +68,7 @@ def _draw(
     if recording and not known(kind):
         raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
     while True:
-        room = expected(kind, rows, recording)
+        room = expected(kind, rows, spare) if recording else expected(kind, rows)
         size, places = kept_plan(layout, room, keep)
         memory = torch.empty(size, dtype=torch.uint8, device=device)
         kept = Kept(*pieces(memory, places))
@@ -107,9 +109,9 @@ def _shares(layout: Layout) -> list[Share]:
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, recorded):
+    def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, spare, recorded):
         pictures, (memory, places), need = _draw(
-            means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, True
+            means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, spare, True
         )
         ctx.save_for_backward(means, quats, scales, sh, background, view, intrinsics, memory)
         ctx.layout, ctx.places, ctx.poison = layout, places, need and need.poison
@@ -153,7 +155,7 @@ class _Rasterize(torch.autograd.Function):
                 grad_background = seen.reshape(background.shape)
                 if ctx.poison is not None:
                     grad_background += ctx.poison
-        return *gradients, grad_background, *(None,) * 5
+        return *gradients, grad_background, *(None,) * 6
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -216,6 +218,7 @@ def render(
     near: float,
     far: float,
     poses: bool,
+    spare: float = SPARE_RECORDED,
 ) -> tuple[Tensor, Tensor, Tensor, RecordedNeed | None]:
     """Render scenes of any batch shape, all from V views.
 
@@ -224,6 +227,7 @@ def render(
         view: [*scenes, V, 4, 4] or, for all scenes, [V, 4, 4]; intrinsics alike, [..., 4].
         background: one colour, or a tensor that broadcasts to [*scenes, V, 3].
         poses: what ``view`` and ``intrinsics`` hold: see :class:`.triton_project.Layout`.
+        spare: times what earlier calls needed, the room of a call that is recorded in a CUDA graph.
 
     Returns:
         rgb [*scenes, V, H, W, 3], alpha and depth [*scenes, V, H, W]; how to check a recorded call, otherwise None.
@@ -260,9 +264,9 @@ def render(
     with torch.cuda.device_of(means):
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             recorded: list[RecordedNeed | None] = []
-            pictures = _Rasterize.apply(*tensors, view, intrinsics, layout, shape, recorded)
+            pictures = _Rasterize.apply(*tensors, view, intrinsics, layout, shape, spare, recorded)
             return *pictures, recorded[0]
-        pictures, _, need = _draw(*tensors, view, intrinsics, layout, shape, False)
+        pictures, _, need = _draw(*tensors, view, intrinsics, layout, shape, spare, False)
         return *pictures, need
 
 

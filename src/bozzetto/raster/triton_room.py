@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import CapacityError
 
 SPARE = 1.1  # of what earlier calls needed
-SPARE_RECORDED = 1.5  # in a graph
+SPARE_RECORDED = 1.5  # in a graph, unless the caller says otherwise
 FADING = 0.98  # of what a kind of call is expected to need, per call that needs less
 FIRST = (2.0, 8.0)  # per Gaussian and view, until something is known
 KINDS = 256  # that are remembered; the one that was not used for longest goes first
@@ -100,11 +100,10 @@ def recorded_needs() -> Iterator[list[RecordedNeed]]:
         _watching.remove(made)
 
 
-def expected(kind: Hashable, rows: int, recorded: bool = False) -> Room:
-    """Room for a call of this kind over ``rows`` = scenes x views x Gaussians."""
+def expected(kind: Hashable, rows: int, spare: float = SPARE) -> Room:
+    """Room for a call of this kind over ``rows`` = scenes x views x Gaussians: ``spare`` times what earlier calls needed."""
     with _lock:
         pairs, entries = _needed.get(kind, FIRST)
-    spare = SPARE_RECORDED if recorded else SPARE
     return Room(_rounded(spare * pairs * rows), _rounded(spare * entries * rows))
 
 
