@@ -136,10 +136,22 @@ def test_some_nan_and_a_backdrop_are_survived():
     assert float(shape.distance(mesh.vertices).abs().mean()) < 0.015
 
 
-def test_splats_that_all_fill_the_object_end_soon():
-    """Thousands of splats at one place, each as large as all of them: some body, or a plain refusal."""
+def test_components_far_apart():
+    ball = shapes.sphere(3000).gaussians()
+    mesh = gaussians_to_mesh(Gaussians.cat([ball, move(ball, (10.0, 0.0, 0.0))]), **SMALL)
+    solid = check(mesh, 6000)
+    assert solid.body_count == 2
+    assert solid.bounds[:, 0] == pytest.approx([-0.5, 10.5], abs=0.2)  # 0.17 is a voxel
+
+
+@pytest.mark.parametrize("change", ["place", "size"])
+def test_splats_that_all_fill_the_object_end_soon(change):
+    """Thousands of splats at one place, or each far larger than the distances between them: some body, or a plain refusal."""
     heap = shapes.sphere(3000).gaussians()
-    heap.means[:] = 0
+    if change == "place":
+        heap.means[:] = 0
+    else:
+        heap.scales[:] = 1e4
     try:
         mesh = gaussians_to_mesh(heap, **SMALL)
     except MeshError:

@@ -47,7 +47,7 @@ DENSE = (1.0, 2.0)
 DENSE_REACH = 3
 # It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) has such splats, fully from SOLID on.
 NEAR_SURFACE = 0.3
-FOGGY, SOLID = 0.25, 0.5
+FOGGY, SOLID = 0.15, 0.35
 LEAST_AHEAD = 0.1  # of the truncation; a view to which a point lies that far before the surface sees it free
 FREE_VIEWS = 4  # so many make room for what density pushes out
 POINTS_PER_CHUNK = 1 << 20
