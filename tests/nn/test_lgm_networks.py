@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bozzetto.nn import group_norm, residual
+from bozzetto.nn import backend, group_norm, residual
 from bozzetto.systems.l4gm.network import L4GM
 from bozzetto.systems.lgm import network
 from bozzetto.systems.lgm.network import LGM, LGMConfig
@@ -56,3 +56,33 @@ def test_values_and_gradients(monkeypatch, name):
     scale = max(float(slope.abs().max()) for slope in slopes.values())
     for key, slope in slopes.items():  # some are sums that cancel
         assert (lean_slopes[key] - slope).abs().max() <= 2e-4 * slope.abs().max() + 1e-5 * scale, key
+
+
+@pytest.mark.parametrize("kind", [LGM, L4GM])
+def test_half_precision_without_gradients(monkeypatch, kind):
+    """Shortcuts and projections end in one kernel then, whose moments the next norm uses: 16 x 16 pixels of 64 channels."""
+    kernel = backend.pointwise_kernel()
+    if not kernel.usable(torch.device(DEVICE)):
+        pytest.skip("the kernel is not used on this device")
+    torch.manual_seed(1)
+    net = kind(replace(MICRO, input_size=16, down_channels=(64, 128), up_channels=(128, 64), splat_size=16))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, 0.5 if parameter.dim() == 1 else 0.0, 0.1)
+    net = net.to(DEVICE).eval().requires_grad_(False)
+    inputs = torch.randn((1, 2, 2, 9, 16, 16) if kind is L4GM else (1, 2, 9, 16, 16), device=DEVICE).half()
+    monkeypatch.setattr(kernel, "PROGRAMS", 1)
+    launched = []
+    launch = kernel.launch
+    monkeypatch.setattr(kernel, "launch", lambda *given: (launched.append(given), launch(*given)))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    switch(monkeypatch, False)
+    exact = net(inputs.float())
+    net.half().to(memory_format=torch.channels_last)
+    plain = net(inputs)
+    assert not launched
+    switch(monkeypatch, True)
+    lean = net(inputs)
+    shortcuts = 5  # 64 -> 128; up: 128 + 128 -> 128, 128 + 64 -> 128; 128 + 64 -> 64, 64 + 64 -> 64
+    attentions = 4 if kind is LGM else 8
+    assert len(launched) == shortcuts + attentions
+    assert (lean.float() - exact).norm() < 1.2 * (plain.float() - exact).norm()

@@ -13,7 +13,9 @@ Measured on an H100, float16, 16 heads: 4 x 16,384 tokens 6.1 ms, 16 x 4,096 tok
 PyTorch's choice 8.8 and 2.2). What gained nothing: other tiles (128 x 64, 64 x 128, 64 x 32, 8 warps), two stages, row sums
 by the tensor cores, exponentials in half precision (two instructions all the same), the next products issued before the
 softmax (the assembler undoes it). A quarter of the exponentials as polynomials in half precision took 5.8 ms with tiles of
-128 x 32, but they end at 2^-15, too early beside a constant that spares sharp heads the second pass.
+128 x 32, but they end at 2^-15, too early beside a constant that spares sharp heads the second pass. In single precision they
+end nowhere and cost no accuracy: an eighth to a quarter of them, tiles of 128 x 32, 128 registers, on an H200: 6.35 to 6.44 ms
+against 6.29 for 16,384 tokens, 1.66 to 1.72 against 1.77 for 4,096; with tiles of 64 x 64 6.66 to 7.04.
 """
 
 from __future__ import annotations

@@ -40,3 +40,11 @@ def attention_kernel() -> ModuleType:
     from . import attention_kernel
 
     return attention_kernel
+
+
+@cache
+def pointwise_kernel() -> ModuleType:
+    """The module ``pointwise_kernel``, imported now; only where :func:`use_kernels` says so."""
+    from . import pointwise_kernel
+
+    return pointwise_kernel

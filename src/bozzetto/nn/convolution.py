@@ -17,7 +17,7 @@ def pointwise(x: Tensor, weight: Tensor, skip: Tensor | None = None) -> Tensor:
 
     Args:
         x, skip: [N, C1, H, W], [N, C2, H, W], channels-last.
-        weight: [D, C1 + C2, 1, 1]; cast to ``x``'s dtype.
+        weight: [D, C1 + C2, 1, 1] or [D, C1 + C2]; cast to ``x``'s dtype.
 
     Returns:
         [N, D, H, W], channels-last.

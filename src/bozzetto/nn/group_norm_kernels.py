@@ -2,10 +2,11 @@
 
 Three ways. Maps of very few pixels: :mod:`.group_norm_held`. Small maps: one program owns some whole groups of one picture (up to
 128 channels), goes over their pixels once for the moments and once more, out of the cache, for the result. Large maps: a
-program owns a chunk of pixels and 64 channels and writes its moments per channel; a second kernel, one program a group, joins
-chunks and channels; a third, one program a tile of 32 pixels x 64 channels, writes the result. The backward pass is built
-the same way, with the sums of dz and dz * xhat in the place of the moments. Registers hold one tile and its running sums;
-nothing is synchronised but the reductions inside a program; launches are ordered by the stream.
+program owns a chunk of pixels and 64 channels and writes its moments per channel, unless the kernel that made the map did so
+(:mod:`.moments`); a second kernel, one program a group, joins chunks and channels; a third, one program a tile of 32 pixels x
+64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the place of the
+moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a program; launches
+are ordered by the stream.
 
 Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
 a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``. The result's pictures may stand in
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from .group_norm_held import held_kernel
 from .launch import cdiv, launch
-from .tiles import load_channels, load_pair, sum_groups, tile_offsets, turned
+from .moments import CHUNK, Moments, recall
+from .tiles import load_channels, load_pair, pair_pointers, sum_groups, tile_offsets, turned
 
 SMALL = 1024  # pixels up to which one program does a whole group
 HELD, HELD_VALUES = 8192, 32  # values that one program holds in registers at most, and one thread
@@ -125,10 +127,12 @@ def moments_kernel(
 
 @triton.jit(do_not_specialize=["pixels", "size", "chunk", "chunks", "shift_stride"])
 def join_kernel(
-    means, m2s, shift, rstds, centres, pixels, chunks, chunk, channels, size, eps, shift_stride, shift_gain,
+    means, m2s, skip_means, skip_m2s, shift, rstds, centres,
+    pixels, chunks, chunk, c1, c2, size, eps, shift_stride, shift_gain,
     BK: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     group, image = tl.program_id(0), tl.program_id(1)
+    channels = c1 + c2
     local = tl.arange(0, BC)
     c = group * size + local
     valid = local < size
@@ -138,10 +142,8 @@ def join_kernel(
         k = start + tl.arange(0, BK)
         mask = (k[:, None] < chunks) & valid[None, :]
         count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
-        total += (
-            tl.load(means + (image * chunks + k[:, None]) * channels + c[None, :], mask=mask, other=0.0)
-            * (count[:, None])
-        )
+        at = pair_pointers(means, skip_means, image, k, c, chunks, c1, c2)
+        total += tl.load(at, mask=mask, other=0.0) * count[:, None]
         start += BK
     added = load_channels(shift + image * shift_stride, c, valid) * shift_gain
     centre = (tl.sum(tl.sum(total, axis=0), axis=0) + tl.sum(added, axis=0) * pixels) / (size * pixels)
@@ -151,9 +153,10 @@ def join_kernel(
         k = start + tl.arange(0, BK)
         mask = (k[:, None] < chunks) & valid[None, :]
         count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
-        at = (image * chunks + k[:, None]) * channels + c[None, :]
-        d = tl.load(means + at, mask=mask, other=0.0) + added[None, :] - centre
-        spread += tl.where(mask, tl.load(m2s + at, mask=mask, other=0.0) + count[:, None] * d * d, 0.0)
+        at = pair_pointers(means, skip_means, image, k, c, chunks, c1, c2)
+        d = tl.load(at, mask=mask, other=0.0) + added[None, :] - centre
+        at = pair_pointers(m2s, skip_m2s, image, k, c, chunks, c1, c2)
+        spread += tl.where(mask, tl.load(at, mask=mask, other=0.0) + count[:, None] * d * d, 0.0)
         start += BK
     rstd = tl.rsqrt(tl.sum(tl.sum(spread, axis=0), axis=0) / (size * pixels) + eps)
     tl.store(rstds + image * channels + c, tl.zeros([BC], tl.float32) + rstd, mask=valid)
@@ -222,7 +225,8 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         launch(small_kernel, (1, 1, 1), args, (True, 8, False, 8192 // columns, columns), 8)
 
     def join(wide: int) -> None:
-        args = (f[0], f[1], v, torch.empty_like(f[0]), torch.empty_like(f[0]), pixels, 1, pixels, 64, 2, 1e-5, 0, 0.0)
+        rstds, centres = torch.empty_like(f[0]), torch.empty_like(f[0])
+        args = (f[0], f[1], f[0], f[1], v, rstds, centres, pixels, 1, pixels, 64, 0, 2, 1e-5, 0, 0.0)
         launch(join_kernel, (1, 1, 1), args, (1024 // wide, wide), 4)
 
     def moments() -> None:
@@ -243,6 +247,20 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
 
 def _held_warps(values: int) -> int:
     return max(values // (32 * HELD_VALUES), 1)
+
+
+def _kept(x: Tensor, skip: Tensor | None, pixels: int) -> tuple[Tensor, ...] | None:
+    """Moments that came with the maps, ``x``'s and ``skip``'s; on large maps, one of the two may be missing and is made."""
+    given = [recall(t) for t in (x, x if skip is None else skip)]
+    if given == [None, None] or (pixels <= SMALL and None in given):
+        return None
+    for i, t in enumerate((x, skip)):
+        if given[i] is None:
+            n, c = t.shape[:2]
+            given[i] = Moments.empty(t)
+            args = (t, t, *given[i], pixels, c, 0, CHUNK)
+            launch(moments_kernel, (pixels // CHUNK, n, cdiv(c, TILE_C)), args, (TILE_P, TILE_C), 4)
+    return (*given[0], *given[1])
 
 
 def forward(
@@ -267,26 +285,32 @@ def forward(
     other = x if skip is None else skip
     stride = channels if shift is not None and shift.dim() == 2 else 0
     added, gain = (weight, 0.0) if shift is None else (shift, 1.0)  # weight: any vector, times 0
+    kept = _kept(x, skip, pixels)
     if pixels <= SMALL:
-        programs, width, options = small_blocks(size, channels, c1)
+        programs, width, (many, align, columns) = small_blocks(size, channels, c1)
         args = (x, other, added, weight, bias, y, rstds, centres)
         args += (pixels, c1, c2, size, width, eps, stride, gain, int(silu), *turn)
-        many, align, columns = options
         rows = max(1 << (pixels - 1).bit_length(), 16)
         if rows * columns <= HELD:
             constants = (many, align, 1 not in turn, rows, columns)
             launch(held_kernel, (programs, n, 1), args, constants, _held_warps(rows * columns))
-        else:
+            return y, rstds, centres
+        if kept is None:
             launch(small_kernel, (programs, n, 1), args, (many, align, 1 not in turn, 8192 // columns, columns), 8)
-        return y, rstds, centres
+            return y, rstds, centres
     blocks = cdiv(channels, TILE_C)
-    chunk = chunk_length(n, pixels, blocks)
-    chunks = cdiv(pixels, chunk)
-    means, m2s = torch.empty((2, n, chunks, channels), dtype=torch.float32, device=x.device).unbind(0)
     tile = (TILE_P, TILE_C)
-    launch(moments_kernel, (chunks, n, blocks), (x, other, means, m2s, pixels, c1, c2, chunk), tile, 4)
+    if kept is None:
+        chunk, split = chunk_length(n, pixels, blocks), (channels, 0)
+        means, m2s = torch.empty((2, n, cdiv(pixels, chunk), channels), dtype=torch.float32, device=x.device).unbind(0)
+        args = (x, other, means, m2s, pixels, c1, c2, chunk)
+        launch(moments_kernel, (cdiv(pixels, chunk), n, blocks), args, tile, 4)
+        kept = (means, m2s, means, m2s)
+    else:
+        chunk, split = CHUNK, (c1, c2)
+    chunks = cdiv(pixels, chunk)
     wide = 16 if size <= 16 else 128
-    args = (means, m2s, added, rstds, centres, pixels, chunks, chunk, channels, size, eps, stride, gain)
+    args = (*kept, added, rstds, centres, pixels, chunks, chunk, *split, size, eps, stride, gain)
     launch(join_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
     args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu), *turn)
     launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, (1 not in turn, *tile), 4)

@@ -1,11 +1,12 @@
-"""The end of a residual branch in one pass over memory: sum, bias and scale."""
+"""The end of a residual branch in one pass over memory: sum, bias and scale, and a 1x1 convolution where one stands there."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .backend import kernels, use_kernels
+from .backend import kernels, pointwise_kernel, use_kernels
+from .convolution import pointwise
 from .turn import AS_THEY_ARE, turn_pictures
 
 
@@ -36,6 +37,35 @@ def add_scaled_triton(
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, bias)):
         return _AddScaled.apply(x, turn_pictures(y, turn), bias, scale)
     return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, turn)
+
+
+def add_pointwise(
+    residual: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale: float = 1.0,
+    skip: Tensor | None = None,
+    turn: tuple[int, int] = AS_THEY_ARE,
+    moments: bool = False,
+) -> Tensor:
+    """``(residual + conv2d(cat([x, skip], 1), weight) + bias) * scale``, a 1x1 convolution, differentiable.
+
+    Args:
+        residual: [N, D, H, W], channels-last as ``x`` and ``skip``.
+        x, skip: [N, C1, H, W], [N, C2, H, W].
+        weight: [D, C1 + C2, 1, 1], or as a linear layer's [D, C1 + C2].
+        bias: [D].
+        turn: (V, T): pictures of ``x`` are ordered (batch, V, T), those of ``residual`` and of the result (batch, T, V).
+        moments: a group norm reads the result: where the kernel runs, moments go along (:mod:`.moments`).
+    """
+    maps = [t for t in (residual, x, skip) if t is not None]
+    if use_kernels(x) and not (torch.is_grad_enabled() and any(t.requires_grad for t in (*maps, weight, bias))):
+        kernel = pointwise_kernel()
+        same = all(t.dtype == x.dtype for t in (*maps, weight)) and all(_channels_fastest(t) for t in maps)
+        if same and kernel.fits(x, skip, len(weight)):
+            return kernel.pointwise_add(x, skip, weight.flatten(1), residual, bias, scale, turn, moments)
+    return add_scaled(residual, pointwise(x.to(residual.dtype), weight, skip), bias, scale, turn)
 
 
 def bias_gradient(grad: Tensor) -> Tensor:

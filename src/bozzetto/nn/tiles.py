@@ -52,3 +52,11 @@ def sum_groups(values, group, MANY: tl.constexpr):
     else:
         total = tl.zeros_like(values) + tl.sum(values, axis=0)
     return total
+
+
+@triton.jit
+def chunk_moments(values, ROWS: tl.constexpr):
+    """Mean and sum of squared distances from it, per column of [ROWS, cols]."""
+    mean = tl.sum(values, axis=0) / ROWS
+    d = values - mean[None, :]
+    return mean, tl.sum(d * d, axis=0)

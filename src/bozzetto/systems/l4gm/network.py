@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ...nn.backend import pointwise_kernel
 from ...nn.convolution import convolve_padded
 from ...nn.group_norm import GroupNorm, group_norm
 from ...nn.residual import add_scaled
@@ -177,13 +178,15 @@ class L4GM(nn.Module):
         self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
 
     def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
-        """One launch of each kernel that only attention over time uses; for ``for_inference``."""
+        """One launch of each kernel that only attention over time, or only so many pictures, use; for ``for_inference``."""
         width = self.config.down_channels[-1]
         x = torch.zeros((4, width, 4, 4), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         w = torch.zeros(width, device=device, dtype=dtype)
+        large = pointwise_kernel()
         return [
             lambda: group_norm(x, GROUPS, w, w, turn=(2, 2)),
             lambda: add_scaled(x, x, w, SKIP_SCALE, turn=(2, 2)),
+            *(large.first_launches(device, dtype) if large.usable(device) else ()),
         ]
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ...nn.attention import self_attention
 from ...nn.backend import use_kernels
 from ...nn.bias import convolve_with_bias
-from ...nn.convolution import convolve, convolve_padded, pointwise
+from ...nn.convolution import convolve, convolve_padded
 from ...nn.group_norm import GroupNorm
-from ...nn.residual import add_scaled
+from ...nn.residual import add_pointwise, add_scaled
 from ...nn.turn import AS_THEY_ARE, turn_pictures
 from ...nn.upsample import UpsampleConv
 
@@ -111,7 +111,7 @@ class ResnetBlock(nn.Module):
         if isinstance(self.shortcut, nn.Identity):
             return add_scaled(h, x, self.conv2.bias, SKIP_SCALE)
         bias = self.conv2.bias + self.shortcut.bias
-        return add_scaled(h, pointwise(x.to(h.dtype), self.shortcut.weight, skip), bias, SKIP_SCALE)
+        return add_pointwise(h, x.to(h.dtype), self.shortcut.weight, bias, SKIP_SCALE, skip, moments=True)
 
 
 class Attention(nn.Module):
@@ -141,8 +141,9 @@ class Attention(nn.Module):
         """
         n, c, h, w = x.shape
         if lean(x):
-            y = F.linear(y, self.proj.weight).reshape(n, h, w, c).permute(0, 3, 1, 2)
-            return add_scaled(x.to(y.dtype), y, self.proj.bias, SKIP_SCALE, turn)
+            y = y.reshape(n, h, w, c).permute(0, 3, 1, 2)
+            by = (self.proj.weight, self.proj.bias, SKIP_SCALE)
+            return add_pointwise(x.to(y.dtype), y, *by, turn=turn, moments=True)
         y = turn_pictures(self.proj(y).reshape(n, h, w, c), turn)
         return (y.permute(0, 3, 1, 2) + x) * SKIP_SCALE
 
