@@ -5,11 +5,11 @@ then of ``skip`` (a 1x1 convolution of their concatenation, which is never writt
 then it adds residual and bias and writes the tile once. It may also write the tile's moments per channel, for the group norm
 that reads the map next. Programs share nothing; inside one, only loads through shared memory and the moments' sums wait.
 
-It multiplies more slowly than the library (424 against 620 teraflop/s for 1,024 channels) and gains by the passes over memory
-that it saves. 64 pictures, float16, an H200, us, library + sum -> kernel with moments: 256 + 128 -> 128 channels of 128 x 128
-641 -> 417, 512 + 256 -> 256 of 64 x 64 345 -> 281, 1,024 + 512 -> 512 of 32 x 32 228 -> 222, 512 -> 512 of 32 x 32 111 -> 111,
-1,024 -> 1,024 of 16 x 16 78 -> 81; the norm behind it is then 27 us (32 x 32) to 69 us (128 x 128) shorter. Slower by 3 to 44 %:
-8 warps, four stages, 128 x 256 and (but for 64 -> 128 channels) 128 x 64.
+It multiplies more slowly than the library and gains by the passes over memory that it saves. 64 pictures, float16, an H200, us,
+library + sum -> kernel with moments: 256 + 128 -> 128 channels of 128 x 128 641 -> 417, 512 + 256 -> 256 of 64 x 64 345 -> 281,
+1,024 + 512 -> 512 of 32 x 32 228 -> 222, 512 -> 512 of 32 x 32 111 -> 111, 1,024 -> 1,024 of 16 x 16 78 -> 81; the norm behind
+it is then 27 us (32 x 32) to 70 us (128 x 128) shorter. Slower by 4 to 63 %: 8 warps, four stages with 8 warps, 128 x 256 and
+(but for 64 -> 128 channels) 128 x 64.
 """
 
 from __future__ import annotations
