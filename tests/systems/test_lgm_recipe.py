@@ -13,6 +13,7 @@ import torch
 from bozzetto.app.cli import main
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.render import SceneBatch
+from bozzetto.data.render.surroundings import save_light
 from bozzetto.errors import InputError
 from bozzetto.raster import rasterize
 from bozzetto.systems.lgm.cameras import SLOTS, sample_views
@@ -51,6 +52,19 @@ def test_batches_are_a_function_of_the_step(recipe):
         assert torch.equal(a[key], b[key]), key
     assert a["rgba"].shape == (3, SLOTS, 4, 32, 32) and a["target"].shape == (3, SLOTS + 3, 4, 32, 32)
     assert float(a["rgba"][:, :, 3].mean()) > 0.05
+
+
+def test_scenes_are_lit_by_the_given_surroundings(tmp_path):
+    red = torch.zeros(9, 3)
+    red[0] = torch.tensor([3.0, 0.1, 0.1])
+    save_light(tmp_path / "red.json", {"red": red})
+    values = {"preset": "debug", "batch_size": 6, "novel_views": 1, "render_size": 32, "block": 6, "environment": 1.0}
+    ours = first_batches(MiniRecipe(**values), 1)[0]
+    red = first_batches(MiniRecipe(**values, photographed=str(tmp_path / "red.json")), 1)[0]
+    assert torch.equal(ours["depth"], red["depth"]) and not torch.equal(ours["rgba"], red["rgba"])
+    inside = red["rgba"][:, :, 3] > 0.9
+    colour = [(red["rgba"][b, :, :3].movedim(1, -1)[inside[b]]).mean(0) for b in range(6)]
+    assert sum(float(c[0] > 3 * c[1]) for c in colour) >= 1  # about half of the scenes stand in the red room
 
 
 def true_raw(batch: dict, size: int) -> torch.Tensor:
@@ -208,7 +222,15 @@ def test_command_trains_on_a_dataset(assets, tmp_path):
     about = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert about["overfit"] == 2 and about["shares"] == {"procedural": 0.0, "zeroad": 1.0}
     assert (tmp_path / "m.safetensors").stat().st_size > 1e5
-    for wrong in (["--data", str(tmp_path)], ["--data", assets, "--mix", "nothing=1"], ["--mix", "zeroad=1"]):
+    licences = ["--data", assets, "--licences"]
+    for wrong in (
+        ["--data", str(tmp_path)],
+        ["--data", assets, "--mix", "nothing=1"],
+        ["--mix", "zeroad=1"],
+        ["--licences", "clean"],
+        [*licences, "MIT"],
+        ["--surroundings-from", "light.json"],
+    ):
         assert main(["train", "lgm-mini", "-o", str(tmp_path / "no"), "--device", "cpu", *wrong]) != 0
 
 

@@ -123,6 +123,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--surroundings", type=probability, default=0.0, help="share of scenes lit by a sky, a room or a street (0)"
     )
+    parser.add_argument(
+        "--surroundings-from",
+        metavar="FILE",
+        help="of `bozzetto data light`, instead of this package's 26 (--surroundings)",
+    )
     parser.add_argument("--steps", type=positive, default=20_000, help="optimiser steps of the whole run (20000)")
     parser.add_argument(
         "--minutes",
@@ -225,6 +230,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
     if options.mix and not options.data:
         raise InputError("--mix shares out the objects of --data; give it folders")
+    if options.surroundings_from and not options.surroundings:
+        raise InputError("--surroundings-from is used by --surroundings; give its share of the scenes")
     if options.licences is not None and not options.data:
         raise InputError("--licences chooses among the objects of --data; give it folders")
 
@@ -251,6 +258,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         decoded=options.decoded,
         recolour=options.recolour,
         environment=options.surroundings,
+        photographed=options.surroundings_from,
         overfit=(options.overfit or 0) if options.data else 0,
         block=options.overfit or options.block,
         repeats=10**9 if options.overfit else options.repeats,

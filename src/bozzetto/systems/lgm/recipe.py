@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...camera import Cameras
 from ...data.library import AssetLibrary, Mixture, parse_mix
 from ...data.render import Lights, RenderedViews, SceneBatch, render_objects
+from ...data.render.surroundings import load_light
 from ...data.stream import ObjectStream
 from ...errors import InputError
 from ...raster import rasterize
@@ -58,6 +59,7 @@ class MiniRecipe:
         licences: of ``data``, only objects that can be used under these alone ("clean" among them); None for all.
         recolour: share of the objects of ``data`` whose picture-less materials get another tint.
         environment: share of scenes lit by surroundings (skies, rooms) instead of a plain studio.
+        photographed: file of ``bozzetto data light`` whose surroundings are used instead of this package's 26; None for those.
         decoded: folder in which the decoded objects of ``data`` are kept for later starts and other processes.
         overfit: of ``data``, only so many objects, at rest, over and over; 0 for all.
         block, repeats, workers, first_seed, shared: see :class:`~bozzetto.data.stream.ObjectStream`.
@@ -89,6 +91,7 @@ class MiniRecipe:
     licences: tuple[str, ...] | None = None
     recolour: float = 0.3
     environment: float = 0.0
+    photographed: str | None = None
     decoded: str | None = None
     overfit: int = 0
     first_seed: int = 0
@@ -107,6 +110,7 @@ class MiniRecipe:
             self.opacity_weight,
             self.silhouette_weight,
         )
+        self._photographed = load_light(self.photographed) if self.photographed else None
         self._library: AssetLibrary | None = None
         self._mixture = Mixture.open(self.data, parse_mix(self.mix), self.licences) if self.data else None
 
@@ -195,7 +199,13 @@ class MiniRecipe:
             if taken:
                 known, key = views.rows(slice(0, taken)).known, [seed, step, rank]
                 drawn = draw_from(self._mixture, library, known, key, generator, self.overfit, self.recolour)
-            lights = Lights.random(self.batch_size, generator, glossy=0.25, environment=self.environment)
+            lights = Lights.random(
+                self.batch_size,
+                generator,
+                glossy=0.25,
+                environment=self.environment,
+                photographed=self._photographed,
+            )
             # From memory that is not page-locked, a copy to the device would make the host wait.
             out = (scene, drawn, views, lights)
             return tuple(x if x is None else x.pin_memory() for x in out) if pin else out
