@@ -29,7 +29,7 @@ def test_a_mesh_by_nerf(splats, tmp_path):
     )
     mesh = Mesh.load(target)
     assert 100 < len(mesh.faces) <= 800 and mesh.texture.shape == (64, 64, 3)
-    assert float(mesh.vertices.norm(dim=1).mean()) == pytest.approx(0.43, abs=0.05)
+    assert float(mesh.vertices.norm(dim=1).mean()) == pytest.approx(0.47, abs=0.05)  # where the splats are half opaque
 
 
 def test_options_without_effect_are_refused(splats, tmp_path, capsys):
