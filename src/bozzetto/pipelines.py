@@ -90,6 +90,7 @@ _LIST = (
         module="bozzetto.systems.lgm.mini",
         options={"photo": "bozzetto.systems.lgm.mini_options:PhotoOptions"},
         weights={"photo": ("lgm-mini",), "views": ("lgm-mini",)},
+        alternatives={"lgm-mini-clean": "--model lgm-mini-clean"},
     ),
     Pipeline(
         name="lgm",
@@ -155,7 +156,7 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
     Raises:
         UnknownModelError: neither. InputError: it does not take this kind of input (the message lists those that do).
     """
-    from .zoo import ENTRIES, check_name, identify_file
+    from .zoo import ENTRIES, check_name, identify_file, locate
 
     fitting = ", ".join(p.name for p in for_kind(kind))
     if model in PIPELINES:
@@ -170,6 +171,8 @@ def find_pipeline(model: str, kind: str) -> tuple[Pipeline, dict[str, str]]:
     # Such as "triposr", or "lgm-big" for any LGM file. A zoo entry is fetched later, with progress, if it is not here.
     what, path = (None, None) if model in ENTRIES else identify_file(model)
     entry = model if what is None else what.entry
+    if what is None and ENTRIES[model].stands_for:
+        entry, path = ENTRIES[model].stands_for, locate(model)
     for pipeline in for_kind(kind):
         if entry in pipeline.weights[kind] and ENTRIES[entry].system == pipeline.system:
             return pipeline, {} if path is None else {entry: str(path)}

@@ -22,7 +22,7 @@ from bozzetto.camera import Cameras
 from bozzetto.device import pick_device
 from bozzetto.errors import CheckpointError, ImageError, InputError, MissingDependencyError
 from bozzetto.job import Job
-from bozzetto.pipelines import PIPELINES, for_kind
+from bozzetto.pipelines import PIPELINES, find_pipeline, for_kind
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.network import LGM, LGMConfig
 from bozzetto.systems.lgm.presets import preset
@@ -188,6 +188,19 @@ def test_details_of_every_model_in_a_fresh_process():
 
 
 # ---- --weights and --model
+
+
+def test_the_clean_weights_take_lgm_mini_s_place():
+    """By their name alone, for photos and for views; what they make is theirs, not that of the default."""
+    pipeline, weights = find_pipeline("lgm-mini-clean", "photo")
+    assert pipeline.name == "lgm-mini" and Path(weights["lgm-mini"]).name == "lgm-mini-clean.safetensors"
+    assert find_pipeline("lgm-mini-clean", "views")[1] == weights
+    with pytest.raises(InputError, match="cannot turn a text prompt into 3D"):
+        find_pipeline("lgm-mini-clean", "text")
+    photo = torch.zeros(64, 64, 4)
+    photo[16:48, 16:48] = torch.tensor([0.8, 0.3, 0.2, 1.0])
+    clean, own = (image_to_3d(photo, model=m, mesh=False, device="cpu") for m in ("lgm-mini-clean", "lgm-mini"))
+    assert len(clean.gaussians) != len(own.gaussians) or not torch.allclose(clean.gaussians.means, own.gaussians.means)
 
 
 def test_weights_that_are_not_used_are_refused(no_weights, triposr_file, tmp_path):

@@ -133,7 +133,7 @@ def test_download_prints_where_it_is_and_takes_models_or_weights(weights, capsys
 
 def test_verify(weights, capsys):
     code, out, _ = shown(capsys, "--verify")
-    assert code == 0 and out.splitlines() == ["lgm-mini: ok", "u2netp: ok"]
+    assert code == 0 and out.splitlines() == ["lgm-mini: ok", "lgm-mini-clean: ok", "u2netp: ok"]
     put(weights, "l4gm-recon")
     put(weights, "triposr", "config.yaml")
     code, out, err = shown(capsys, "--verify", "l4gm", "lgm-mini", "triposr")

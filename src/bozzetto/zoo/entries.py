@@ -48,15 +48,33 @@ _LIST = (
         system="lgm",
         files=(
             WeightsFile(
-                "lgm-mini.safetensors", 21_037_836, "516b14c823780f96f44afd7fc46957da82952cdfaac700aca82e7a61f5a5a432"
+                "lgm-mini.safetensors", 21_185_292, "91989b96e3a64525ed381148ab2e5d1e0df90c615fe339309da8f2a12992a208"
             ),
         ),
         licence="CC-BY-SA-4.0",
         terms=_SHARE_ALIKE,
         summary="photo or posed views (uses up to four) -> Gaussians; 10.5 M parameters, runs on a CPU",
-        options={"preset_name": "mini"},
+        options={"preset_name": "mini-sweep"},
         inputs=("photo", "views"),
-        parameters=10_510_922,
+        parameters=10_584_650,
+    ),
+    WeightsEntry(
+        name="lgm-mini-clean",
+        system="lgm",
+        files=(
+            WeightsFile(
+                "lgm-mini-clean.safetensors",
+                21_185_292,
+                "63bb51d6c18154461fbc20cbedc3e8b9f05784d9acc29c6d16a1b449c64acc35",
+            ),
+        ),
+        licence="CC-BY-4.0",
+        terms="free to use, also commercially, with attribution",
+        summary="lgm-mini without share-alike data: --model lgm-mini-clean; softer where a photo does not look",
+        options={"preset_name": "mini-sweep"},
+        inputs=("photo", "views"),
+        parameters=10_584_650,
+        stands_for="lgm-mini",
     ),
     WeightsEntry(
         name="lgm-big",

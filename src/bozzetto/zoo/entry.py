@@ -49,6 +49,7 @@ class WeightsEntry:
         parameters: how many numbers the networks hold.
         dtype: precision in which they run on CUDA by default, "fp16" or "fp32"; on the CPU it is always fp32.
         extra: extra of this package that the networks need beside torch, or None.
+        stands_for: another entry, whose place these weights can take; "" for none.
     """
 
     name: str
@@ -67,6 +68,7 @@ class WeightsEntry:
     parameters: int | None = None
     dtype: str = "fp32"
     extra: str | None = None
+    stands_for: str = ""
 
     def __post_init__(self) -> None:
         if not self.files:

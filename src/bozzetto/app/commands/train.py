@@ -13,7 +13,7 @@ from ..progress import Progress
 
 EXAMPLES = (
     "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
-    "bozzetto train lgm-mini -o runs/mini --data assets/ --mix procedural=0.3,sweethome3d=0.35 --workers 14",
+    "bozzetto train lgm-mini -o runs/mini --data assets/ --optimizer muon --lr 2e-3 --minutes 20 --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
 
@@ -96,9 +96,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=MINI_PRESETS,
-        default="mini",
+        default="mini-sweep",
         metavar="NAME",
-        help=f"network: {', '.join(MINI_PRESETS)} (mini)",
+        help=f"network: {', '.join(MINI_PRESETS)} (mini-sweep)",
     )
     parser.add_argument(
         "--data",

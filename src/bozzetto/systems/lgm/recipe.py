@@ -65,7 +65,7 @@ class MiniRecipe:
         block, repeats, workers, first_seed, shared: see :class:`~bozzetto.data.stream.ObjectStream`.
     """
 
-    preset: str = "mini"
+    preset: str = "mini-sweep"
     batch_size: int = 16
     novel_views: int = 4
     render_size: int = 256
