@@ -62,6 +62,26 @@ def depth_moments(gaussians: Gaussians, cameras: Cameras, size: int) -> tuple[Te
     return drawn.alpha[:, 0], depth, variance.clamp_min(0).sqrt()
 
 
+def capture_moments(
+    gaussians: Gaussians, cameras: Cameras, size: int, progress: Callable[[float], None] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`depth_moments` of many views, a few at a time."""
+    cameras = cameras.to(gaussians.device)
+    parts = []
+    for start in range(0, len(cameras), VIEWS_PER_CALL):
+        parts.append(depth_moments(gaussians, cameras[start : start + VIEWS_PER_CALL], size))
+        if progress:
+            progress(min(1.0, (start + VIEWS_PER_CALL) / len(cameras)))
+    alpha, depth, spread = (torch.cat(part) for part in zip(*parts, strict=True))
+    return alpha, depth, spread
+
+
+def solid_depth(alpha: Tensor, depth: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth and spread where pixels are opaque: infinity and 0 elsewhere."""
+    solid = alpha >= SURFACE_ALPHA
+    return torch.where(solid, depth, torch.inf), torch.where(solid, spread, 0.0)
+
+
 def capture_depth(
     gaussians: Gaussians, cameras: Cameras, size: int, progress: Callable[[float], None] | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -74,17 +94,7 @@ def capture_depth(
         depth: [V, size, size], camera z, normalised units; infinity where the object is not.
         spread: [V, size, size], standard deviation of the depth of a pixel's splats; 0 in the background.
     """
-    cameras = cameras.to(gaussians.device)
-    depths, spreads = [], []
-    for start in range(0, len(cameras), VIEWS_PER_CALL):
-        part = cameras[start : start + VIEWS_PER_CALL]
-        alpha, depth, spread = depth_moments(gaussians, part, size)
-        solid = alpha >= SURFACE_ALPHA
-        depths.append(torch.where(solid, depth, torch.inf))
-        spreads.append(torch.where(solid, spread, 0.0))
-        if progress:
-            progress(min(1.0, (start + VIEWS_PER_CALL) / len(cameras)))
-    return torch.cat(depths), torch.cat(spreads)
+    return solid_depth(*capture_moments(gaussians, cameras, size, progress))
 
 
 def capture_colour(

@@ -15,6 +15,7 @@ a soft guess, and hidden votes count about as much as free ones, so that the maj
 Voxels that no view says anything about are inside, so the zero level is always closed.
 
 Last, the splats themselves: where they are dense (:mod:`.density`), what lies beside them is pushed out and they are pushed in.
+Handles and wires, which all views see and no view faces, are put back (:mod:`.thin`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..camera import Cameras
 from ..gaussians import Gaussians
 from ..raster.threads import run_tasks, spans
 from .density import splat_density
+from .thin import ThinViews, thin_structures, with_balls
 
 SHEET = 2.5  # voxels; surfaces seen from both sides within this distance are one layer of splats
 TRUNCATION = 3.0  # voxels
@@ -62,6 +64,7 @@ def fuse_depth(
     half_extent: Tensor,
     resolution: int,
     gaussians: Gaussians | None = None,
+    thin: ThinViews | None = None,
 ) -> tuple[Tensor, Tensor, float]:
     """Fuse depth maps of an object around the origin.
 
@@ -72,6 +75,7 @@ def fuse_depth(
         half_extent: [3], half the sides of the box to fill.
         resolution: voxels along the longest side of the box (a margin is added around).
         gaussians: the splats that the depth is of, in the cameras' frame, whose density sharpens the volume.
+        thin: what the views see of the splats' thin structures, which are kept (:mod:`.thin`); needs ``gaussians``.
 
     Returns:
         volume: [X, Y, Z], below 0 inside, above 0 outside, about -2 .. 2, float32.
@@ -107,6 +111,8 @@ def fuse_depth(
     if gaussians is not None:
         density = splat_density(gaussians, tuple(volume.shape), origin, voxel)
         volume = volume + _dense_votes(density, volume, free)
+        if thin is not None:
+            volume = with_balls(volume, thin_structures(volume, density, origin, voxel, thin))
     # A closed surface needs an outside all around.
     for axis in range(3):
         volume.select(axis, 0).fill_(1.0)

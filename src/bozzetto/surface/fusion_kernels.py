@@ -105,3 +105,31 @@ def count_sides(points, normals, depth, cameras, thickness, first, last, same, o
                 else:
                     back += np.float32(1)
         same[p], opposite[p] = front, back
+
+
+@compiled
+def count_touches(points, bounds, cameras, first, last, touch, past):
+    """How many views see a surface at the places first..last (exclusive), and how many see past them.
+
+    Args:
+        points: [P, 3]. bounds: [V, H, W, 2], first and last depth of a pixel's surface. cameras: [V, 19] as in count_sides.
+        touch, past: [P] float32, the result.
+    """
+    views, height, width, _ = bounds.shape
+    wide, high, half = np.float32(width), np.float32(height), np.float32(0.5)
+    for p in range(first, last):
+        x, y, z = points[p, 0], points[p, 1], points[p, 2]
+        at = before = np.float32(0)
+        for k in range(views):
+            c = cameras[k]
+            away = c[11] * x + c[12] * y + c[13] * z + c[14]
+            inverse = np.float32(1) / away
+            u = (c[3] * x + c[4] * y + c[5] * z + c[6]) * inverse * c[15] + c[17]
+            v = (c[7] * x + c[8] * y + c[9] * z + c[10]) * inverse * c[16] + c[18]
+            column, row = np.int64(np.rint(u * wide - half)), np.int64(np.rint(v * high - half))
+            if column >= 0 and column < width and row >= 0 and row < height:
+                if away < bounds[k, row, column, 0]:
+                    before += np.float32(1)
+                elif away <= bounds[k, row, column, 1]:
+                    at += np.float32(1)
+        touch[p], past[p] = at, before

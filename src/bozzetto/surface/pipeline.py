@@ -15,11 +15,12 @@ from ..gaussians import Gaussians
 from ..mesh import Mesh
 from .bake import bake_texture
 from .bounds import normalise_object
-from .capture import capture_colour, capture_depth, pixel_footprint, sphere_cameras
+from .capture import capture_colour, capture_moments, pixel_footprint, solid_depth, sphere_cameras
 from .clean import keep_large_components, taubin_smooth
 from .fusion import fuse_depth
 from .marching import marching_cubes
 from .simplify import decimate, make_manifold
+from .thin import TOLERANCE, thin_views
 from .unwrap import unwrap
 
 DEPTH_VIEWS = 40
@@ -96,9 +97,11 @@ def gaussians_to_mesh(
     voxel = float(2 * found.half_extent.amax() / resolution)
     depth_size = min(512, max(64, 16 * round(pixel_footprint(1) / voxel / 16)))
     seen = found.gaussians.to(gaussians.device)
-    depth, spread = capture_depth(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    moments = capture_moments(seen, cameras, depth_size, lambda f: report("depth", 0.02 + 0.23 * f))
+    depth, spread = solid_depth(*moments)
+    thin = thin_views(*moments, cameras, max(2 * voxel, TOLERANCE * float(2 * found.half_extent.amax())))
     report("fusion", 0.25)
-    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution, seen)
+    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, resolution, seen, thin)
     report("surface", 0.4)
     vertices, faces = marching_cubes(volume, origin, voxel)
     vertices, faces = keep_large_components(vertices, faces)
