@@ -72,6 +72,17 @@ def vote(points, maps, rotation, shift, settings, first, last, value, closest, f
 
 
 @compiled
+def _seen_at(x, y, z, c, wide, high):
+    """Camera z of a point, and column and row of the pixel that shows it. c: [19], see :func:`count_sides`."""
+    away = c[11] * x + c[12] * y + c[13] * z + c[14]
+    inverse = np.float32(1) / away
+    u = (c[3] * x + c[4] * y + c[5] * z + c[6]) * inverse * c[15] + c[17]
+    v = (c[7] * x + c[8] * y + c[9] * z + c[10]) * inverse * c[16] + c[18]
+    half = np.float32(0.5)
+    return away, np.int64(np.rint(u * wide - half)), np.int64(np.rint(v * high - half))
+
+
+@compiled
 def count_sides(points, normals, depth, cameras, thickness, first, last, same, opposite):
     """How many views see the places first..last (exclusive) from the side of their normals, and how many from the other.
 
@@ -80,7 +91,7 @@ def count_sides(points, normals, depth, cameras, thickness, first, last, same, o
         same, opposite: [P] float32, the result.
     """
     views, height, width = depth.shape
-    wide, high, half = np.float32(width), np.float32(height), np.float32(0.5)
+    wide, high = np.float32(width), np.float32(height)
     for p in range(first, last):
         x, y, z = points[p, 0], points[p, 1], points[p, 2]
         front = back = np.float32(0)
@@ -91,11 +102,7 @@ def count_sides(points, normals, depth, cameras, thickness, first, last, same, o
             length = np.float32(np.sqrt(dx * dx + dy * dy + dz * dz))
             if not abs(cosine) > np.float32(0.2) * length:
                 continue
-            away = c[11] * x + c[12] * y + c[13] * z + c[14]
-            inverse = np.float32(1) / away
-            u = (c[3] * x + c[4] * y + c[5] * z + c[6]) * inverse * c[15] + c[17]
-            v = (c[7] * x + c[8] * y + c[9] * z + c[10]) * inverse * c[16] + c[18]
-            column, row = np.int64(np.rint(u * wide - half)), np.int64(np.rint(v * high - half))
+            away, column, row = _seen_at(x, y, z, c, wide, high)
             seen = np.float32(0)  # beyond the picture
             if column >= 0 and column < width and row >= 0 and row < height:
                 seen = depth[k, row, column]
@@ -116,17 +123,12 @@ def count_touches(points, bounds, cameras, first, last, touch, past):
         touch, past: [P] float32, the result.
     """
     views, height, width, _ = bounds.shape
-    wide, high, half = np.float32(width), np.float32(height), np.float32(0.5)
+    wide, high = np.float32(width), np.float32(height)
     for p in range(first, last):
         x, y, z = points[p, 0], points[p, 1], points[p, 2]
         at = before = np.float32(0)
         for k in range(views):
-            c = cameras[k]
-            away = c[11] * x + c[12] * y + c[13] * z + c[14]
-            inverse = np.float32(1) / away
-            u = (c[3] * x + c[4] * y + c[5] * z + c[6]) * inverse * c[15] + c[17]
-            v = (c[7] * x + c[8] * y + c[9] * z + c[10]) * inverse * c[16] + c[18]
-            column, row = np.int64(np.rint(u * wide - half)), np.int64(np.rint(v * high - half))
+            away, column, row = _seen_at(x, y, z, cameras[k], wide, high)
             if column >= 0 and column < width and row >= 0 and row < height:
                 if away < bounds[k, row, column, 0]:
                     before += np.float32(1)
