@@ -103,7 +103,7 @@ def test_network_like_splats():
     box = torch.rand(200_000, 3, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.7
     volume = 1.4**3 * float((shape.distance(box) < 0).float().mean())
     # Solid, not a hollow shell. The splats' own outlines (half opaque) hold 12 to 15 % more area than the object.
-    assert volume < solid.volume < 1.15**1.5 * volume
+    assert solid.volume == pytest.approx(1.135**1.5 * volume, rel=0.05)
     nose = torch.tensor([[0.0, 0.36, 0.2]])
     assert torch.allclose(colour_at(mesh, nose), torch.tensor([[0.95, 0.45, 0.1]]), atol=0.1)
 
