@@ -21,7 +21,7 @@ from bozzetto.systems.lgm.drawn import draw_from
 from bozzetto.systems.lgm.evaluation import NOVEL_AZIMUTHS, evaluate_procedural, on_white, psnr
 from bozzetto.systems.lgm.generated import make_packed_object
 from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
-from bozzetto.systems.lgm.objective import Objective, depth_error
+from bozzetto.systems.lgm.objective import LEAST_ERROR, Objective, depth_error
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
 from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
@@ -244,7 +244,7 @@ def test_zoom_on_the_device_is_the_other(recipe):
     assert torch.allclose(made, zoom(scene, views, generator.set_state(state)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("trunk", ["debug", "debug-tokens"])
+@pytest.mark.parametrize("trunk", ["debug", "debug-tokens", "debug-refine"])
 def test_trunks_learn_and_are_recognised(trunk, tmp_path):
     from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
 
@@ -295,3 +295,46 @@ def test_the_silhouette_s_price_falls_when_haze_turns_full_or_empty(recipe):
     foggy, bold = parts(torch.full_like(haze, 0.5)), parts(sure)
     assert float(bold["silhouette"]) < 0.6 * float(foggy["silhouette"])
     assert float((bold["alpha"] - foggy["alpha"]).abs()) < 0.05
+
+
+def test_balanced_gradients_are_those_of_the_mean_in_decibels(recipe):
+    batch = first_batches(recipe, 1)[0]
+    target = batch["target"]
+    raw = torch.zeros(3, SLOTS, 14, 32, 32)
+    gaussians = ray_head(raw, batch["slots"], batch["rgba"], batch["known"])
+    start = rasterize(gaussians, batch["cameras"], 32)
+
+    def gradient(balance: float) -> torch.Tensor:
+        rgb, alpha = (x.clone().requires_grad_() for x in (start.rgb, start.alpha))
+        drawn = replace(start, rgb=rgb * 1, alpha=alpha * 1)
+        total, _ = Objective(ssim=0, depth=0, balance=balance)(raw, gaussians, drawn, batch, 0.0)
+        return torch.autograd.grad(total, rgb)[0]
+
+    plain, balanced = gradient(0.0), gradient(1.0)
+    true = target.permute(0, 1, 3, 4, 2)
+    white = start.rgb + 1 - start.alpha[..., None] - (true[..., :3] * true[..., 3:] + 1 - true[..., 3:])
+    weight = 1 / (white.square().mean((2, 3, 4)) + LEAST_ERROR)
+    weight = weight / weight.mean()
+    assert float(weight.max() / weight.min()) > 1.5
+    assert torch.allclose(balanced, plain * weight[..., None, None, None], rtol=1e-4, atol=1e-9)
+
+
+def test_prices_on_haze_can_be_for_single_photos_alone(recipe):
+    batch = first_batches(recipe, 1)[0]
+    raw = torch.zeros(3, SLOTS, 14, 32, 32)
+
+    def price(known: torch.Tensor, several: float) -> float:
+        batch["known"] = known
+        gaussians = ray_head(raw, batch["slots"], batch["rgba"], known)
+        drawn = rasterize(gaussians, batch["cameras"], 32)
+        with_it, without = (
+            Objective(silhouette=s, opacity=s, several=several)(raw, gaussians, drawn, batch, 1.0)[0]
+            for s in (0.5, 0.0)
+        )
+        return float(with_it - without)
+
+    one = torch.tensor([[1.0, 0, 0, 0]] * 3)
+    four, mixed = torch.ones(3, 4), torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])
+    assert price(one, 0.0) == pytest.approx(price(one, 1.0), rel=1e-5) and price(one, 0.0) > 0.01
+    assert price(four, 0.0) == pytest.approx(0.0, abs=1e-6) and price(four, 0.5) > 0.005
+    assert 0 < price(mixed, 0.0) < price(mixed, 0.5) < price(mixed, 1.0)

@@ -180,6 +180,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--silhouette", type=weight, default=0.0, metavar="WEIGHT", help="of the absolute error of alpha (0)"
     )
+    parser.add_argument(
+        "--several",
+        type=probability,
+        default=1.0,
+        metavar="SHARE",
+        help="of --perceptual, --opacity and --silhouette, for objects with more than one known view (1)",
+    )
+    parser.add_argument(
+        "--balance",
+        type=probability,
+        default=0.0,
+        metavar="POWER",
+        help="0: squared errors as they are; 1: every picture counts as in the mean of PSNRs (0)",
+    )
     parser.add_argument("--depth", type=weight, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
     parser.add_argument(
         "--distort",
@@ -218,6 +232,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-every", type=positive, default=50, help="steps (50)")
     parser.add_argument("--eval-objects", type=positive, default=32, help="held-out objects (32)")
     parser.add_argument("--export", metavar="FILE", help="at the end, write the averaged weights as .safetensors")
+    parser.add_argument(
+        "--export-dtype",
+        choices=("fp16", "fp32", "int8"),
+        help="of the weights in --export; int8 has half the size of fp16 (fp16)",
+    )
     add_device(parser)
 
 
@@ -234,6 +253,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--surroundings-from is used by --surroundings; give its share of the scenes")
     if options.licences is not None and not options.data:
         raise InputError("--licences chooses among the objects of --data; give it folders")
+    if options.export_dtype and not options.export:
+        raise InputError("--export-dtype is about the file of --export; give one")
 
     recipe = MiniRecipe(
         preset=options.preset,
@@ -246,6 +267,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         depth_weight=options.depth,
         opacity_weight=options.opacity,
         silhouette_weight=options.silhouette,
+        several=options.several,
+        balance=options.balance,
         known=options.known,
         ring=options.ring,
         studio=options.studio,
@@ -289,11 +312,11 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     )
     train(recipe, config, options.device)
     if options.export:
-        export(options.output, options.preset, options.export)
+        export(options.output, options.preset, options.export, options.export_dtype or "fp16")
 
 
-def export(run_folder: str, preset_name: str, target: str) -> None:
-    """Write the averaged weights of a run's newest checkpoint as fp16 ``.safetensors``."""
+def export(run_folder: str, preset_name: str, target: str, precision: str = "fp16") -> None:
+    """Write the averaged weights of a run's newest checkpoint as ``.safetensors``: "fp16", "fp32" or "int8"."""
     import os
     from pathlib import Path
 
@@ -303,6 +326,7 @@ def export(run_folder: str, preset_name: str, target: str) -> None:
     from ...systems.lgm.network import LGM
     from ...systems.lgm.presets import preset
     from ...training.checkpoint import latest_checkpoint, load_training_state
+    from ...zoo.saving import PRECISIONS
 
     if int(os.environ.get("RANK", "0")) != 0:
         return
@@ -311,4 +335,4 @@ def export(run_folder: str, preset_name: str, target: str) -> None:
         empty = LGM(preset(preset_name))
     model, ema = empty.to_empty(device="cpu"), LGM(preset(preset_name))
     load_training_state(checkpoint, model, ema, None)
-    save_lgm(ema, target, {"preset": preset_name, "checkpoint": checkpoint.name})
+    save_lgm(ema, target, {"preset": preset_name, "checkpoint": checkpoint.name}, PRECISIONS[precision])

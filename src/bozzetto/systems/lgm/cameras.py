@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...camera import Cameras, look_at
-from .inputs import canonical_frame, query_cameras, to_frame
+from .inputs import camera_above, canonical_frame, query_cameras, to_frame
 
-SLOTS = 4  # views the network sees: known pictures first, then the sides it has to imagine
+SLOTS = 4  # views the network sees: known pictures first, then the sides it has to imagine; one from above may follow
 
 
 @dataclass
@@ -20,8 +20,8 @@ class ViewSet:
     """Cameras of one training batch.
 
     Attributes:
-        slots: (B, 4), in the network's frame (the first camera has no rotation).
-        known: [B, 4], 1 for slots with a picture.
+        slots: (B, S), in the network's frame (the first camera has no rotation); S is 4, or 5 with one from above.
+        known: [B, S], 1 for slots with a picture.
         novel: (B, n), in the network's frame.
         frame: [B, 4, 4], world -> network frame (a rotation about the origin).
         target: [B, 3], the world point that the network's frame has as its origin.
@@ -52,7 +52,7 @@ class ViewSet:
         return ViewSet(**{k: of(v) for k, v in vars(self).items()})
 
     def world(self) -> Cameras:
-        """Slots and novel cameras in the object's world, (B, 4 + n), for rendering the object."""
+        """Slots and novel cameras in the object's world, (B, S + n), for rendering the object."""
         both = to_frame(Cameras.cat([self.slots, self.novel], dim=1), self.frame.transpose(-1, -2))
         pose = both.camera_to_world.clone()
         pose[..., :3, 3] += self.target[:, None]
@@ -82,6 +82,7 @@ def sample_views(
     ring: float = RING,
     studio: float = STUDIO,
     front: float = FRONT,
+    slots: int = SLOTS,
     object_radius: float = 0.6,
     target_jitter: float = 0.04,
 ) -> ViewSet:
@@ -91,7 +92,7 @@ def sample_views(
     from a distance that fits the object. A share ``ring`` of the input sets are rings of four (neighbours 90 degrees apart, one
     elevation; half of them exactly so and level), the others stand anywhere from 30 degrees below to 60 above, at unequal
     distances. One to four views are known, with the probabilities ``known``. Of the objects with one, a share ``front`` is seen
-    from about its front (+z), as people take photos.
+    from about its front (+z), as people take photos. ``slots`` is 4, or 5 with :func:`~.inputs.camera_above` behind them.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -130,7 +131,10 @@ def sample_views(
         if bool(rows.any()):
             asked = query_cameras(inputs[rows][:, :k], SLOTS - k)
             pose[rows, k:], intrinsics[rows, k:] = asked.camera_to_world, asked.intrinsics
-    slots = Cameras(pose, intrinsics)
+    seen = Cameras(pose, intrinsics)
+    if slots > SLOTS:
+        seen = Cameras.cat([seen, camera_above(seen)], dim=1)
+        given = torch.cat([given, torch.zeros(batch, 1)], dim=1)
 
     novel_azimuth = (uniform(0, 1, batch, novel) + torch.arange(novel)) * (360 / max(novel, 1)) + uniform(
         0, 360, batch, 1
@@ -141,4 +145,4 @@ def sample_views(
         _orbit(novel_azimuth, novel_elevation, radius[:, None].expand(batch, novel)), fov[:, None].expand(batch, novel)
     )
     target = uniform(-target_jitter, target_jitter, batch, 3)
-    return ViewSet(slots, given, to_frame(asked, frame), frame, target)
+    return ViewSet(seen, given, to_frame(asked, frame), frame, target)

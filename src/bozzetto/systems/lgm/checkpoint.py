@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import count, takewhile
 from pathlib import Path
@@ -13,6 +12,7 @@ from ...errors import CheckpointError
 from ...nn.layout import for_inference
 from ...zoo.identify import refuse_other_system
 from ...zoo.loading import place_state, read_tensors
+from ...zoo.saving import save_weights
 from .network import LGM, LGMConfig
 from .presets import PRESETS, preset
 from .reconstruct import published_dtype
@@ -105,7 +105,7 @@ def load_lgm(
         CheckpointError: unreadable file, or missing, unexpected or misshapen tensors (listed).
     """
     device = torch.device(device)
-    tensors = read_tensors(path, device)
+    tensors = read_tensors(path, device, dtype)
     refuse_other_system(path, tensors, "lgm")
     shapes = {k: tuple(v.shape) for k, v in tensors.items()}
     if any(".t_attns." in key for key in shapes):
@@ -134,12 +134,8 @@ def load_lgm(
 def save_lgm(
     model: LGM, path: str | Path, metadata: dict[str, object] | None = None, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write the weights as ``.safetensors`` (fp16 by default, as published ones are), atomically."""
-    from safetensors.torch import save_file
+    """Write the weights as ``.safetensors``, atomically: in fp16, as published ones are, or with ``torch.int8`` in half of that.
 
-    from ...files.atomic import atomic_path
-
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
-    with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata=text)
+    Takes and raises what :func:`bozzetto.zoo.saving.save_weights` does.
+    """
+    save_weights(model.state_dict(), path, metadata, dtype)

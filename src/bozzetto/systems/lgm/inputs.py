@@ -6,6 +6,8 @@ rotation, as LGM does. A photo of unknown elevation is then no special case.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,10 @@ from ...camera import Cameras, orbit_poses
 from ...camera.cameras import matmul
 from ...nn.backend import use_kernels
 from .plane_sweep import sweep_channels, sweep_planes
+from .refine import feedback_planes
+
+if TYPE_CHECKING:
+    from .network import LGMConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,9 +41,11 @@ def lgm_inputs(rgb: Tensor, cameras: Cameras, size: int) -> Tensor:
     return torch.cat([normalize_rgb(x).unflatten(0, (b, v)), cameras.plucker(size).to(rgb)], dim=2)
 
 
-def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
-    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6; and those of :func:`.plane_sweep.sweep_channels`
-    where ``candidates`` is not 0.
+def mini_inputs(
+    rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0, spare: int = 0
+) -> Tensor:
+    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6; those of :func:`.plane_sweep.sweep_channels`
+    where ``candidates`` is not 0; and ``spare`` channels of zeros, for those of :func:`.refine.feedback_channels`.
 
     ``rgba`` [B, V, 4, size, size] straight alpha, ``cameras`` (B, V), ``known`` [B, V] in {0, 1}. Slots that are not known
     hold zeros and their rays: the network is asked what would be seen from there.
@@ -45,15 +53,19 @@ def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candid
     if use_kernels(rgba) and rgba.dtype == torch.float32 and rgba.shape[-2:] == (size, size) and not rgba.requires_grad:
         from .inputs_triton import input_channels
 
-        more = sweep_planes(candidates)
-        channels = input_channels(rgba, cameras, known, more, IMAGENET_MEAN, IMAGENET_STD)
+        planes = sweep_planes(candidates)
+        channels = input_channels(rgba, cameras, known, planes + spare, IMAGENET_MEAN, IMAGENET_STD)
         if candidates:
-            channels[:, :, -more:] = sweep_channels(rgba, cameras, known, candidates)
+            channels[:, :, 11 : 11 + planes] = sweep_channels(rgba, cameras, known, candidates)
+        if spare:
+            channels[:, :, -spare:] = 0
         return channels
-    return mini_inputs_torch(rgba, cameras, known, size, candidates)
+    return mini_inputs_torch(rgba, cameras, known, size, candidates, spare)
 
 
-def mini_inputs_torch(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
+def mini_inputs_torch(
+    rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0, spare: int = 0
+) -> Tensor:
     """:func:`mini_inputs` in plain PyTorch."""
     rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
     flag = known.to(rgba)[:, :, None, None, None]
@@ -61,7 +73,16 @@ def mini_inputs_torch(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, 
     channels = [picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)]
     if candidates:
         channels.append(sweep_channels(rgba, cameras, known, candidates).to(rgba))
+    if spare:
+        channels.append(rgba.new_zeros(*rgba.shape[:2], spare, size, size))
     return torch.cat(channels, dim=2)
+
+
+def inputs_of(rgba: Tensor, cameras: Cameras, known: Tensor, config: LGMConfig) -> Tensor:
+    """:func:`mini_inputs` as the network of ``config`` takes them in its first pass: [B, V, in_channels, S, S]."""
+    size = config.input_size
+    spare = feedback_planes(size, config.splat_size, config.out_channels) if config.passes > 1 else 0
+    return mini_inputs(rgba, cameras, known, size, config.candidates, spare)
 
 
 def canonical_frame(cameras: Cameras) -> Tensor:
@@ -103,3 +124,19 @@ def query_cameras(cameras: Cameras, count: int) -> Cameras:
         poses.append(pose)
         closest = torch.maximum(closest, (directions[pick][:, None] * directions).sum(-1))
     return Cameras(torch.stack(poses, dim=1), cameras.intrinsics[:, :1].expand(b, count, 4))
+
+
+def camera_above(cameras: Cameras) -> Cameras:
+    """(B, 1): above the object as the first of the given cameras (B, V) sees it, at its distance, with its intrinsics.
+
+    Four cameras around an object leave its top out, and rays that meet a table's top at a slant say little of it.
+    ``cameras`` are in the network's frame, where the first has no rotation; the picture's upper side is away from that one.
+    """
+    b = cameras.batch_shape[0]
+    first = cameras.camera_to_world[:, :1]
+    right, up, back = (torch.zeros(3, device=cameras.device, dtype=first.dtype) for _ in range(3))
+    right[0], up[2], back[1] = 1.0, -1.0, 1.0
+    pose = torch.eye(4, device=cameras.device, dtype=first.dtype).repeat(b, 1, 1, 1)  # [B, 1, 4, 4]
+    pose[..., :3, :3] = torch.stack([right, up, back], dim=-1)
+    pose[..., 1, 3] = cameras.positions[:, :1].norm(dim=-1)
+    return Cameras(pose, cameras.intrinsics[:, :1])

@@ -23,6 +23,7 @@ from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_pointwise, add_scaled
 from ...nn.turn import AS_THEY_ARE, turn_pictures
 from ...nn.upsample import UpsampleConv
+from .refine import raw_before
 
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
 GROUPS = 32
@@ -58,6 +59,8 @@ class LGMConfig:
     )
     token_width: int = 320
     token_layers: int = 8
+    slots: int = 4  # lgm-mini: views given or imagined; a fifth looks at what the first camera has above it
+    passes: int = 1  # lgm-mini: how often it looks; from the second time on at what it made before, too (refine.py)
     rotation: str = "fixed"  # "legacy" for checkpoints trained before April 2024 (heads.py)
 
     @property
@@ -311,7 +314,8 @@ class LGM(nn.Module):
         super().__init__()
         self.config = config
         self.unet = _trunk(config)
-        self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
+        # A network that looks twice has its raw channels of before beside those of the trunk here.
+        self.conv = nn.Conv2d(config.out_channels * (2 if config.passes > 1 else 1), config.out_channels, 1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Network input [B, V, Cin, S, S] -> raw channels [B, V, Cout, h, h], h = ``splat_size``; any V >= 1."""
@@ -323,6 +327,7 @@ class LGM(nn.Module):
                 f"expected [B, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, got {tuple(inputs.shape)}"
             )
         x = inputs.reshape(b * v, c, h, w)
+        before = raw_before(x, self.config) if self.config.passes > 1 else None
         if x.is_cuda and torch.is_autocast_enabled("cuda"):
             x = x.to(
                 torch.get_autocast_dtype("cuda")
@@ -334,5 +339,5 @@ class LGM(nn.Module):
         x = self.unet(x, v)
         if self.config.unpatch > 1:
             x = F.pixel_shuffle(x, self.config.unpatch)  # [B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w]
-        raw = self.conv(x)
+        raw = self.conv(x if before is None else torch.cat([x, before.to(x.dtype)], dim=1))
         return raw.reshape(b, v, *raw.shape[1:])

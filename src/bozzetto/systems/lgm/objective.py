@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ...gaussians import Gaussians
 from ...raster import Rendering
 from ...training.picture_loss import picture_terms
-from .cameras import SLOTS
 from .heads import ray_depth
 
+LEAST_ERROR = 1e-3  # added to a picture's squared error before it is balanced: 30 dB
 PERCEPTUAL_VIEWS = 2  # of the novel views of each object; it costs as much as the splatting
 
 
@@ -27,6 +27,10 @@ class Objective:
         opacity: of the mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         silhouette: of the mean absolute error of alpha: squared errors alone are least for a haze as dense as a place is
             likely to be filled, this one asks for the likelier of full and empty.
+        several: what remains of ``perceptual``, ``opacity`` and ``silhouette`` for objects of which several views are known:
+            there little is left to doubt, and they only cost accuracy.
+        balance: power of each picture's squared error (on white) by which its gradient is divided, relative to the others. 0:
+            the worst pictures decide. 1: the gradient is that of the mean PSNR.
     """
 
     ssim: float = 0.1
@@ -35,6 +39,8 @@ class Objective:
     depth: float = 0.5
     opacity: float = 0.0
     silhouette: float = 0.0
+    several: float = 1.0
+    balance: float = 0.0
     _network: nn.Module | None = field(default=None, init=False, repr=False)
 
     def __call__(
@@ -45,7 +51,7 @@ class Objective:
         ``psnr`` is that of the mean error; ``psnr_known`` and ``psnr_unseen`` are means over the pictures that the network was
         given and over the views that are no slots.
         """
-        target = batch["target"]  # [B, n, 4, H, W] straight
+        target, slots = batch["target"], batch["known"].shape[1]  # [B, n, 4, H, W] straight
         with torch.autocast(raw.device.type, enabled=False):
             terms = picture_terms(drawn.rgb.flatten(0, 1), drawn.alpha.flatten(0, 1), target.flatten(0, 1))
             parts = {"mse": terms.white, "mse_black": terms.black, "alpha": terms.alpha}
@@ -56,33 +62,48 @@ class Objective:
             if self.depth:
                 parts["depth"] = depth_error(raw, batch)
                 total = total + self.depth * (1 - 0.5 * progress) * parts["depth"]
+            single = (batch["known"].sum(1) == 1).float()
+            price = single + self.several * (1 - single)  # [B]
             if self.opacity:
-                parts["fog"] = (gaussians.opacities * (1 - gaussians.opacities)).mean()
-                total = total + self.opacity * progress * parts["fog"]
+                fog = (gaussians.opacities * (1 - gaussians.opacities)).mean(1)
+                parts["fog"] = fog.mean()
+                total = total + self.opacity * progress * (price * fog).mean()
             if self.silhouette:
-                parts["silhouette"] = (drawn.alpha - target[:, :, 3]).abs().mean()
-                total = total + self.silhouette * parts["silhouette"]
+                silhouette = (drawn.alpha - target[:, :, 3]).abs().mean((1, 2, 3))
+                parts["silhouette"] = silhouette.mean()
+                total = total + self.silhouette * (price * silhouette).mean()
         if self.perceptual:
             # On unseen views only, which are drawn at random: the slots need no further push towards detail.
-            unseen = slice(SLOTS, SLOTS + PERCEPTUAL_VIEWS)
+            unseen = slice(slots, slots + PERCEPTUAL_VIEWS)
             goal = target[:, unseen].flatten(0, 1)
             picture = (drawn.rgb + 1 - drawn.alpha[..., None])[:, unseen].flatten(0, 1).permute(0, 3, 1, 2)
-            parts["perceptual"] = self._perceptual_distance(picture, goal[:, :3] * goal[:, 3:] + 1 - goal[:, 3:])
-            total = total + self.perceptual * parts["perceptual"]
+            distance = self._perceptual_distance(picture, goal[:, :3] * goal[:, 3:] + 1 - goal[:, 3:])
+            distance = distance.reshape(len(target), -1).mean(1)  # [B * n] -> [B]
+            parts["perceptual"] = distance.mean()
+            total = total + self.perceptual * (price * distance).mean()
+        if self.balance and drawn.rgb.requires_grad:
+            self._balance(drawn, terms.white_each.reshape(target.shape[:2]))
         parts["psnr"] = decibels(terms.white.detach())
         each = decibels(terms.white_each).unflatten(0, target.shape[:2])  # [B, n]
         known = batch["known"].to(each)
-        parts["psnr_known"] = (each[:, :SLOTS] * known).sum() / known.sum()
-        if target.shape[1] > SLOTS:
-            parts["psnr_unseen"] = each[:, SLOTS:].mean()
+        parts["psnr_known"] = (each[:, :slots] * known).sum() / known.sum()
+        if target.shape[1] > slots:
+            parts["psnr_unseen"] = each[:, slots:].mean()
         return total, parts
+
+    def _balance(self, drawn: Rendering, error: Tensor) -> None:
+        """Weigh the gradients of the pictures drawn [B, n, H, W, ...] by their errors [B, n]."""
+        weight = (error + LEAST_ERROR).pow(-self.balance)
+        weight = weight / weight.mean()
+        drawn.rgb.register_hook(lambda gradient: gradient * weight[..., None, None, None])
+        drawn.alpha.register_hook(lambda gradient: gradient * weight[..., None, None])
 
     def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
         if self._network is None:
             from ...training.perceptual import load_perceptual
 
             self._network = load_perceptual("mobilenet_v2", self.weights_file).to(pictures.device)
-        return self._network(pictures, goals).mean()
+        return self._network(pictures, goals)
 
 
 def decibels(error: Tensor) -> Tensor:

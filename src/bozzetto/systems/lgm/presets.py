@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ...errors import UnknownModelError
 from .network import LGMConfig
+from .refine import feedback_planes
 
 BIG = LGMConfig(
     up_channels=(1024, 1024, 512, 256, 128),
@@ -48,6 +49,10 @@ SWEPT = {"candidates": 32, "in_channels": 15}
 MINI_SWEEP = replace(MINI, **SWEPT)
 MINI_SWEEP_TOKENS = replace(MINI_TOKENS, **SWEPT)
 MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
+# Looks twice (refine.py), and imagines the view from above, too. The second one has 8-bit weights in its file.
+REFINED = {"slots": 5, "passes": 2}
+MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **REFINED)
+MINI_WIDE = replace(MINI_REFINE, down_channels=(192, 256, 256), up_channels=(256, 256, 192))
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -64,6 +69,8 @@ DEBUG_TOKENS = replace(DEBUG, trunk="tokens", patch=8, unpatch=4, token_width=64
 
 DEBUG_SWEEP = replace(DEBUG, **SWEPT)
 
+DEBUG_REFINE = replace(DEBUG_SWEEP, in_channels=15 + feedback_planes(32, 16), **REFINED)
+
 PRESETS: dict[str, LGMConfig] = {
     "big": BIG,
     "small": SMALL,
@@ -77,9 +84,12 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-sweep": MINI_SWEEP,
     "mini-sweep-tokens": MINI_SWEEP_TOKENS,
     "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
+    "mini-refine": MINI_REFINE,
+    "mini-wide": MINI_WIDE,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,
+    "debug-refine": DEBUG_REFINE,
 }
 
 

@@ -28,11 +28,12 @@ from .cameras import FRONT, KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
 from .drawn import Drawn, draw_from
 from .generated import check_object_number, make_packed_object
 from .heads import ray_head
-from .inputs import mini_inputs
+from .inputs import inputs_of
 from .network import LGM
 from .objective import Objective
 from .presets import preset
 from .reconstruct import resize_rgba
+from .refine import look_again
 from .zoom import zoom, zoom_of
 
 OUTPUTS = ("rgba", "depth")
@@ -51,6 +52,8 @@ class MiniRecipe:
         depth_weight: L1 on the distance along the ray where a slot's pixel shows the object; fades to a half.
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         silhouette_weight: of the mean absolute error of alpha.
+        several: share of the last three for objects of which several views are known.
+        balance: 0 for plain means of the pictures' errors, 1 for equal steps in decibels, see :class:`~.objective.Objective`.
         known, ring, studio, front: shares of kinds of input views, see :func:`~.cameras.sample_views`.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
@@ -75,6 +78,8 @@ class MiniRecipe:
     depth_weight: float = 0.5
     opacity_weight: float = 0.0
     silhouette_weight: float = 0.0
+    several: float = 1.0
+    balance: float = 0.0
     known: tuple[float, ...] = KNOWN
     ring: float = RING
     studio: float = STUDIO
@@ -102,6 +107,7 @@ class MiniRecipe:
         if len(self.known) != SLOTS or min(self.known) < 0 or sum(self.known) <= 0:
             raise InputError(f"known must be four shares of objects with 1, 2, 3 and 4 known views, got {self.known}")
         self.config = preset(self.preset)
+        self.single_call = self.config.passes == 1  # of the network in a step
         self.objective = Objective(
             self.ssim_weight,
             self.perceptual_weight,
@@ -109,6 +115,8 @@ class MiniRecipe:
             self.depth_weight,
             self.opacity_weight,
             self.silhouette_weight,
+            self.several,
+            self.balance,
         )
         self._photographed = load_light(self.photographed) if self.photographed else None
         self._library: AssetLibrary | None = None
@@ -127,7 +135,8 @@ class MiniRecipe:
         with torch.no_grad():  # start close to the input pictures: small corrections, visible splats
             model.unet.conv_out.weight.mul_(0.4)
             model.unet.conv_out.bias.zero_()
-            model.conv.weight.copy_(torch.eye(14)[:, :, None, None])
+            model.conv.weight.zero_()
+            model.conv.weight[:, :14, 0, 0] = torch.eye(14)
             model.conv.bias.zero_()
         return model
 
@@ -192,6 +201,7 @@ class MiniRecipe:
                 ring=self.ring,
                 studio=self.studio,
                 front=self.front,
+                slots=self.config.slots,
             )
             if scene is not None:
                 scene.vertices *= zoom(scene, views.rows(slice(taken, None)), generator)
@@ -244,12 +254,12 @@ class MiniRecipe:
             rest = slice(count, None)
             made.append(render_objects(scene, cameras[rest], size, lights.rows(rest), outputs=OUTPUTS))
         rgba, depth = (torch.cat([getattr(m, name) for m in made]) for name in OUTPUTS)
-        rgba = rgba.permute(0, 1, 4, 2, 3)  # [B, 4 + n, 4, S, S]
-        slots = views.slots
+        rgba = rgba.permute(0, 1, 4, 2, 3)  # [B, slots + n, 4, S, S]
+        slots, seen = views.slots, self.config.slots
         return {
-            "rgba": rgba[:, :SLOTS].contiguous(),
+            "rgba": rgba[:, :seen].contiguous(),
             "target": resize_rgba(rgba, self.render_size),
-            "depth": depth[:, :SLOTS],
+            "depth": depth[:, :seen],
             "slots": slots,
             "known": views.known,
             "cameras": Cameras.cat([slots, views.novel], dim=1),
@@ -273,12 +283,13 @@ class MiniRecipe:
     # ---- objective ----------------------------------------------------------------------------------------------------
 
     def model_inputs(self, batch: dict[str, Any]) -> tuple[Tensor]:
-        config = self.config
-        known = batch["known"]
-        return (mini_inputs(batch["input_rgba"], batch["input_slots"], known, config.input_size, config.candidates),)
+        return (inputs_of(batch["input_rgba"], batch["input_slots"], batch["known"], self.config),)
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        raw = model(*self.model_inputs(batch))
+        (inputs,) = self.model_inputs(batch)
+        if self.config.passes > 1:
+            look_again(model, inputs, batch["input_slots"], batch["input_rgba"], batch["known"])
+        raw = model(inputs)
         with torch.autocast(raw.device.type, enabled=False):
             gaussians = ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)

@@ -12,8 +12,9 @@ from ...gaussians import Gaussians
 from ...nn.graphs import captured
 from .cameras import SLOTS
 from .heads import lgm_head, ray_head
-from .inputs import canonical_frame, lgm_inputs, mini_inputs, query_cameras, to_frame
+from .inputs import camera_above, canonical_frame, inputs_of, lgm_inputs, query_cameras, to_frame
 from .network import LGM
+from .refine import feedback_channels
 
 MAX_VIEWS = 8
 
@@ -62,7 +63,8 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
         dtype: arithmetic of the network; None picks: for LGM :func:`published_dtype` (its channels are positions, which bf16
             would round to a pixel), for lgm-mini :func:`autocast_dtype`.
 
-    lgm-mini fills up to four slots with cameras of its own when fewer views are given, and imagines what they see.
+    lgm-mini fills up to four slots with cameras of its own when fewer views are given, adds one from above where its
+    configuration says so, and imagines what they see.
     """
     config = model.config
     device = next(model.parameters()).device
@@ -74,19 +76,40 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
     frame = canonical_frame(cameras.to(device, torch.float32))
     slots = to_frame(cameras.to(device, torch.float32), frame)
     if config.head == "ray":
-        known = torch.ones(b, k, device=device)
-        if k < SLOTS:
-            slots = Cameras.cat([slots, query_cameras(slots, SLOTS - k)], dim=1)
-            rgba = torch.cat([rgba, rgba.new_zeros(b, SLOTS - k, *rgba.shape[2:])], dim=1)
-            known = torch.cat([known, known.new_zeros(b, SLOTS - k)], dim=1)
-        inputs = mini_inputs(rgba, slots, known, config.input_size, config.candidates)
+        gaussians = _looks(model, *_slots(rgba, slots, config.slots), dtype)
     else:
         # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
         inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
-    raw = run(model, inputs, dtype).float()
-    gaussians = ray_head(raw, slots, rgba, known) if config.head == "ray" else lgm_head(raw, config.rotation)
+        gaussians = lgm_head(run(model, inputs, dtype).float(), config.rotation)
     back = [gaussians[i].transformed(frame[i].T) for i in range(b)]
     return Gaussians(*(torch.stack(parts) for parts in zip(*(g.tensors() for g in back))))
+
+
+def _slots(rgba: Tensor, cameras: Cameras, count: int) -> tuple[Tensor, Cameras, Tensor]:
+    """Pictures [B, K, 4, S, S] and cameras (B, K), filled up with views to be imagined; and which are known, [B, V]."""
+    b, k = rgba.shape[:2]
+    known = torch.ones(b, k, device=rgba.device)
+    more = [query_cameras(cameras, SLOTS - k)] if k < SLOTS else []
+    if count > SLOTS:
+        more.append(camera_above(cameras))
+    if more:
+        cameras = Cameras.cat([cameras, *more], dim=1)
+        missing = cameras.batch_shape[1] - k
+        rgba = torch.cat([rgba, rgba.new_zeros(b, missing, *rgba.shape[2:])], dim=1)
+        known = torch.cat([known, known.new_zeros(b, missing)], dim=1)
+    return rgba, cameras, known
+
+
+def _looks(model: LGM, rgba: Tensor, slots: Cameras, known: Tensor, dtype: torch.dtype) -> Gaussians:
+    """All passes of lgm-mini, in the network's frame."""
+    inputs = inputs_of(rgba, slots, known, model.config)
+    for look in range(model.config.passes):
+        raw = run(model, inputs, dtype).float()
+        gaussians = ray_head(raw, slots, rgba, known)
+        if look + 1 < model.config.passes:
+            shown = feedback_channels(raw, gaussians, slots, inputs.shape[-1])
+            inputs[:, :, -shown.shape[2] :] = shown
+    return gaussians
 
 
 def resize_rgba(rgba: Tensor, size: int) -> Tensor:
