@@ -253,6 +253,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     import torch
 
     from .loading import read_tensors, unwrap
+    from .quantized import without_scales
 
     path = Path(path)
     if path.suffix == ".safetensors" and path.is_file() and path.stat().st_size:
@@ -260,9 +261,10 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 
         try:
             with safe_open(path, "pt") as file:
-                return {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118 (no mapping)
+                shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118 (no mapping)
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
+        return without_scales(shapes)
     if path.is_file() and path.suffix != ".safetensors":
         try:
             state = torch.load(path, map_location="meta", weights_only=True)

@@ -11,16 +11,21 @@ from torch import Tensor, nn
 
 from ..device import begin_warm_up, end_warm_up
 from ..errors import CheckpointError
+from .quantized import dequantised
 
 _SHOWN = 8  # names listed per kind of mismatch
 
 
-def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def read_tensors(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
     """All tensors of a ``.safetensors`` file or of a torch checkpoint (a plain or one-level nested state dict).
 
     Args:
         device: where they are put. On the CPU those of a ``.safetensors`` file are windows into it, which must not change
             while they are in use.
+        dtype: of weights that the file holds as 8-bit integers (``quantized.py``), which are multiplied out on ``device``; None
+            is float32. All others have the dtype that they have in the file.
 
     Raises:
         CheckpointError: missing, empty or truncated file, or a pickle that holds more than tensors and plain containers.
@@ -35,11 +40,12 @@ def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[s
         from safetensors.torch import load_file
 
         try:
-            return load_file(path, device=str(device))
+            stored = load_file(path, device=str(device))
         except MemoryError:
             raise
         except Exception as error:  # a damaged file can break the reader anywhere
             raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
+        return dequantised(stored, read_metadata(path), str(path), dtype)
     try:
         state = torch.load(path, map_location=torch.device(device), weights_only=True)
     except pickle.UnpicklingError as error:
@@ -62,6 +68,23 @@ def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[s
     ):
         raise CheckpointError(f"{path} holds no state dict (a mapping from names to tensors)")
     return dict(state)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a ``.safetensors`` file says of itself; nothing for other checkpoints.
+
+    Raises:
+        CheckpointError: it is not a valid safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a valid safetensors file ({error}); download it again") from error
 
 
 def unwrap(state: object) -> object:
@@ -100,7 +123,8 @@ def place_state(
 ) -> nn.Module:
     """Give a module that was made on the meta device its tensors, strictly, and return it frozen in evaluation mode.
 
-    No memory is set that is overwritten later: what ``read_tensors`` put on ``device`` in the right dtype is taken as it is.
+    No memory is set that is overwritten later: what ``read_tensors`` put on ``device`` in the right dtype is taken as it is,
+    and copied only where it is a window into a file.
 
     Args:
         dtype: of floating-point tensors; None takes the module's own.
@@ -114,8 +138,10 @@ def place_state(
     placed = {}
     for key, own in module.state_dict().items():
         wanted = dtype if dtype is not None and own.is_floating_point() else own.dtype
-        # A copy on the CPU: the tensors of a file that is read in place would change, or be gone, with the file.
-        placed[key] = given[key].detach().to(device, wanted, copy=device.type == "cpu")
+        # The tensors of a file that is read in place would change, or be gone, with the file: their memory is not torch's own,
+        # which could be resized.
+        window = device.type == "cpu" and not given[key].untyped_storage().resizable()
+        placed[key] = given[key].detach().to(device, wanted, copy=window)
     module.load_state_dict(placed, assign=True)
     end_warm_up(device)
     left = [name for name, buffer in module.named_buffers() if buffer.is_meta]
@@ -132,13 +158,18 @@ def _fitting(
     given = {k: v for k, v in state.items() if not k.startswith(tuple(ignore))} if ignore else dict(state)
     missing = sorted(own.keys() - given.keys())
     unexpected = sorted(given.keys() - own.keys())
+    both = sorted(own.keys() & given.keys())
+    whole = [k for k in both if own[k].is_floating_point() and not given[k].is_floating_point()]
     misshapen = [
-        f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
-        for k in sorted(own.keys() & given.keys())
-        if own[k].shape != given[k].shape
+        f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}" for k in both if own[k].shape != given[k].shape
     ]
     problems = []
-    for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+    for kind, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("misshapen", misshapen),
+        ("of whole numbers", whole),
+    ):
         if names:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             problems.append(f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
@@ -153,10 +184,12 @@ def _fitting(
 
 
 def _all_finite(tensors: list[Tensor]) -> list[bool]:
-    """Of each tensor, whether all of its numbers are finite; the device is waited for once."""
+    """Of each tensor, whether all of its numbers are finite; the device is waited for once where all are."""
     if not tensors:
         return []
-    return torch.stack([torch.isfinite(t.detach()).all() for t in tensors]).tolist()
+    # A sum with NaN or infinity in it is not finite. That of finite numbers may be infinite, too, and is then looked at closely.
+    sums = torch.stack([t.detach().sum().float() for t in tensors]).isfinite().tolist()
+    return [finite or bool(torch.isfinite(t.detach()).all()) for finite, t in zip(sums, tensors)]
 
 
 def _other_system(own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> str | None:

@@ -2,7 +2,8 @@
 
 Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .obj, .ply) to mesh (these, or .usdz), a sequence
 of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames
-(`--frame`) to .ply or .splat.
+(`--frame`) to .ply or .splat. Weights of a network (.safetensors, .pt, .pth, .ckpt, .bin) to .safetensors in another precision
+(`--dtype`).
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """
@@ -20,9 +21,11 @@ EXAMPLES = (
     "bozzetto convert mesh.glb mesh.obj",
     "bozzetto convert mesh.glb mesh.usdz",
     "bozzetto convert splats.4dgs frames/",
+    "bozzetto convert weights.safetensors small.safetensors --dtype int8",
 )
 SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
 MESHES_WRITTEN = (*MESHES, ".usdz")
+WEIGHTS, WEIGHTS_WRITTEN = (".safetensors", ".pt", ".pth", ".ckpt", ".bin"), ".safetensors"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", choices=("3dgs", "lgm"), help="of the splat .ply that is written (3dgs)")
     parser.add_argument(
         "--frame", type=int, metavar="N", help="of a sequence, counted from 0 (from the end if negative)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("fp16", "fp32", "int8"),
+        help="of weights; int8 has half the size of fp16, with a scale for each output channel (fp16)",
     )
 
 
@@ -47,7 +55,12 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--frame is about a sequence of splats (.4dgs); leave it out")
     if options.layout and not ((source in SPLATS and target == ".ply") or (frames and target in ("", ".ply"))):
         raise InputError("--layout is about a splat .ply that is written; leave it out, or give B the suffix .ply")
-    if source == SEQUENCE:
+    weights = source in WEIGHTS and target == WEIGHTS_WRITTEN
+    if options.dtype and not weights:
+        raise InputError("--dtype is about the weights of a network; leave it out, or give A and B such suffixes")
+    if weights:
+        _convert_weights(options)
+    elif source == SEQUENCE:
         _convert_sequence(options, target, progress)
     elif source in MESHES and target in (*MESHES_WRITTEN, ".ply"):
         Mesh.load(options.source).save(options.target)
@@ -69,9 +82,19 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError(
             f"cannot convert {source or 'a file without suffix'} to {target or 'a file without suffix'}; "
             f"splats: {', '.join(SPLATS)} -> {', '.join(SPLATS)}, .html; meshes: {', '.join(MESHES)} -> .glb, .obj, .ply, .usdz; "
-            "sequences: .4dgs -> .html, a folder, or with --frame N .ply, .splat"
+            "sequences: .4dgs -> .html, a folder, or with --frame N .ply, .splat; "
+            f"weights: {', '.join(WEIGHTS)} -> {WEIGHTS_WRITTEN}"
         )
     progress.summary([Path(options.target)])
+
+
+def _convert_weights(options: argparse.Namespace) -> None:
+    """The tensors of a checkpoint in another precision; the metadata of a .safetensors file stay."""
+    from ...zoo.loading import read_metadata, read_tensors
+    from ...zoo.saving import PRECISIONS, save_weights
+
+    tensors = read_tensors(options.source)
+    save_weights(tensors, options.target, read_metadata(options.source), PRECISIONS[options.dtype or "fp16"])
 
 
 def _convert_sequence(options: argparse.Namespace, target: str, progress: Progress) -> None:

@@ -1,0 +1,57 @@
+"""Weights in other precisions: `bozzetto convert --dtype` and `bozzetto train --export-dtype`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bozzetto.app.cli import main
+from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
+from bozzetto.zoo.loading import read_metadata, read_tensors
+from bozzetto.zoo.quantized import LAYOUT, MARK
+
+
+def test_convert_weights(tmp_path):
+    torch.manual_seed(0)
+    model = LGM(preset("debug"))
+    save_lgm(model, tmp_path / "a.safetensors", {"note": "mine"}, torch.float32)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.ckpt")
+    for source in ("a.safetensors", "a.ckpt"):
+        for dtype, most in (("fp16", 1e-3), ("fp32", 1e-7), ("int8", 0.02)):
+            target = tmp_path / f"{dtype}.safetensors"
+            assert main(["convert", str(tmp_path / source), str(target), "--dtype", dtype, "-q"]) == 0
+            about = read_metadata(target)
+            assert about.get("note") == ("mine" if source == "a.safetensors" else None)
+            assert about.get(MARK) == (LAYOUT if dtype == "int8" else None)
+            for key, value in model.state_dict().items():
+                assert float((read_tensors(target)[key].float() - value).norm()) <= most * float(value.norm()) + 1e-8
+    assert main(["convert", str(tmp_path / "int8.safetensors"), str(tmp_path / "b.safetensors"), "-q"]) == 0
+    assert {t.dtype for t in read_tensors(tmp_path / "b.safetensors").values()} == {torch.float16}
+    assert MARK not in read_metadata(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["convert", "a.ply", "b.splat", "--dtype", "int8"], "--dtype is about the weights"),
+        (["convert", "a.safetensors", "b.ply", "--dtype", "int8"], "--dtype is about the weights"),
+        (["convert", "a.safetensors", "b.ply"], "weights: .safetensors"),
+        (["convert", "none.safetensors", "b.safetensors"], "no checkpoint at"),
+        (["train", "lgm-mini", "-o", "run", "--export-dtype", "int8"], "--export-dtype is about the file of --export"),
+    ],
+)
+def test_bad_arguments(tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) != 0
+    assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_training_exports_8_bit_weights(tmp_path):
+    run = ["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug-tokens", "--steps", "1", "--batch", "1"]
+    run += ["--device", "cpu", "--block", "1", "--eval-objects", "1", "--sample-every", "0", "-q"]
+    assert main([*run, "--export", str(tmp_path / "m.safetensors"), "--export-dtype", "int8"]) == 0
+    about = read_metadata(tmp_path / "m.safetensors")
+    assert about == {MARK: LAYOUT, "preset": "debug-tokens", "checkpoint": "checkpoint-00000001.pt"}
+    assert load_lgm(tmp_path / "m.safetensors").config == preset("debug-tokens")
