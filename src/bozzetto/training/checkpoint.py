@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError
 from ..files.atomic import atomic_path
@@ -62,11 +63,12 @@ def load_training_state(
     ema: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     identity: dict[str, Any] | None = None,
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> int:
     """Load in place and return the step. Without ``optimizer`` only weights are taken (the averaged ones) and 0 is returned.
 
-    ``path`` may then also be a ``.safetensors`` file of weights. The optimiser gets its moments from the file and keeps
-    its own settings (weight decay and so on).
+    ``path`` may then also be a ``.safetensors`` file of weights, and ``adapt`` makes them fit the network. The optimiser gets its
+    moments from the file and keeps its own settings (weight decay and so on).
 
     Raises:
         CheckpointError: unreadable, or of another network.
@@ -74,6 +76,7 @@ def load_training_state(
     """
     if optimizer is None and path.suffix == ".safetensors":
         weights = read_tensors(path)
+        weights = adapt(weights) if adapt else weights
         load_state(model, weights, str(path))
         load_state(ema, weights, str(path))
         return 0
@@ -86,10 +89,12 @@ def load_training_state(
         raise CheckpointError(f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}")
     if optimizer is not None and identity is not None:
         _compare(path, state.get("description", {}).get("identity", {}), identity)
-    load_state(ema, state["ema"], str(path))
     if optimizer is None:
-        load_state(model, state["ema"], str(path))
+        weights = adapt(state["ema"]) if adapt else state["ema"]
+        load_state(model, weights, str(path))
+        load_state(ema, weights, str(path))
         return 0
+    load_state(ema, state["ema"], str(path))
     load_state(model, state["model"], str(path))
     saved = state["optimizer"]
     for old, own in zip(saved["param_groups"], optimizer.param_groups):

@@ -250,7 +250,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         start = load_training_state(resume, model, ema, optimizer, identity)
         before = saved_seconds(resume)
     elif config.init_from:
-        load_training_state(Path(config.init_from), model, ema, None)
+        load_training_state(Path(config.init_from), model, ema, None, adapt=getattr(recipe, "starting_weights", None))
     _same_start(start, world, target, out)
     over = start >= config.steps if config.minutes is None else before >= 60 * config.minutes
     if config.compile:

@@ -53,6 +53,7 @@ MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
 REFINED = {"slots": 5, "passes": 2}
 MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **REFINED)
 MINI_WIDE = replace(MINI_REFINE, down_channels=(192, 256, 256), up_channels=(256, 256, 192))
+MINI_DEEP = replace(MINI_REFINE, layers_per_block=2)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -86,6 +87,7 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
     "mini-refine": MINI_REFINE,
     "mini-wide": MINI_WIDE,
+    "mini-deep": MINI_DEEP,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,

@@ -25,8 +25,10 @@ from ...errors import InputError
 from ...raster import rasterize
 from ...training.augment import augment_views
 from .cameras import FRONT, KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
+from .checkpoint import guess_preset
 from .drawn import Drawn, draw_from
 from .generated import check_object_number, make_packed_object
+from .growth import grown
 from .heads import ray_head
 from .inputs import inputs_of
 from .network import LGM
@@ -139,6 +141,15 @@ class MiniRecipe:
             model.conv.weight[:, :14, 0, 0] = torch.eye(14)
             model.conv.bias.zero_()
         return model
+
+    def starting_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of this network, or of one that grows into it (``growth.py``), as weights of this one."""
+        shapes = {k: tuple(v.shape) for k, v in weights.items()}
+        with torch.device("meta"):
+            own = {k: tuple(v.shape) for k, v in LGM(self.config).state_dict().items()}
+        if shapes.keys() == own.keys() and shapes == own:
+            return weights
+        return grown({k: v.float() for k, v in weights.items()}, preset(guess_preset(shapes)), self.config)
 
     def describe(self) -> dict[str, Any]:
         about = {"system": "lgm", **asdict(self)}

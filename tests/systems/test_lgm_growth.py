@@ -1,0 +1,74 @@
+"""A deeper network that starts as a smaller, trained one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bozzetto.errors import CheckpointError
+from bozzetto.systems.lgm.checkpoint import save_lgm
+from bozzetto.systems.lgm.growth import grown
+from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.presets import preset
+from bozzetto.systems.lgm.recipe import MiniRecipe
+
+SMALL = preset("debug-sweep")
+SEVERAL = replace(SMALL, down_channels=(32, 64, 64), down_attention=(False, True, True), splat_size=16)
+SEVERAL = replace(SEVERAL, up_channels=(64, 64, 32), up_attention=(True, True, False))
+
+
+def trained(config) -> LGM:
+    """Random weights of ordinary sizes; no layer is special."""
+    torch.manual_seed(1)
+    network = LGM(config)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return network
+
+
+@pytest.mark.parametrize("config", [SMALL, SEVERAL], ids=["two levels", "three levels"])
+def test_a_grown_network_does_what_the_small_one_did(config):
+    small = trained(config)
+    bigger = replace(config, layers_per_block=2, in_channels=20, slots=5, passes=2)
+    torch.manual_seed(2)
+    large = LGM(bigger)
+    large.load_state_dict(grown(small.state_dict(), config, bigger))
+    assert sum(p.numel() for p in large.parameters()) > 1.3 * sum(p.numel() for p in small.parameters())
+    x = torch.randn(1, 5, 20, 32, 32)
+    with torch.no_grad():
+        want, made = small(x[:, :, :15]), large(x)
+    assert float((made - want).norm() / want.norm()) < 0.02
+    # and all of it can learn: no gradient but those behind a zero layer is zero
+    large(x).square().mean().backward()
+    moving = [n for n, p in large.named_parameters() if p.grad is not None and bool(p.grad.any())]
+    assert any("nets.1.conv2.weight" in n for n in moving) and "conv.weight" in moving
+
+
+def test_only_more_layers_and_inputs_can_grow():
+    small = trained(SMALL)
+    with pytest.raises(CheckpointError, match="nothing else"):
+        grown(small.state_dict(), SMALL, replace(SMALL, splat_size=8, unpatch=1))
+    with pytest.raises(CheckpointError, match="not of the network"):
+        grown({}, SMALL, replace(SMALL, layers_per_block=2))
+
+
+def test_a_run_starts_from_a_smaller_networks_file(tmp_path):
+    from bozzetto.training.checkpoint import load_training_state
+    from bozzetto.zoo.loading import read_tensors
+
+    small = trained(SMALL)
+    save_lgm(small, tmp_path / "small.safetensors", dtype=torch.float32)
+    recipe = MiniRecipe(preset="debug-refine", batch_size=1)
+    model, ema = recipe.build(), recipe.build()
+    load_training_state(tmp_path / "small.safetensors", model, ema, None, adapt=recipe.starting_weights)
+    x = torch.randn(1, 5, 20, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model(x), small(x[:, :, :15]), atol=1e-4) and torch.equal(model(x), ema(x))
+    same = MiniRecipe(preset="debug-sweep", batch_size=1)
+    weights = read_tensors(tmp_path / "small.safetensors")
+    assert same.starting_weights(weights) is weights
+    with pytest.raises(CheckpointError):
+        MiniRecipe(preset="debug-tokens", batch_size=1).starting_weights(weights)
