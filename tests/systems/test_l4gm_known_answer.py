@@ -41,7 +41,7 @@ def stand_ins(monkeypatch, tmp_path):
     """Networks that recognise the object in their views; ``asked`` lists what each frame's views showed."""
     asked = []
 
-    def predict(model, rgb, rays=None):
+    def predict(model, rgb, rays=None, same=0):
         b, t = rgb.shape[:2]
         elevation = float(model.config.elevation)
         sets = []

@@ -11,9 +11,11 @@ import torch
 from bozzetto import Cameras
 from bozzetto.camera import orbit_poses
 from bozzetto.errors import CheckpointError
+from bozzetto.nn.moments import Moments, recall, remember
 from bozzetto.systems.l4gm.checkpoint import load_l4gm
 from bozzetto.systems.l4gm.inputs import between, default_rays, l4gm_inputs, on_white, shrink
 from bozzetto.systems.l4gm.network import L4GM, TemporalAttention
+from bozzetto.systems.l4gm.repeated import Repeated
 from bozzetto.systems.lgm.checkpoint import config_from_shapes, load_lgm, save_lgm
 from bozzetto.systems.lgm.heads import activate_lgm
 from bozzetto.systems.lgm.network import LGM, LGMConfig, MVAttention
@@ -122,7 +124,39 @@ def test_any_number_of_frames(micro, frames):
     assert raw.shape == (1, frames, 4, 14, 16, 16) and bool(torch.isfinite(raw).all())
 
 
+@pytest.mark.parametrize("batch, frames, same", [(1, 3, 3), (2, 3, 1), (2, 2, 4), (2, 1, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_views_that_do_not_move_are_computed_once(monkeypatch, micro, batch, frames, same, layout):
+    pictures = torch.rand(batch, frames, 4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    pictures[:, :, 4 - same :] = pictures[:, :1, 4 - same :]
+    inputs = l4gm_inputs(pictures, MICRO)
+    seen = []
+    hook = micro.unet.conv_in.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        expected, got = micro(inputs), micro(inputs, same)
+    hook.remove()
+    assert torch.allclose(got, expected, atol=1e-5) and float(got.std()) > 1e-3
+    assert seen == [4 * batch * frames, batch * (frames * (4 - same) + same) if frames > 1 else 4 * batch]
+
+
+@pytest.mark.parametrize("batch, moving, same", [(1, 1, 3), (2, 3, 1), (2, 0, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_repeated_maps_keep_layout_and_moments(layout, batch, moving, same):
+    repeated, count = Repeated(batch, 3, moving, same), batch * 3 * moving
+    maps = torch.rand(count + batch * same, 5, 2, 3).contiguous(memory_format=layout)
+    moments = Moments(torch.rand(len(maps), 1, 5), torch.rand(len(maps), 1, 5))
+    everywhere = repeated.everywhere(remember(maps, moments))
+    assert everywhere.is_contiguous(memory_format=layout) and repeated.everywhere(everywhere) is everywhere
+    kept = recall(everywhere) if layout is torch.channels_last else ()  # no other layout has any
+    for result, distinct in ((everywhere, maps), *zip(kept, moments)):
+        result = result.unflatten(0, (batch, 3, 4))
+        assert torch.equal(result[:, :, :moving].flatten(0, 2), distinct[:count])
+        assert all(torch.equal(result[:, t, moving:].flatten(0, 1), distinct[count:]) for t in range(3))
+
+
 def test_wrong_input_shapes_are_named(micro):
+    with pytest.raises(ValueError, match="5 cannot be the same"):
+        micro(torch.zeros(1, 1, 4, 9, 32, 32), 5)
     with pytest.raises(ValueError, match="multiples of 4"):
         micro(torch.zeros(1, 1, 4, 9, 30, 30))
     with pytest.raises(ValueError, match="expected"):

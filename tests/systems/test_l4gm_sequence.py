@@ -44,8 +44,9 @@ class StandIn(nn.Module):
 def stand_ins(monkeypatch):
     """Networks and a renderer that carry frame numbers: frame i is a constant picture of value i / 100."""
 
-    def predict(model, rgb, rays=None):
+    def predict(model, rgb, rays=None, same=0):
         model.calls.append(rgb)
+        assert torch.equal(rgb[:, :, 4 - same :], rgb[:, :1, 4 - same :].expand_as(rgb[:, :, 4 - same :]))
         value = rgb[:, :, 0].mean((-3, -2, -1))[..., None]  # [B, T, 1]
         point = value[..., None].expand(*value.shape, 3)
         return Gaussians.from_rgb(point, torch.ones_like(point), torch.ones(*value.shape, 4), value, point)

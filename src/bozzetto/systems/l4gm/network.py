@@ -20,6 +20,7 @@ from ...nn.group_norm import GroupNorm, group_norm
 from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
 from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock, lean
+from .repeated import Repeated
 
 
 class TemporalAttention(nn.Module):
@@ -66,10 +67,15 @@ class DownBlock(_Block):
         self._add_attentions(out_channels, layers, attention, heads)
         self.downsample = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1) if downsample else None
 
-    def forward(self, x: Tensor, frames: int, views: int) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, frames: int, views: int, repeated: Repeated | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i, net in enumerate(self.nets):
-            x = self._attend(i, net(x), frames, views)
+            x = net(x)
+            if repeated is not None and self.attns[i] is not None:
+                x = repeated.everywhere(x)
+            x = self._attend(i, x, frames, views)
             skips.append(x)
         if self.downsample is not None:
             x = self.downsample(x)
@@ -156,12 +162,15 @@ class UNet(nn.Module):
         # The last levels down are as fine as the output; what lies before them is never asked for.
         self.skips_used = len(up) * (layers + 1)
 
-    def forward(self, x: Tensor, frames: int, views: int) -> Tensor:  # [B*T*V, 9, H, W] -> [B*T*V, 14, h, h]
+    def forward(self, x: Tensor, frames: int, views: int, repeated: Repeated | None = None) -> Tensor:
+        """[B*T*V, 9, H, W], or the distinct ones of these pictures as ``repeated`` says -> [B*T*V, 14, h, h]."""
         x = convolve_padded(x, self.conv_in) if lean(x) else self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
-            x, new = block(x, frames, views)
+            x, new = block(x, frames, views, repeated)
             skips = (skips + new)[-self.skips_used :]  # full-resolution maps of 64 pictures are gigabytes
+        if repeated is not None:
+            x, skips = repeated.everywhere(x), [repeated.everywhere(skip) for skip in skips]
         x = self.mid_block(x, frames, views)
         for block in self.up_blocks:
             x = block(x, skips, frames, views)
@@ -189,8 +198,12 @@ class L4GM(nn.Module):
             *(large.first_launches(device, dtype) if large.usable(device) else ()),
         ]
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Network input [B, T, V, 9, S, S] -> raw channels [B, T, V, 14, h, h], h = ``splat_size``; any T, V >= 1."""
+    def forward(self, inputs: Tensor, same: int = 0) -> Tensor:
+        """Network input [B, T, V, 9, S, S] -> raw channels [B, T, V, 14, h, h], h = ``splat_size``; any T, V >= 1.
+
+        ``same``: how many of the last views are the same in all frames, as the caller knows; the first frame's are used. The
+        result is that of 0, sooner (:mod:`.repeated`).
+        """
         b, t, v, c, h, w = inputs.shape
         factor = 2 ** (len(self.config.down_channels) - 1)
         if c != self.config.in_channels or h % factor or w % factor:
@@ -198,6 +211,9 @@ class L4GM(nn.Module):
                 f"expected [B, T, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, "
                 f"got {tuple(inputs.shape)}"
             )
-        x = inputs.reshape(b * t * v, c, h, w).contiguous(memory_format=torch.channels_last)
-        raw = self.conv(self.unet(x, t, v))
+        if not 0 <= same <= v:
+            raise ValueError(f"of {v} views, {same} cannot be the same in all frames")
+        repeated = Repeated(b, t, v - same, same) if same and t > 1 else None
+        x = inputs.reshape(b * t * v, c, h, w) if repeated is None else repeated.distinct(inputs)
+        raw = self.conv(self.unet(x.contiguous(memory_format=torch.channels_last), t, v, repeated))
         return raw.reshape(b, t, v, *raw.shape[1:])

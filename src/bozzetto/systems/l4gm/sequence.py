@@ -45,17 +45,18 @@ class Sequence4D:
 
 
 @torch.no_grad()
-def predict(model: L4GM, rgb: Tensor, rays: Tensor | None = None) -> Gaussians:
+def predict(model: L4GM, rgb: Tensor, rays: Tensor | None = None, same: int = 0) -> Gaussians:
     """One forward pass: views on white [B, T, 4, 3, S, S] -> Gaussians [B, T, N], float32, in the first camera's frame.
 
-    Raises :class:`BozzettoError` where the result is not finite.
+    ``same``: how many of the last views are the same in all frames (:meth:`L4GM.forward`). Raises :class:`BozzettoError`
+    where the result is not finite.
     """
     parameter = next(model.parameters())
     inputs = l4gm_inputs(rgb.to(parameter.device, torch.float32), model.config, rays)
     dtype = published_dtype(parameter.device)
     half = parameter.dtype == dtype != torch.float32  # then no autocast; the work is too large for a graph to matter
     with torch.autocast(parameter.device.type, dtype, enabled=dtype != torch.float32 and not half):
-        raw = model(inputs.to(dtype) if half else inputs)  # [B, T, 4, 14, h, w]
+        raw = model(inputs.to(dtype) if half else inputs, same)  # [B, T, 4, 14, h, w]
     if not bool(torch.isfinite(raw).all()):
         raise BozzettoError(
             "L4GM's result holds NaN or infinity: the checkpoint is damaged, or the views are not pictures"
@@ -140,7 +141,7 @@ def reconstruct_clip(
         front = on_white(frames[list(c.frames)].to(device, torch.float32))[:, None]  # [T, 1, 3, S, S]
         beside = carried if c.renewed else initial
         views_in = torch.cat([front, beside.expand(len(front), -1, -1, -1, -1)], dim=1)  # [T, 4, 3, S, S]
-        sets = predict(recon, views_in[None])[0]  # [T, N]
+        sets = predict(recon, views_in[None], same=beside.shape[0])[0]  # [T, N]
         advance(len(front))
         if not c.pairs:
             result.add(sets[list(c.kept)], world)
