@@ -26,6 +26,7 @@ from bozzetto.evaluation.protocol import (
     PROTOCOL,
     around_cameras,
     grid_cameras,
+    novel_by_elevation,
     novel_of_grid,
     order_of,
     sample_records,
@@ -54,6 +55,14 @@ def test_cameras_are_frozen():
     assert torch.allclose(heights, torch.linspace(-15 / 16, 15 / 16, 16), atol=1e-5)
     assert novel_of_grid(4) == [i for i in range(64) if i not in (0, 4, 8, 12)]
     assert novel_of_grid(1) == list(range(1, 64))
+    assert {k: len(v) for k, v in novel_by_elevation(4).items()} == {
+        "elevation_0": 12, "elevation_20": 16, "elevation_40": 16, "elevation_60": 16,
+    }  # fmt: skip
+    for inputs in (1, 4):
+        assert [i for part in novel_by_elevation(inputs).values() for i in part] == novel_of_grid(inputs)
+        for elevation, numbers in zip((0, 20, 40, 60), novel_by_elevation(inputs).values()):
+            heights = torch.full((len(numbers),), 1.5 * math.sin(math.radians(elevation)))
+            assert torch.allclose(grid.positions[numbers, 1], heights, atol=1e-5)
 
 
 def record(name: str, **more) -> dict:
@@ -139,7 +148,12 @@ def test_four_views_and_one_are_given(oracle_run):
         four, one = r.scores["4view"], r.scores["1view"]
         assert four["grid"]["psnr"] > r.white + 3 and four["grid"]["psnr"] > one["grid"]["psnr"]
         assert four["grid"]["psnr"] != four["grid"]["foreground"]
-        assert set(four) == {"grid", "around", "inputs"} and 0 < four["around"]["ssim"] <= 1
+        assert 0 < four["around"]["ssim"] <= 1
+        for sets, beside in ((four, 12), (one, 15)):  # the grid's pictures, apart by elevation
+            assert set(sets) == {"grid", "around", "inputs", *(f"elevation_{e}" for e in (0, 20, 40, 60))}
+            parts = [(beside if e == 0 else 16, sets[f"elevation_{e}"]["psnr"]) for e in (0, 20, 40, 60)]
+            mean = sum(n * value for n, value in parts) / sum(n for n, _ in parts)
+            assert sets["grid"]["psnr"] == pytest.approx(mean) and len({value for _, value in parts}) == 4
         assert r.pictures.shape == (3, 4, 128, 128, 3)
 
 
@@ -195,7 +209,10 @@ def test_summary_and_reports(oracle_run, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<oracle>" not in page and "&lt;oracle&gt;" in page and "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
-    assert f"{psnr['mean']:.2f}" in page and "foreground" in page
+    assert f"{psnr['mean']:.2f}" in page and "foreground" in page and "not held out" not in page
+    low = stored["sources"]["procedural"]["scores"]["1view"]["elevation_60"]["foreground"]
+    assert low["count"] == 3 and f"<td>{low['mean']:.2f}<br>" in page.split("By elevation")[1].split("Best, median")[0]
+    assert page.count("<th>60°</th>") == 4  # two tasks, full frame and foreground
 
 
 def test_overall_is_the_mean_of_the_held_out_sources(oracle_run):

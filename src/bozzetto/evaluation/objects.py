@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ..data.assets.catalogue import CATALOGUE, Dataset
 from ..data.assets.scene import SceneObject
-from ..data.assets.splits import TEST
+from ..data.assets.splits import TEST, TRAIN
 from ..data.objects import TexturedObject
 from ..errors import InputError
 from .protocol import HELD_OUT, OBJECTS, HeldOut, order_of, sample_records
 
 PROCEDURAL = "procedural"  # the name of the objects that need no data
+_TRAINED, _SEEN = "_train", "not held out"  # behind the name and in the title of what may have been trained on
 _MOST_TRIANGLES = 100_000  # of benchmark meshes; finer ones are decimated to it
 _TEXTURE_SIZE = 1024
 _SPARE = 1.3  # benchmark meshes that are read for one that is measured: some are unfit
@@ -30,6 +31,7 @@ class Sample:
         names: of the objects, in the order in which they are measured.
         available: how many objects could have been drawn.
         origin: of what the objects are, as text.
+        split: "test", or "train" for objects that networks may have been trained on.
     """
 
     name: str
@@ -37,12 +39,18 @@ class Sample:
     names: list[str]
     available: int
     origin: str
+    split: str = TEST
     _numbers: list[int] = field(default_factory=list)
     _dataset: Dataset | None = None
     _kept: object = None  # a temporary folder that lives as long as this
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts in the mean of the sources: what the protocol holds out, or a collection's training split."""
+        return self.name in HELD_OUT or (self.split == TRAIN and self._dataset is not None)
 
     def make(self, place: int) -> TexturedObject:
         """One of the objects: at rest, bounding sphere of radius 0.6 around the origin."""
@@ -66,32 +74,42 @@ def own_name(called: str) -> str:
     return f"{called}_folder" if called in HELD_OUT or called == PROCEDURAL else called
 
 
-def procedural_sample(count: int = OBJECTS) -> Sample:
-    """The first held-out procedural objects; they need no data."""
+def procedural_sample(count: int = OBJECTS, split: str = TEST) -> Sample:
+    """The first held-out procedural objects, or ("train") the first ones that training makes; they need no data."""
     from ..data.procedural import HELD_OUT_SEEDS
 
-    seeds = list(HELD_OUT_SEEDS[:count])
-    names = [str(s) for s in seeds]
-    return Sample(PROCEDURAL, "procedural, held-out seeds", names, len(HELD_OUT_SEEDS), "generated", seeds)
+    if split == TRAIN:
+        title, every = f"procedural, first seeds: {_SEEN}", range(HELD_OUT_SEEDS.start)
+    else:
+        title, every = "procedural, held-out seeds", HELD_OUT_SEEDS
+    seeds = list(every[:count])
+    name = PROCEDURAL if split == TEST else f"{PROCEDURAL}{_TRAINED}"
+    return Sample(name, title, [str(s) for s in seeds], len(every), "generated", split, seeds)
 
 
-def dataset_samples(folder: str | PathLike[str], count: int = OBJECTS) -> list[Sample]:
-    """The held-out parts (:data:`protocol.HELD_OUT`) of a dataset folder, and test objects of users' own collections in it."""
+def dataset_samples(folder: str | PathLike[str], count: int = OBJECTS, split: str = TEST) -> list[Sample]:
+    """The held-out parts (:data:`protocol.HELD_OUT`) of a dataset folder, and test objects of users' own collections in it.
+
+    ``split`` "train": of every collection the objects that :meth:`Dataset.select` gives for training, as ``<source>_train``.
+    """
     dataset = Dataset(folder)
     records = [{**r, "split": dataset.split(r)} for r in dataset.records()]
-    known = {p.source for p in HELD_OUT.values()}
-    parts = dict(HELD_OUT)
-    for source in dict.fromkeys(r["source"] for r in records):
-        if source not in known and not _curated(source):
-            parts[own_name(source)] = HeldOut(f"{source}, test split", source)
+    sources = dict.fromkeys(r["source"] for r in records)
+    if split == TRAIN:
+        parts = {f"{s}{_TRAINED}": HeldOut(f"{s}, training split: {_SEEN}", s) for s in sources}
+    else:
+        known = {p.source for p in HELD_OUT.values()}
+        own = [s for s in sources if s not in known and not _curated(s)]
+        parts = HELD_OUT | {own_name(s): HeldOut(f"{s}, test split", s) for s in own}
+    origin = "held-out objects" if split == TEST else "objects of the training split"
     out = []
     for name, part in parts.items():
         inside = [i for i, r in enumerate(records) if part.holds(r)]
-        usable = sample_records([records[i] for i in inside], len(records))
+        usable = sample_records([records[i] for i in inside], len(records), split)
         if usable:
             numbers = [inside[i] for i in usable[:count]]
             names = [records[i]["name"] for i in numbers]
-            out.append(Sample(name, part.title, names, len(usable), "held-out objects", numbers, dataset))
+            out.append(Sample(name, part.title, names, len(usable), origin, split, numbers, dataset))
     return out
 
 
@@ -129,9 +147,8 @@ def folder_sample(folder: str | PathLike[str], count: int = OBJECTS, *, kind: st
     if not numbers:
         raise InputError(f"no object of {folder} has 100 triangles and a surface in one piece; nothing can be measured")
     names = [records[i]["name"] for i in numbers]
-    return Sample(
-        own_name(called), f"{called}, whole folder", names, len(tasks), "the whole folder", numbers, dataset, kept
-    )
+    title, origin = f"{called}, whole folder", "the whole folder"
+    return Sample(own_name(called), title, names, len(tasks), origin, TEST, numbers, dataset, kept)
 
 
 def find_samples(
@@ -141,18 +158,28 @@ def find_samples(
     procedural: bool = True,
     kind: str = "auto",
     up: str = "",
+    split: str = TEST,
 ) -> list[Sample]:
     """All that is measured: procedural objects, and what each folder holds (a dataset folder, or a folder of meshes).
+
+    Args:
+        split: "test", which the protocol asks for, or "train", to compare held-out objects with those that were trained on;
+            the latter only of dataset folders.
 
     Raises:
         InputError: a folder cannot be read, holds nothing to measure, or two have a source of the same name.
     """
-    out = [procedural_sample(count)] if procedural else []
+    out = [procedural_sample(count, split)] if procedural else []
     for folder in folders:
         if (Path(folder) / CATALOGUE).is_file():
-            found = dataset_samples(folder, count)
+            found = dataset_samples(folder, count, split)
             if not found:
-                raise InputError(f"{folder} holds no held-out objects; see `bozzetto data stats {folder} --split test`")
+                which = "held-out objects" if split == TEST else "objects of the training split"
+                raise InputError(f"{folder} holds no {which}; see `bozzetto data stats {folder} --split {split}`")
+        elif split == TRAIN:
+            raise InputError(
+                f"{folder} is no dataset folder (bozzetto data convert), so nothing in it is a training split"
+            )
         else:
             found = [folder_sample(folder, count, kind=kind, up=up)]
         out += found

@@ -48,6 +48,17 @@ def novel_of_grid(inputs: int) -> list[int]:
     return [i for i in range(len(GRID_AZIMUTHS) * len(GRID_ELEVATIONS)) if i not in seen]
 
 
+def elevation_set(elevation: float) -> str:
+    """What the cameras of the grid at one elevation are called as a set of their own: "elevation_20"."""
+    return f"elevation_{elevation:g}"
+
+
+def novel_by_elevation(inputs: int) -> dict[str, list[int]]:
+    """:func:`novel_of_grid` apart by elevation: name of the set -> numbers of the grid's cameras."""
+    novel, count = novel_of_grid(inputs), len(GRID_AZIMUTHS)
+    return {elevation_set(e): [i for i in novel if i // count == row] for row, e in enumerate(GRID_ELEVATIONS)}
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """A part of a collection that is measured on its own: ``title``; ``source``, whose objects' ``field`` matches ``pattern``."""
@@ -80,17 +91,17 @@ def order_of(source: str, name: str) -> str:
     return hashlib.sha256(f"{PROTOCOL}\0{source}\0{name}".encode()).hexdigest()
 
 
-def sample_records(records: list[dict], count: int) -> list[int]:
+def sample_records(records: list[dict], count: int, split: str = TEST) -> list[int]:
     """Which of ``records`` are measured: one of each group, the first ``count`` in the order of their hashes.
 
-    A record needs the keys source, name, group, flags, source_triangles and split; those of another split than "test", with
-    a flag of :data:`WITHOUT` or under :data:`LEAST_TRIANGLES` triangles do not count. The sample of a smaller ``count`` is
-    the beginning of that of a larger one.
+    A record needs the keys source, name, group, flags, source_triangles and split; those of another split than ``split``,
+    with a flag of :data:`WITHOUT` or under :data:`LEAST_TRIANGLES` triangles do not count. The sample of a smaller ``count``
+    is the beginning of that of a larger one. The protocol measures "test"; "train" is there to compare with.
     """
     fit = [
         (order_of(r["source"], r["name"]), i)
         for i, r in enumerate(records)
-        if r["split"] == TEST and not set(WITHOUT) & set(r["flags"]) and r["source_triangles"] >= LEAST_TRIANGLES
+        if r["split"] == split and not set(WITHOUT) & set(r["flags"]) and r["source_triangles"] >= LEAST_TRIANGLES
     ]
     chosen, groups = [], set()
     for _, i in sorted(fit):

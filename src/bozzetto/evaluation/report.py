@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..data.assets.splits import TRAIN
 from ..files.atomic import output_folder
+from .protocol import GRID_ELEVATIONS, elevation_set
 from .run import ObjectResult
 from .sheet import source_sheet
 
@@ -45,8 +47,10 @@ _FIRST = (
     ("mesh", "aligned_chamfer", "Chamfer aligned", 4),
     ("mesh", "aligned_f_score_0.02", "F 0.02", 3),
 )
-_OVERALL = "mean of the held-out sources"
 _SETS = {"grid": "grid of 64, inputs left out", "around": "16 all around", "inputs": "the input views"}
+# Of the tables by elevation: camera set -> heading.
+BY_ELEVATION = {elevation_set(e): f"{e:g}°" for e in GRID_ELEVATIONS} | {"around": "around"}
+_TRAINED = "These objects are of the training split: they are <b>not held out</b>, and a network may have been trained on them."
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1300px;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;margin:.6rem 0 1.4rem}th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}
@@ -123,7 +127,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]], columns: Mapping[str, tuple[st
 def _overview(summary: Mapping[str, Any]) -> str:
     """What is asked for first, a line for each source: PSNR of new views, meshes, and of how many objects."""
     scores, counts = _rows(summary), {n: len(s["objects"]) for n, s in summary["sources"].items()}
-    counts[_OVERALL] = sum(counts[n] for n in summary["overall"]["sources"])
+    counts[summary["overall"]["label"]] = sum(counts[n] for n in summary["overall"]["sources"])
     tasks = [t for t in dict.fromkeys(t for s in scores.values() for t in s) if t != "baseline"]
     columns = [(t, kind, *rest) for t in tasks for kind, *rest in _FIRST]
     columns = [c for c in columns if any(c[2] in s.get(c[0], {}).get(c[1], {}) for s in scores.values())]
@@ -141,7 +145,26 @@ def _overview(summary: Mapping[str, Any]) -> str:
 def _rows(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Name of a row -> its scores: the sources, then their mean where there is one."""
     scores = {name: s["scores"] for name, s in summary["sources"].items()}
-    return scores | ({_OVERALL: summary["overall"]["scores"]} if summary["overall"]["sources"] else {})
+    overall = summary["overall"]
+    return scores | ({overall["label"]: overall["scores"]} if overall["sources"] else {})
+
+
+def _by_elevation(summary: Mapping[str, Any]) -> list[str]:
+    """A heading, and for every task PSNR and foreground PSNR by elevation, sources as rows; nothing where there are none."""
+    scores, out = _rows(summary), []
+    for task in dict.fromkeys(t for s in scores.values() for t in s if t != "baseline"):
+        for measure in ("psnr", "foreground"):
+            heading, decimals = _PICTURES[measure]
+            rows = {
+                n: {kind: s[task][kind][measure] for kind in BY_ELEVATION if measure in s[task].get(kind, {})}
+                for n, s in scores.items()
+                if task in s
+            }
+            table = _table(rows, {kind: (title, decimals) for kind, title in BY_ELEVATION.items()})
+            if table:
+                out.append(f"<h3>{html.escape(task)}: {heading}</h3>{table}")
+    said = "<h2>By elevation</h2><p>The grid's new views at each elevation of the camera, and the 16 all around.</p>"
+    return [said, *out] if out else []
 
 
 def _sections(summary: Mapping[str, Any]) -> list[str]:
@@ -187,8 +210,10 @@ def page(
         f"<h1>{html.escape(str(about.get('model', '')))}</h1>",
         f"<p>Protocol <b>{html.escape(str(about.get('protocol', '')))}</b>. Means over objects; below each its 95 % "
         "bootstrap interval.</p>",
+        f"<p>{_TRAINED}</p>" if any(s["split"] == TRAIN for s in summary["sources"].values()) else "",
         "<h2>New views</h2>",
         _overview(summary),
+        *_by_elevation(summary),
         "<h2>Best, median, worst</h2><p>By PSNR of the first task, from four new sides: the truth, then what was made. Numbers: "
         "PSNR of the grid, full frame / foreground.</p>",
     ]

@@ -20,7 +20,16 @@ from .meshes import TruthSurface, score_mesh
 from .models import Measured
 from .objects import Sample
 from .pictures import Distance, on_white, score_pictures
-from .protocol import GRID_AZIMUTHS, INPUT_AZIMUTHS, SIZE, TASKS, around_cameras, grid_cameras, novel_of_grid
+from .protocol import (
+    GRID_AZIMUTHS,
+    INPUT_AZIMUTHS,
+    SIZE,
+    TASKS,
+    around_cameras,
+    grid_cameras,
+    novel_by_elevation,
+    novel_of_grid,
+)
 
 SHOWN = (
     18,
@@ -39,7 +48,8 @@ class ObjectResult:
 
     Attributes:
         source, name, caption: what it is.
-        scores: task -> camera set ("grid", "around", "inputs") -> measure -> mean over the pictures.
+        scores: task -> camera set ("grid", "around", "inputs", and the grid's parts "elevation_0" to "elevation_60") ->
+            measure -> mean over the pictures.
         meshes: task -> measure -> value; empty where no mesh was made. A mesh that could not be made has {"failed": 1}.
         white: PSNR of an all-white picture on the grid.
         seconds: of the reconstruction, by task.
@@ -114,7 +124,7 @@ def measure_object(
             "grid": scores.select(novel_of_grid(TASKS[task])).means(),
             "around": scores.select(range(count, len(cameras))).means(),
             "inputs": scores.select(inputs).means(),
-        }
+        } | {name: scores.select(numbers).means() for name, numbers in novel_by_elevation(TASKS[task]).items()}
         rows.append(_small(drawn[list(SHOWN)]))
         if surface is not None:
             result.meshes[task] = score_mesh(

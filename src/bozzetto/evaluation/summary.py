@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..data.assets.splits import TRAIN
 from .intervals import bootstrap
 from .objects import Sample
-from .protocol import HELD_OUT
 from .run import ObjectResult
 
 Values = dict[tuple[str, ...], list[float]]
@@ -40,9 +40,10 @@ def summarise(results: Mapping[str, Sequence[ObjectResult]], samples: Sequence[S
 
     Returns:
         ``sources``: for each its title, the names of its objects, how many there were to draw from, and ``scores``: task ->
-        camera set ("grid", "around", "inputs") or "mesh" -> measure -> {mean, low, high, count}. ``overall``: the same
-        scores as the mean of the means of the held-out collections present (procedural objects and folders stand apart).
-        "baseline" is an all-white picture.
+        camera set ("grid", "around", "inputs", "elevation_0", ...) or "mesh" -> measure -> {mean, low, high, count}.
+        ``overall``: the same scores as the mean of the means of the held-out collections present (procedural objects and
+        folders stand apart), or of the training collections where those were measured; ``label`` says which. "baseline" is an
+        all-white picture.
     """
     sources, by_source = {}, {}
     for sample in samples:
@@ -50,11 +51,14 @@ def summarise(results: Mapping[str, Sequence[ObjectResult]], samples: Sequence[S
         sources[sample.name] = {
             "title": sample.title,
             "origin": sample.origin,
+            "split": sample.split,
             "available": sample.available,
             "objects": sample.names,
             "scores": _nested({k: bootstrap(v).as_dict() for k, v in values.items()}),
         }
-    counted = {n: v for n, v in by_source.items() if n in HELD_OUT}
+    counted = {s.name: by_source[s.name] for s in samples if s.counts}
     keys = dict.fromkeys(k for v in counted.values() for k in v)
     overall = {k: bootstrap({n: v[k] for n, v in counted.items() if k in v}).as_dict() for k in keys}
-    return {"sources": sources, "overall": {"sources": list(counted), "scores": _nested(overall)}}
+    trained = any(s.split == TRAIN for s in samples)
+    label = f"mean of the {'training sources, not held out' if trained else 'held-out sources'}"
+    return {"sources": sources, "overall": {"sources": list(counted), "label": label, "scores": _nested(overall)}}

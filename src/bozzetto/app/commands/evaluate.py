@@ -2,7 +2,8 @@
 
 With --data the protocol is "views": held-out collections in dataset folders (see `bozzetto data`), or folders of Google Scanned
 Objects, ABO, OmniObject3D or plain meshes; four views and one view, 64 new cameras, PSNR, SSIM, perceptual distance, meshes;
-report.json and report.html. Without it, "procedural": a quick look at generated objects. docs/evaluation.md states both.
+report.json and report.html. `--split train` measures objects of the training split in the same way, to compare. Without it,
+"procedural": a quick look at generated objects. docs/evaluation.md states both.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ EXAMPLES = (
     "bozzetto evaluate lgm-mini --data assets/ -o report/",
     "bozzetto evaluate runs/mini.safetensors --data assets/ ~/gso --meshes 10 -o report/",
     "bozzetto evaluate triposr --data ~/gso --objects 30 -o report/",
+    "bozzetto evaluate lgm-mini --data assets/ --split train -o trained/",
 )
 
 
@@ -33,6 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", choices=("views", "procedural"), help="views with --data, procedural without")
     parser.add_argument(
         "--objects", type=positive, metavar="N", help="objects of each source (views: 50; procedural: 32)"
+    )
+    parser.add_argument(
+        "--split",
+        choices=("test", "train"),
+        default="test",
+        help="objects of dataset folders: held out, or of the training split, to compare with; no result to publish (test)",
     )
     parser.add_argument(
         "--meshes", type=int, default=0, metavar="N", help="make and measure meshes of the first N objects, too (0)"
@@ -72,6 +80,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         )
     if protocol == "procedural" and options.meshes:
         raise InputError("--protocol procedural makes no meshes; use --protocol views")
+    if protocol == "procedural" and options.split == "train":
+        raise InputError("--split train measures objects of dataset folders; give them with --data")
     check_output(options.output)
     (_views if protocol == "views" else _procedural)(options, progress)
 
@@ -128,7 +138,7 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     model = load_model(options.model, device)
     count = options.objects or OBJECTS
     progress("reading the objects", 0.0)
-    samples = find_samples(options.data, count, kind=options.kind, up=options.up or "")
+    samples = find_samples(options.data, count, kind=options.kind, up=options.up or "", split=options.split)
     began = time.perf_counter()
     if options.workers > 1:
         del model  # every process has its own
@@ -138,6 +148,7 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
         results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
     about = {
         "protocol": PROTOCOL,
+        "split": options.split,
         "model": options.model,
         "objects_per_source": count,
         "mesh_objects_per_source": options.meshes,
@@ -155,7 +166,9 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _print(summary: dict, progress: Progress) -> None:
-    """PSNR full frame and foreground on the grid, a line for each source."""
+    """PSNR full frame and foreground on the grid, a line for each source; then the same by elevation."""
+    from ...evaluation.report import BY_ELEVATION
+
     scores = {name: s["scores"] for name, s in summary["sources"].items()}
     if len(summary["overall"]["sources"]) > 1:
         scores["mean of the sources"] = summary["overall"]["scores"]
@@ -173,3 +186,17 @@ def _print(summary: dict, progress: Progress) -> None:
                     f"{name:20s} {task} mesh  Chamfer {mesh['aligned_chamfer']['mean']:.4f}   "
                     f"F(0.02) {mesh['aligned_f_score_0.02']['mean']:.3f}   watertight {mesh['watertight']['mean']:.0%}"
                 )
+    rows = []
+    for name, s in scores.items():
+        for task, sets in s.items():
+            if all("psnr" in sets.get(kind, {}) for kind in BY_ELEVATION):
+                values = ((sets[kind][m]["mean"] for m in ("psnr", "foreground")) for kind in BY_ELEVATION)
+                rows.append(f"{name:20s} {task}" + "".join(f"{full:8.2f} /{front:6.2f}" for full, front in values))
+    if rows:
+        progress.result(
+            f"{'PSNR / foreground, dB':26s}" + "".join(f"{title:^16s}" for title in BY_ELEVATION.values()).rstrip()
+        )
+    for row in rows:
+        progress.result(row)
+    if any(s["split"] == "train" for s in summary["sources"].values()):
+        progress.result("training split: these objects are not held out, and a network may have been trained on them")
