@@ -1,13 +1,15 @@
 """Tables of docs/benchmarks.md for this machine: ``make bench``, or ``python benchmarks/run.py [--cpu] [WORD ...]``.
 
 On a machine with a GPU those are the GPU's, the most telling first, and eight minutes at most (one H100 should need about
-four); elsewhere the CPU's. Words choose among the entries below, such as ``raster`` or ``train_step``; ``--cpu`` takes the
-CPU's entries on a machine with a GPU. An entry that fails, or takes longer than its limit and is stopped, does not keep the
-others from running. Further rows: ``raster.py --growth``, ``train_step.py --model big``, ``triposr.py``, ``diffusion.py``.
+four; ``--seconds`` sets another limit); elsewhere the CPU's. Words choose among the entries below, such as ``raster`` or
+``train_step``, and their order; ``--cpu`` takes the CPU's entries on a machine with a GPU. An entry that fails, or takes longer
+than its limit and is stopped, does not keep the others from running. Further rows: ``raster.py --growth``,
+``train_step.py --model big``, ``triposr.py``, ``diffusion.py``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -40,7 +42,7 @@ ON_THE_GPU = {
         "a training step of lgm-mini",
         50,
     ),
-    "cold_start.py": ("from the start of the process to the first Gaussians", 45),
+    "cold_start.py": ("from the start of the process to the first Gaussians", 75),
     "marching_cubes.py --sizes 256 512 1024 --no-compare": ("marching cubes", 25),
     "data_render.py": ("triangle renderer of the training data", 25),
     "mesh.py --device cuda --faces 50000 --rounds 2": ("meshes from splats, by stages", 45),
@@ -73,15 +75,23 @@ def _stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def main(arguments: list[str]) -> int:
-    words = [word for word in arguments if word != "--cpu"]
-    cuda = torch.cuda.is_available() and "--cpu" not in arguments
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="WORD", help="part of an entry; none: all")
+    parser.add_argument("--cpu", action="store_true", help="the CPU's entries")
+    parser.add_argument("--seconds", type=float, help=f"for all together ({IN_ALL:.0f} on a GPU)")
+    options = parser.parse_args(arguments)
+    cuda = torch.cuda.is_available() and not options.cpu
+    entries = ON_THE_GPU if cuda else ON_THE_CPU
+    chosen = dict.fromkeys(e for word in options.words or [""] for e in entries if word in e)
+    if not chosen:
+        parser.error(f"no entry has {' or '.join(options.words)} in it: {', '.join(entries)}")
+    in_all = options.seconds or (IN_ALL if cuda else float("inf"))
     failed, started = [], time.perf_counter()
-    for entry, (title, limit) in (ON_THE_GPU if cuda else ON_THE_CPU).items():
-        if words and not any(word in entry for word in words):
-            continue
+    for entry in chosen:
+        title, limit = entries[entry]
         began = time.perf_counter()
-        limit = min(limit, IN_ALL - (began - started)) if cuda else limit
+        limit = min(limit, in_all - (began - started))
         print(f"\n## {title[:1].upper()}{title[1:]}: `{entry}`\n", flush=True)
         problem = run(entry, limit) if limit > 0 else "no time was left"
         print(f"\n({time.perf_counter() - began:.0f} s{f', {problem}' if problem else ''})", flush=True)
@@ -94,4 +104,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())
