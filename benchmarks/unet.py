@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bozzetto.nn import backend, group_norm, residual
 from bozzetto.nn.graphs import Captured
 from bozzetto.nn.layout import for_inference
+from bozzetto.systems.l4gm import network as l4gm_network
 from bozzetto.systems.l4gm.network import L4GM
 from bozzetto.systems.lgm import network as lgm_network
 from bozzetto.systems.lgm.network import LGM
@@ -38,10 +39,10 @@ PARTS = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7,
 @contextmanager
 def plain_layers() -> Iterator[None]:
     """PyTorch's layers instead of the kernels."""
-    with mock.patch.object(lgm_network, "use_kernels", lambda x: False):
-        with mock.patch.object(group_norm, "use_kernels", lambda x: False):
-            with mock.patch.object(residual, "use_kernels", lambda x: False):
-                yield
+    with ExitStack() as stack:
+        for module in (lgm_network, l4gm_network, group_norm, residual):
+            stack.enter_context(mock.patch.object(module, "use_kernels", lambda x: False))
+        yield
 
 
 def median(function: Callable[[], object], seconds: float = 0.25) -> float:

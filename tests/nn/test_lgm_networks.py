@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bozzetto.nn import backend, group_norm, residual
+from bozzetto.systems.l4gm import network as l4gm_network
 from bozzetto.systems.l4gm.network import L4GM
 from bozzetto.systems.lgm import network
 from bozzetto.systems.lgm.network import LGM, LGMConfig
@@ -28,7 +29,7 @@ MICRO = LGMConfig(
 
 
 def switch(monkeypatch, kernels: bool) -> None:
-    for module in (network, group_norm, residual):
+    for module in (network, l4gm_network, group_norm, residual):
         monkeypatch.setattr(module, "use_kernels", lambda x: kernels)
 
 

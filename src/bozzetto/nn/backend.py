@@ -48,3 +48,11 @@ def pointwise_kernel() -> ModuleType:
     from . import pointwise_kernel
 
     return pointwise_kernel
+
+
+@cache
+def pad_kernel() -> ModuleType:
+    """The module ``pad_kernel``, imported now; only where :func:`use_kernels` says so."""
+    from . import pad_kernel
+
+    return pad_kernel

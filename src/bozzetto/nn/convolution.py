@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .backend import pad_kernel, use_kernels
+
 
 def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """``conv`` without its bias, which the kernel that reads the result adds (``shift`` of ``group_norm``, ``add_scaled``)."""
@@ -36,17 +38,27 @@ def convolve_padded(x: Tensor, conv: nn.Conv2d, multiple: int = 16) -> Tensor:
     The tensor cores' convolutions want whole multiples of channels. The first channel of the padding is a constant 1, whose
     weight is the bias.
     """
-    n, c, h, w = x.shape
+    c = x.shape[1]
     padding = -c % multiple
     if padding == 0 or conv.bias is None:
         return conv(x.contiguous(memory_format=torch.channels_last))
-    wide = torch.empty((n, c + padding, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    wide[:, :c] = x
-    wide[:, c] = 1.0
-    wide[:, c + 1 :] = 0.0
+    if use_kernels(x) and not (torch.is_grad_enabled() and x.requires_grad) and pad_kernel().fits(x):
+        wide = pad_kernel().pad(x, c + padding)
+    else:
+        wide = pad_torch(x, c + padding)
     weight = F.pad(conv.weight, (0, 0, 0, 0, 0, padding))
     weight[:, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = conv.bias
     return F.conv2d(wide, weight.contiguous(memory_format=torch.channels_last), None, conv.stride, conv.padding)
+
+
+def pad_torch(x: Tensor, wide: int) -> Tensor:
+    """[N, C, H, W] -> channels-last [N, wide, H, W], C < wide: channel C is 1, those behind it are 0."""
+    n, c, h, w = x.shape
+    out = torch.empty((n, wide, h, w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    out[:, :c] = x
+    out[:, c] = 1.0
+    out[:, c + 1 :] = 0.0
+    return out
 
 
 def rows(x: Tensor) -> Tensor:

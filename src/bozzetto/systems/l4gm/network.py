@@ -14,12 +14,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ...nn.backend import pointwise_kernel
+from ...nn.backend import pointwise_kernel, use_kernels
 from ...nn.convolution import convolve_padded
 from ...nn.group_norm import GroupNorm, group_norm
 from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
-from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock, lean
+from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock
 from .repeated import Repeated
 
 
@@ -164,7 +164,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, frames: int, views: int, repeated: Repeated | None = None) -> Tensor:
         """[B*T*V, 9, H, W], or the distinct ones of these pictures as ``repeated`` says -> [B*T*V, 14, h, h]."""
-        x = convolve_padded(x, self.conv_in) if lean(x) else self.conv_in(x)
+        if use_kernels(x):
+            x = convolve_padded(x, self.conv_in)
+        else:
+            x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
         skips = [x]
         for block in self.down_blocks:
             x, new = block(x, frames, views, repeated)
@@ -215,5 +218,5 @@ class L4GM(nn.Module):
             raise ValueError(f"of {v} views, {same} cannot be the same in all frames")
         repeated = Repeated(b, t, v - same, same) if same and t > 1 else None
         x = inputs.reshape(b * t * v, c, h, w) if repeated is None else repeated.distinct(inputs)
-        raw = self.conv(self.unet(x.contiguous(memory_format=torch.channels_last), t, v, repeated))
+        raw = self.conv(self.unet(x, t, v, repeated))
         return raw.reshape(b, t, v, *raw.shape[1:])
