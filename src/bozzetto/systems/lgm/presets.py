@@ -49,11 +49,11 @@ SWEPT = {"candidates": 32, "in_channels": 15}
 MINI_SWEEP = replace(MINI, **SWEPT)
 MINI_SWEEP_TOKENS = replace(MINI_TOKENS, **SWEPT)
 MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
-# Looks twice (refine.py), and imagines the view from above, too. The second one has 8-bit weights in its file.
-REFINED = {"slots": 5, "passes": 2}
-MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **REFINED)
-MINI_WIDE = replace(MINI_REFINE, down_channels=(192, 256, 256), up_channels=(256, 256, 192))
-MINI_DEEP = replace(MINI_REFINE, layers_per_block=2)
+# Imagines the view from above, too; one more layer in each block; looks twice (refine.py).
+MINI_DEEP = replace(MINI_SWEEP, slots=5, layers_per_block=2)
+TWICE = {"slots": 5, "passes": 2}
+MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **TWICE)
+MINI_DEEP_REFINE = replace(MINI_REFINE, layers_per_block=2)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -70,7 +70,7 @@ DEBUG_TOKENS = replace(DEBUG, trunk="tokens", patch=8, unpatch=4, token_width=64
 
 DEBUG_SWEEP = replace(DEBUG, **SWEPT)
 
-DEBUG_REFINE = replace(DEBUG_SWEEP, in_channels=15 + feedback_planes(32, 16), **REFINED)
+DEBUG_REFINE = replace(DEBUG_SWEEP, in_channels=15 + feedback_planes(32, 16), **TWICE)
 
 PRESETS: dict[str, LGMConfig] = {
     "big": BIG,
@@ -86,8 +86,8 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-sweep-tokens": MINI_SWEEP_TOKENS,
     "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
     "mini-refine": MINI_REFINE,
-    "mini-wide": MINI_WIDE,
     "mini-deep": MINI_DEEP,
+    "mini-deep-refine": MINI_DEEP_REFINE,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,
