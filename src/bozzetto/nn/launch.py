@@ -23,12 +23,21 @@ def cdiv(a: int, b: int) -> int:
 _compiled: dict[tuple, tuple[Any, Any, Any]] = {}  # what can change the binary -> launcher, function, numbers for it
 
 
-def launch(kernel: Any, grid: tuple[int, int, int], args: tuple, constants: tuple, warps: int, stages: int = 3) -> None:
+def launch(
+    kernel: Any,
+    grid: tuple[int, int, int],
+    args: tuple,
+    constants: tuple,
+    warps: int,
+    stages: int = 3,
+    registers: int | None = None,
+) -> None:
     """Run ``kernel`` (a ``triton.jit`` function) on the current stream.
 
     Args:
         args: its ordinary arguments: tensors, of which the first is on the current device, and numbers.
         constants: its ``constexpr`` arguments, which come last.
+        registers: how many a thread may have; None leaves it to the compiler. Of one kernel, always the same.
     """
     device = args[0].device.index
     parts: list = [id(kernel), constants, warps, stages, device]
@@ -47,6 +56,7 @@ def launch(kernel: Any, grid: tuple[int, int, int], args: tuple, constants: tupl
         stream = torch._C._cuda_getCurrentRawStream(device)
         run(*grid, stream, function, numbers, None, None, None, *args, *(constants if _CONSTANTS else ()))
         return
-    compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages)
+    options = {} if registers is None else {"maxnreg": registers}
+    compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **options)
     if compiled is not None and key is not None:  # the interpreter makes nothing
         _compiled[key] = (compiled.run, compiled.function, compiled.packed_metadata)
