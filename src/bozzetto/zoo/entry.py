@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+FREE = "free to use, also commercially"  # the terms of most
 _SMALL = 10_000_000  # bytes; smaller files are settings and vocabularies, which do not count
 _WIDTHS = {"fp16": 2, "fp32": 4}  # bytes per parameter
 
