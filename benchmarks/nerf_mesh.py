@@ -20,7 +20,8 @@ from bozzetto.surface.nerf import NerfSettings, pipeline, recorded_step, refine,
 
 # Where a part is called from, and its name there.
 PARTS = (
-    (pipeline, "normalise_object"), (pipeline, "_check_that_there_is_a_surface"), (pipeline, "train_field"),
+    (pipeline, "prepare_kernels"), (pipeline, "normalise_object"),
+    (pipeline, "_check_that_there_is_a_surface"), (pipeline, "train_field"),
     (pipeline, "_surface"), (pipeline, "keep_large_components"), (pipeline, "taubin_smooth"), (pipeline, "decimate"),
     (pipeline, "make_manifold"), (pipeline, "refine_mesh"), (refine, "tidy"), (refine, "_fit"), (pipeline, "unwrap"),
     (pipeline, "fit_texture"), (texture, "field_texture"), (texture, "_fit"), (texture, "fill_texture"),

@@ -223,7 +223,8 @@ def blend(
     device = background.device
     rgb = torch.empty((*shape, 3), device=device)
     alpha, depth = torch.empty(shape, device=device), torch.empty(shape, device=device)
-    _launcher(kept.last is not None, layout.lanes, layout.index, poison is not None)(
+    keep = kept.last is not None
+    _launcher(keep, layout.lanes if keep else 2, layout.index, poison is not None)(
         layout.cameras * layout.tiles * CELLS,
         kept.records, kept.entries, kept.counts, kept.ends, background, rgb, alpha, depth,
         kept.transmittance, kept.last, kept.words, kept.numbers, poison,

@@ -296,39 +296,51 @@ def surface_points(
     return points, depth
 
 
+def blend(picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, topology: Topology) -> tuple[Tensor, Tensor]:
+    """The picture [H, W, 4] with blended outlines, and where they are: keys [H * W * 4] int64."""
+    height, width = picture.shape[:2]
+    keys = torch.zeros(height * width * 4, dtype=torch.int64, device=picture.device)
+    out = torch.empty_like(picture)
+    faces, half_edges = topology.faces, topology.faces.numel()
+    with _on(picture.device):
+        for axis in range(2):
+            outline_kernel[(triton.cdiv(half_edges, BLOCK),)](
+                faces, topology.neighbour, screen, inverse, depth, keys, half_edges, width, height, axis, BLOCK,
+                num_warps=4,
+            )  # fmt: skip
+        blend_kernel[(triton.cdiv(height * width, BLOCK),)](
+            picture, keys, out, height * width, width, height, CHANNELS, BLOCK, num_warps=4
+        )
+    return out, keys
+
+
+def blend_gradient(
+    picture: Tensor, keys: Tensor, faces: Tensor, screen: Tensor, gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the picture and of the vertices on the screen from that of :func:`blend`'s."""
+    height, width = picture.shape[:2]
+    out, out_screen = torch.empty_like(picture), torch.zeros_like(screen)
+    with _on(picture.device):
+        blend_gradient_kernel[(triton.cdiv(height * width, BLOCK),)](
+            picture, keys, gradient, faces, screen, out, out_screen, height * width, width, height,
+            CHANNELS, BLOCK, num_warps=4,
+        )  # fmt: skip
+    return out, out_screen
+
+
 class _Antialias(torch.autograd.Function):
     """:func:`.edges.antialias` with the pixels' 1 / z given."""
 
     @staticmethod
-    def forward(
-        ctx, picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, faces: Tensor, neighbour: Tensor
-    ) -> Tensor:
-        height, width = picture.shape[:2]
-        keys = torch.zeros(height * width * 4, dtype=torch.int64, device=picture.device)
-        out = torch.empty_like(picture)
-        half_edges = faces.numel()
-        with _on(picture.device):
-            for axis in range(2):
-                outline_kernel[(triton.cdiv(half_edges, BLOCK),)](
-                    faces, neighbour, screen, inverse, depth, keys, half_edges, width, height, axis, BLOCK, num_warps=4
-                )
-            blend_kernel[(triton.cdiv(height * width, BLOCK),)](
-                picture, keys, out, height * width, width, height, CHANNELS, BLOCK, num_warps=4
-            )
-        ctx.save_for_backward(picture, keys, faces, screen)
+    def forward(ctx, picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, topology: Topology) -> Tensor:
+        out, keys = blend(picture, depth, screen, inverse, topology)
+        ctx.save_for_backward(picture, keys, topology.faces, screen)
         return out
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        picture, keys, faces, screen = ctx.saved_tensors
-        height, width = picture.shape[:2]
-        out, out_screen = torch.empty_like(picture), torch.zeros_like(screen)
-        with _on(picture.device):
-            blend_gradient_kernel[(triton.cdiv(height * width, BLOCK),)](
-                picture, keys, gradient.contiguous(), faces, screen, out, out_screen, height * width, width, height,
-                CHANNELS, BLOCK, num_warps=4,
-            )  # fmt: skip
-        return out, None, out_screen, None, None, None
+        out, out_screen = blend_gradient(*ctx.saved_tensors, gradient.contiguous())
+        return out, None, out_screen, None, None
 
 
 def antialias(picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, topology: Topology) -> Tensor:
@@ -345,6 +357,5 @@ def antialias(picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, t
         depth,
         screen.contiguous(),
         inverse.detach().contiguous(),
-        topology.faces,
-        topology.neighbour,
+        topology,
     )

@@ -209,26 +209,33 @@ def _on(device: torch.device):
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-class _Composite(torch.autograd.Function):
+def composite(depth: Tensor, colour: Tensor, ends: Tensor) -> Tensor:
     """Optical depths [P], colours [P, 3] and rays' ends [R] -> rgb on white and alpha [R, 4]."""
+    out = torch.empty(len(ends), 4, device=depth.device)
+    with _on(depth.device):
+        composite_kernel[(len(ends),)](depth, colour, ends, out, BLOCK, num_warps=1)
+    return out
 
+
+def composite_gradient(depth: Tensor, colour: Tensor, ends: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of depths and colours from that of :func:`composite`'s result [R, 4]."""
+    out_depth, out_colour = torch.empty_like(depth), torch.empty_like(colour)
+    with _on(depth.device):
+        composite_gradient_kernel[(len(ends),)](
+            depth, colour, ends, gradient, out_depth, out_colour, BLOCK, num_warps=1
+        )
+    return out_depth, out_colour
+
+
+class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, depth: Tensor, colour: Tensor, ends: Tensor) -> Tensor:
-        out = torch.empty(len(ends), 4, device=depth.device)
-        with _on(depth.device):
-            composite_kernel[(len(ends),)](depth, colour, ends, out, BLOCK, num_warps=1)
         ctx.save_for_backward(depth, colour, ends)
-        return out
+        return composite(depth, colour, ends)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        depth, colour, ends = ctx.saved_tensors
-        out_depth, out_colour = torch.empty_like(depth), torch.empty_like(colour)
-        with _on(depth.device):
-            composite_gradient_kernel[(len(ends),)](
-                depth, colour, ends, gradient.contiguous(), out_depth, out_colour, BLOCK, num_warps=1
-            )
-        return out_depth, out_colour, None
+        return *composite_gradient(*ctx.saved_tensors, gradient.contiguous()), None
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..simplify import decimate, make_manifold
 from ..unwrap import unwrap
 from .field import NerfField
 from .march import Occupancy
+from .prepare import prepare_kernels
 from .refine import refine_mesh
 from .settings import OBJECT_RADIUS, NerfSettings
 from .texture import fit_texture
@@ -70,7 +71,9 @@ def gaussians_to_mesh_by_nerf(
         raise MeshError(f"the seed must be a whole number in 0..2^63 - 1, got {seed!r}")
     report = progress or (lambda stage, fraction: None)
     report("bounds", 0.0)
+    wait_for_kernels = prepare_kernels(gaussians, s)
     found = normalise_object(gaussians.detach().to("cpu"))
+    wait_for_kernels()
     _check_that_there_is_a_surface(found, gaussians.device)
     g = found.gaussians.to(gaussians.device)
     seen = Gaussians(g.means * OBJECT_RADIUS, g.scales * OBJECT_RADIUS, g.quats, g.opacities, g.sh)

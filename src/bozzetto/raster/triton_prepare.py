@@ -1,0 +1,63 @@
+"""Compiling the kernels of a call that is to come, side by side instead of one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .triton_blend import blend
+from .triton_call import Kept, Work, kept_plan, work_plan
+from .triton_lists import list_cells
+from .triton_memory import pieces
+from .triton_project import Layout, project
+from .triton_room import MOST, Room
+
+SIZE = 8  # of the pictures that are drawn for it
+FAR = 1e10
+
+
+def preparations(count: int, coefficients: tuple[int, ...], device: torch.device) -> list[Callable[[], None]]:
+    """Functions without arguments, each of which compiles one of the kernels for pictures without gradient; call them from
+    as many threads.
+
+    Each launches its kernel on next to no work; nothing that other calls see changes.
+
+    Args:
+        count: Gaussians of a scene in the calls to come. coefficients: spherical harmonics of each that there may be.
+    """
+
+    def call(stage: str, k: int) -> Callable[[], None]:
+        def run() -> None:
+            # As many Gaussians as decide about the kernels' types; those that are there are all the same.
+            layout = Layout(1, 1, 1, k, SIZE, SIZE, 0.01, FAR, True, 0, 16, 0, 4)
+            if layout.index != layout._replace(n=count).index:
+                layout = layout._replace(n=count)
+            room = Room(512, 512)
+            n = layout.n
+
+            def zeros(*shape: int) -> torch.Tensor:
+                return torch.zeros(shape, device=device)
+
+            size, places = kept_plan(layout, room, False)
+            kept = Kept(*pieces(torch.zeros(size, dtype=torch.uint8, device=device), places))
+            size, places = work_plan(layout, room)
+            work = Work(*pieces(torch.zeros(size, dtype=torch.uint8, device=device), places))
+            if stage == "project":
+                pose, lens = torch.eye(4, device=device).reshape(1, 4, 4), zeros(1, 4) + 1
+                project(
+                    zeros(n, 3), zeros(n, 4), zeros(n, 3), zeros(n), zeros(n, k, 3), pose, lens, layout, room,
+                    kept.records, work.pairs, work.table, torch.zeros(3, dtype=torch.int64, device=device),
+                )  # fmt: skip
+            elif stage == "list":  # too many pairs for the room: all lists are empty
+                list_cells(kept, work, torch.tensor([MOST, 0, 0], device=device), layout, room)
+            else:
+                blend(kept, zeros(1, 3), layout, (1, SIZE, SIZE))
+
+        return run
+
+    return [
+        call("list", coefficients[0]),
+        *(call("project", k) for k in dict.fromkeys(coefficients)),
+        call("blend", coefficients[0]),
+    ]
