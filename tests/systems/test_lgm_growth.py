@@ -72,3 +72,10 @@ def test_a_run_starts_from_a_smaller_networks_file(tmp_path):
     assert same.starting_weights(weights) is weights
     with pytest.raises(CheckpointError):
         MiniRecipe(preset="debug-tokens", batch_size=1).starting_weights(weights)
+
+
+def test_the_command_line_trains_every_network_with_a_ray_head():
+    from bozzetto.app.commands.train import MINI_PRESETS
+    from bozzetto.systems.lgm.presets import PRESETS
+
+    assert list(MINI_PRESETS) == [name for name, config in PRESETS.items() if config.head == "ray"]

@@ -84,9 +84,13 @@ MINI_PRESETS = (
     "mini-sweep",
     "mini-sweep-tokens",
     "mini-sweep-tokens16",
+    "mini-refine",
+    "mini-deep",
+    "mini-deep-refine",
     "debug",
     "debug-tokens",
     "debug-sweep",
+    "debug-refine",
 )
 
 
