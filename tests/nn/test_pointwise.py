@@ -10,7 +10,7 @@ from bozzetto.nn import residual as module
 from bozzetto.nn.convolution import pointwise
 from bozzetto.nn.group_norm import group_norm_torch, group_norm_triton
 from bozzetto.nn.moments import CHUNK, Moments, recall, remember
-from bozzetto.nn.residual import add_pointwise, add_scaled_torch
+from bozzetto.nn.residual import add_pointwise, add_scaled, add_scaled_torch
 
 pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,6 +56,23 @@ def test_pointwise_sum(everywhere, monkeypatch, more, turn):
     assert result.is_contiguous(memory_format=torch.channels_last)
     check_moments(result)
     assert recall(add_pointwise(residual, x, weight.flatten(1), bias, 0.7, skip, turn)) is None
+
+
+@pytest.mark.parametrize("offset", [0.0, 40.0])
+def test_sum_with_moments(everywhere, monkeypatch, offset):
+    monkeypatch.setattr(backend.kernels()[2], "PROGRAMS", 32)
+    torch.manual_seed(5)
+    x, y, bias = half_map(2, 72, 32, 32) + offset, half_map(2, 72, 32, 32), torch.randn(72, device=DEVICE).half()
+    exact = add_scaled_torch(x.double(), y.double(), bias.double(), 0.7)
+    result = add_scaled(x, y, bias, 0.7, moments=True)
+    assert relative(result, exact) < 4e-4
+    chunks, kept = result.double().flatten(2).mT.unflatten(1, (-1, CHUNK)), recall(result)
+    assert (kept.means - chunks.mean(2)).abs().max() < 1e-5 * (1 + offset)
+    assert relative(kept.m2s, chunks.var(2, correction=0) * CHUNK) < 1e-5 + 1e-7 * offset**2
+    assert recall(add_scaled(x, y, bias, 0.7)) is None
+    for few in (x[:, :, :16], x[:1], x.float()):  # too few pixels, too few tiles, not half precision
+        few = few.contiguous(memory_format=torch.channels_last)
+        assert recall(add_scaled(few, few, None, moments=True)) is None
 
 
 def test_what_does_not_fit_is_computed_plainly(everywhere):

@@ -30,7 +30,8 @@ from .launch import cdiv, launch
 BM, BN = 64, 64
 SAMPLES = 64  # keys that are looked at first
 BELOW = 8  # powers of two that the weight of the largest sampled product lies below 1; half precision ends at 16
-WARPS, STAGES = 4, 3
+SHARE = 8  # blocks of queries that one program of exact_kernel looks after
+WARPS, STAGES, REGISTERS = 4, 3, 96  # so that five programs share a multiprocessor
 
 
 @triton.jit
@@ -79,8 +80,6 @@ def fast_kernel(
     rows = block * BM + tl.arange(0, BM)
     cols = tl.arange(0, BN)
     queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
-    queries = (queries.to(tl.float32) * 0.25).to(queries.dtype)  # exact; what was computed stays in registers
-    scale *= 4.0
     first = tl.load(sample + (bh * SAMPLES + tl.arange(0, SAMPLES))[None, :] * D + d[:, None])  # [D, SAMPLES]
     pivot = tl.max(tl.dot(queries, first), axis=1) * scale + below
     keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
@@ -104,34 +103,40 @@ def fast_kernel(
 @triton.jit(do_not_specialize=["length"])
 def exact_kernel(
     q, k, v, out, flags, batch_stride, head_stride, token_stride, length, heads, scale,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, STEPS: tl.constexpr, INLINE: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SHARE: tl.constexpr, STEPS: tl.constexpr, INLINE: tl.constexpr,
 ):  # fmt: skip
-    block, bh = tl.program_id(0), tl.program_id(1)
-    if tl.load(flags + bh * tl.num_programs(0) + block) != 0:
-        batch, head = bh // heads, bh % heads
-        base = batch.to(tl.int64) * batch_stride + head * head_stride
-        d = tl.arange(0, D)
-        rows = block * BM + tl.arange(0, BM)
-        cols = tl.arange(0, BN)
-        queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
-        keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
-        values = v + base + cols[:, None] * token_stride + d[None, :]  # [BN, D]
-        top = tl.full([BM], -float("inf"), tl.float32)
-        total = tl.zeros([BM], tl.float32)
-        result = tl.zeros([BM, D], tl.float32)
-        for _ in range(STEPS if STEPS > 0 else length // BN):
-            s = tl.dot(queries, tl.load(keys))  # [BM, BN]
-            new = tl.maximum(top, tl.max(s, axis=1) * scale)
-            p = _exp2(s * scale - new[:, None], INLINE)
-            decay = _exp2(top - new, INLINE)
-            total = total * decay + tl.sum(p, axis=1)
-            result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result * decay[:, None])
-            top = new
-            keys += BN * token_stride
-            values += BN * token_stride
-        result = result / total[:, None]
-        at = ((batch.to(tl.int64) * length + rows[:, None]) * heads + head) * D + d[None, :]
-        tl.store(out + at, result.to(out.dtype.element_ty))
+    bh, blocks = tl.program_id(1), length // BM
+    first = tl.program_id(0) * SHARE
+    group = first + tl.arange(0, SHARE)
+    again = tl.max(tl.load(flags + bh * blocks + group, mask=group < blocks, other=0), axis=0)
+    batch, head = bh // heads, bh % heads
+    base = batch.to(tl.int64) * batch_stride + head * head_stride
+    d = tl.arange(0, D)
+    cols = tl.arange(0, BN)
+    block = first
+    while (again != 0) & (block < tl.minimum(first + SHARE, blocks)):
+        if tl.load(flags + bh * blocks + block) != 0:
+            rows = block * BM + tl.arange(0, BM)
+            queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
+            keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
+            values = v + base + cols[:, None] * token_stride + d[None, :]  # [BN, D]
+            top = tl.full([BM], -float("inf"), tl.float32)
+            total = tl.zeros([BM], tl.float32)
+            result = tl.zeros([BM, D], tl.float32)
+            for _ in range(STEPS if STEPS > 0 else length // BN):
+                s = tl.dot(queries, tl.load(keys))  # [BM, BN]
+                new = tl.maximum(top, tl.max(s, axis=1) * scale)
+                p = _exp2(s * scale - new[:, None], INLINE)
+                decay = _exp2(top - new, INLINE)
+                total = total * decay + tl.sum(p, axis=1)
+                result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result * decay[:, None])
+                top = new
+                keys += BN * token_stride
+                values += BN * token_stride
+            result = result / total[:, None]
+            at = ((batch.to(tl.int64) * length + rows[:, None]) * heads + head) * D + d[None, :]
+            tl.store(out + at, result.to(out.dtype.element_ty))
+        block += 1
 
 
 def attention(qkv: Tensor) -> Tensor:
@@ -151,7 +156,9 @@ def attention_and_flags(qkv: Tensor) -> tuple[Tensor, Tensor]:
     share, steps = cdiv(length, SAMPLES), 0 if qkv.is_cuda else length // BN
     launch(sample_kernel, (SAMPLES, b * heads, 1), (k, sample, *strides, share, heads), (d, 64), 1)
     args = (q, k, v, sample, out, flags, *strides, heads, scale, float(BELOW))
-    grid = (length // BM, b * heads, 1)
-    launch(fast_kernel, grid, args, (d, BM, BN, SAMPLES, steps, qkv.is_cuda), WARPS, STAGES)
-    launch(exact_kernel, grid, (q, k, v, out, flags, *strides, heads, scale), (d, BM, BN, steps, qkv.is_cuda), 4)
+    constants = (d, BM, BN, SAMPLES, steps, qkv.is_cuda)
+    launch(fast_kernel, (length // BM, b * heads, 1), args, constants, WARPS, STAGES, REGISTERS)
+    args = (q, k, v, out, flags, *strides, heads, scale)
+    constants = (d, BM, BN, SHARE, steps, qkv.is_cuda)
+    launch(exact_kernel, (cdiv(length // BM, SHARE), b * heads, 1), args, constants, 4)
     return out, flags

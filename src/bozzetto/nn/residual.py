@@ -11,7 +11,12 @@ from .turn import AS_THEY_ARE, turn_pictures
 
 
 def add_scaled(
-    x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0, turn: tuple[int, int] = AS_THEY_ARE
+    x: Tensor,
+    y: Tensor,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    turn: tuple[int, int] = AS_THEY_ARE,
+    moments: bool = False,
 ) -> Tensor:
     """``(x + y + bias) * scale``, differentiable, in ``x``'s dtype and memory format; sums are float32.
 
@@ -20,10 +25,11 @@ def add_scaled(
         bias: [C], that of the convolutions or linear layers that made ``x`` and ``y``; along axis 1 for maps (4 dimensions),
             along the last for tokens.
         turn: (V, T): ``y``'s pictures are ordered (batch, V, T), those of ``x`` and of the result (batch, T, V).
+        moments: a group norm reads the result, a map: where that saves a pass, its moments go along (:mod:`.moments`).
     """
     if not use_kernels(x) or x.dtype != y.dtype or not _channels_fastest(x) or x.stride() != y.stride():
         return add_scaled_torch(x, y, bias, scale, turn)
-    return add_scaled_triton(x, y, bias, scale, turn)
+    return add_scaled_triton(x, y, bias, scale, turn, moments)
 
 
 def _channels_fastest(x: Tensor) -> bool:
@@ -31,12 +37,17 @@ def _channels_fastest(x: Tensor) -> bool:
 
 
 def add_scaled_triton(
-    x: Tensor, y: Tensor, bias: Tensor | None = None, scale: float = 1.0, turn: tuple[int, int] = AS_THEY_ARE
+    x: Tensor,
+    y: Tensor,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    turn: tuple[int, int] = AS_THEY_ARE,
+    moments: bool = False,
 ) -> Tensor:
     """:func:`add_scaled` by the Triton kernel; maps must be channels-last, tokens contiguous."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, bias)):
         return _AddScaled.apply(x, turn_pictures(y, turn), bias, scale)
-    return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, turn)
+    return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, turn, moments)
 
 
 def add_pointwise(
@@ -57,7 +68,7 @@ def add_pointwise(
         weight: [D, C1 + C2, 1, 1], or as a linear layer's [D, C1 + C2].
         bias: [D].
         turn: (V, T): pictures of ``x`` are ordered (batch, V, T), those of ``residual`` and of the result (batch, T, V).
-        moments: a group norm reads the result: where the kernel runs, moments go along (:mod:`.moments`).
+        moments: as for :func:`add_scaled`.
     """
     maps = [t for t in (residual, x, skip) if t is not None]
     if use_kernels(x) and not (torch.is_grad_enabled() and any(t.requires_grad for t in (*maps, weight, bias))):
@@ -65,7 +76,7 @@ def add_pointwise(
         same = all(t.dtype == x.dtype for t in (*maps, weight)) and all(_channels_fastest(t) for t in maps)
         if same and kernel.fits(x, skip, len(weight)):
             return kernel.pointwise_add(x, skip, weight.flatten(1), residual, bias, scale, turn, moments)
-    return add_scaled(residual, pointwise(x.to(residual.dtype), weight, skip), bias, scale, turn)
+    return add_scaled(residual, pointwise(x.to(residual.dtype), weight, skip), bias, scale, turn, moments)
 
 
 def bias_gradient(grad: Tensor) -> Tensor:

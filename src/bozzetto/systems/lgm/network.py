@@ -112,7 +112,7 @@ class ResnetBlock(nn.Module):
         h = convolve(self.norm1(x, skip), self.conv1)
         h = convolve(self.norm2(h, shift=self.conv1.bias), self.conv2)
         if isinstance(self.shortcut, nn.Identity):
-            return add_scaled(h, x, self.conv2.bias, SKIP_SCALE)
+            return add_scaled(h, x, self.conv2.bias, SKIP_SCALE, moments=True)
         bias = self.conv2.bias + self.shortcut.bias
         return add_pointwise(h, x.to(h.dtype), self.shortcut.weight, bias, SKIP_SCALE, skip, moments=True)
 
