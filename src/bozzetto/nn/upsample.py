@@ -2,6 +2,7 @@
 
 Every output pixel of "repeat pixels 2x2, then convolve 3x3" sees only 2x2 input pixels, with weights that are sums of the nine:
 four 2x2 convolutions, one for each parity of the output's row and column, give the same result without the repeated map.
+For training they are one transposed convolution with stride 2, whose 4x4 weights are such sums, so that cuDNN has its gradients.
 """
 
 from __future__ import annotations
@@ -11,43 +12,74 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backend import kernels, use_kernels
-from .bias import convolve_with_bias
+from .bias import AddBias, convolve_with_bias
 
 
 class UpsampleConv(nn.Conv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution; parameters and their names are ``nn.Conv2d``'s.
 
     After :meth:`fold_weights` (which ``for_inference`` calls), channels-last maps on CUDA take the four small convolutions.
-    Training and loading weights forget the sums.
+    Training and loading weights forget the sums; with gradients, the same maps take one transposed convolution. 64 maps of 192
+    channels of 32 x 32 on an H200 in bfloat16, forward and backward: 1.35 ms repeated, 0.54 transposed; of 16 x 16: 0.36, 0.21.
     """
 
     quarters: Tensor | None
+    turned: Tensor | None
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias_later: bool = False) -> None:
+        """``bias_later``: :meth:`all_but_bias` is called; the folded form is then a transposed convolution."""
         super().__init__(in_channels, out_channels, 3, padding=1)
+        self.bias_later = bias_later
+        self._forget()
+
+    def _forget(self) -> None:
         self.register_buffer("quarters", None, persistent=False)
+        self.register_buffer("turned", None, persistent=False)
+
+    def all_but_bias(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[N, C, H, W] -> ([N, D, 2H, 2W], the bias that it lacks; None where it lacks none).
+
+        A transposed convolution writes the result at once, where four convolutions leave it to be joined; but a bias would
+        cost it that pass. 64 maps, float16, an H200, us, joined with bias -> transposed without: 1,024 channels of 8 x 8 304 ->
+        207, of 16 x 16 913 -> 875; 512 of 32 x 32 960 -> 850; 256 of 64 x 64 1,185 -> 943.
+        """
+        if self.turned is None or not use_kernels(x):
+            return self(x), None
+        return F.conv_transpose2d(x, self.turned, None, stride=2, padding=1), self.bias
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, D, 2H, 2W]
         if self.quarters is not None and use_kernels(x) and x.is_contiguous(memory_format=torch.channels_last):
             z = F.conv2d(x, self.quarters, padding=1)  # [N, 4D, H + 1, W + 1]
             return kernels()[3].interleave(z, self.bias)
+        if torch.is_grad_enabled() and use_kernels(x) and x.is_contiguous(memory_format=torch.channels_last):
+            return self._transposed(x)
         return convolve_with_bias(doubled(x), self)
+
+    def _transposed(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        weight = transposed_weights(self.weight.float()).to(dtype).contiguous(memory_format=torch.channels_last)
+        y = F.conv_transpose2d(x.to(dtype), weight, stride=2, padding=1)
+        return y if self.bias is None else AddBias.apply(y, self.bias)
 
     @torch.no_grad()
     def fold_weights(self) -> None:
-        """Make the four 2x2 convolutions where the kernels run: on CUDA, for weights that ask for no gradient."""
-        self.quarters = None
+        """Make the four 2x2 convolutions, or the transposed one, where the kernels run: on CUDA, without gradients."""
+        self._forget()
         if use_kernels(self.weight) and not self.weight.requires_grad:
+            if self.bias_later:
+                turned = transposed_weights(self.weight.float()).to(self.weight.dtype)
+                self.turned = turned.contiguous(memory_format=torch.channels_last)
+                return
             quarters = quarter_weights(self.weight.float()).to(self.weight.dtype)
             self.quarters = quarters.contiguous(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> UpsampleConv:
         if mode:
-            self.quarters = None
+            self._forget()
         return super().train(mode)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
-        self.quarters = None
+        self._forget()
         super()._load_from_state_dict(*args, **kwargs)
 
 
@@ -71,6 +103,16 @@ def quarter_weights(weight: Tensor) -> Tensor:
         left, middle, right = half.unbind(3)  # each [D, C, 2]
         result += [torch.stack([left, middle + right], 3), torch.stack([left + middle, right], 3)]
     return torch.cat(result)
+
+
+def transposed_weights(weight: Tensor) -> Tensor:
+    """[D, C, 3, 3] -> [C, D, 4, 4] for ``conv_transpose2d`` with stride 2 and padding 1.
+
+    An input pixel is two rows of the doubled map: row t of the result is the sum of the turned kernel's rows t - 1 and t.
+    """
+    turned = weight.flip(2, 3)
+    shifted = [F.pad(turned, (left, 1 - left, up, 1 - up)) for up in (0, 1) for left in (0, 1)]  # each [D, C, 4, 4]
+    return (shifted[0] + shifted[1] + shifted[2] + shifted[3]).transpose(0, 1)
 
 
 def interleave_torch(z: Tensor, bias: Tensor | None) -> Tensor:
