@@ -6,7 +6,8 @@ depth besides), gradients go to every parameter of the Gaussians. Prints markdow
 CUDA events around the call, medians with the range of the middle half; memory is the peak above what the inputs take.
 
 With gsplat installed its times stand beside, in the same run: the same Gaussians and cameras, its view matrices and
-intrinsics made beforehand, ``packed=False`` (faster here), colours without SH where the degree is 0.
+intrinsics made beforehand, ``packed=False`` (faster here), colours without SH where the degree is 0. With ``--packed`` its other
+way, too, which is its default and takes no backgrounds here, so it draws on black.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ from bozzetto.raster import rasterize
 
 ROWS = [(8, 8, 256), (4, 8, 512), (1, 8, 512), (1, 1, 512), (16, 8, 256)]  # scenes, views, size
 SIZES = (128, 256, 512, 1024)
-GROWTH = [(n, size, 0) for n in (16384, 262144) for size in SIZES] + [
+GROWTH = [(n, size, 0) for n in (16384, 65536, 262144) for size in SIZES] + [
     (65536, size, 3) for size in SIZES
 ]  # SH degree last
 
@@ -77,7 +79,7 @@ def bozzetto_case(gaussians: Gaussians, cameras: Cameras, size: int) -> Case:
     return Case(gaussians.tensors(), render)
 
 
-def gsplat_case(gaussians: Gaussians, cameras: Cameras, size: int) -> Case:
+def gsplat_case(gaussians: Gaussians, cameras: Cameras, size: int, packed: bool = False) -> Case:
     from gsplat import rasterization
 
     k = torch.zeros(*cameras.batch_shape, 3, 3, device="cuda")
@@ -93,20 +95,22 @@ def gsplat_case(gaussians: Gaussians, cameras: Cameras, size: int) -> Case:
         means, scales, quats, opacities, colours = leaves
         rgb, alpha, _ = rasterization(
             means, quats, scales, opacities, colours, view, k, size, size,
-            sh_degree=degree, packed=False, backgrounds=white,
+            sh_degree=degree, packed=packed, backgrounds=None if packed else white,
         )  # fmt: skip
         return rgb, alpha[..., 0]
 
     return Case((means, scales, quats, opacities, colours), render)
 
 
-def renderers() -> dict[str, Callable[[Gaussians, Cameras, int], Case]]:
+def renderers(packed: bool = False) -> dict[str, Callable[[Gaussians, Cameras, int], Case]]:
     """bozzetto, and gsplat where it is installed."""
     found: dict[str, Callable[[Gaussians, Cameras, int], Case]] = {"bozzetto": bozzetto_case}
     try:
         import gsplat
 
         found[f"gsplat {gsplat.__version__}"] = gsplat_case
+        if packed:
+            found[f"gsplat {gsplat.__version__}, packed"] = partial(gsplat_case, packed=True)
     except ImportError:
         print("gsplat is not installed: its columns are left out\n")
     return found
@@ -200,9 +204,9 @@ def launches(case: Case) -> list[int]:
     return counts
 
 
-def table(rows: list[tuple[int, int, int]], runs: int) -> None:
+def table(rows: list[tuple[int, int, int]], runs: int, packed: bool = False) -> None:
     """Times and memory of every renderer for every row."""
-    found = renderers()
+    found = renderers(packed)
     print("| scenes × views × size | renderer | forward ms | forward + backward ms | peak MiB forward | both |")
     print("|---|---|---|---|---|---|")
     for scenes, views, size in rows:
@@ -210,7 +214,7 @@ def table(rows: list[tuple[int, int, int]], runs: int) -> None:
         for name, make in found.items():
             forward, both, peak, peak_both = measure(make(gaussians, cameras, size), runs)
             row = f"{scenes}×{views}×{size}² | {name} | {shown(forward)} | {shown(both)}"
-            print(f"| {row} | {peak:.0f} | {peak_both:.0f} |", flush=True)
+            print(f"| {row} | {peak:.1f} | {peak_both:.1f} |", flush=True)
     print("\n| one call on 64 Gaussians at 64² | host µs, forward | both | device operations, forward | both |")
     print("|---|---|---|---|---|")
     cases = {name: make(ball(1, 64).to("cuda"), orbit(1, 1), 64) for name, make in found.items()}
@@ -220,16 +224,16 @@ def table(rows: list[tuple[int, int, int]], runs: int) -> None:
         print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 
-def growth(runs: int) -> None:
+def growth(runs: int, packed: bool = False) -> None:
     """Times of 1 scene × 8 views by numbers of Gaussians, size of the pictures and degree of SH."""
-    found = renderers()
+    found = renderers(packed)
     print("| Gaussians | size | SH degree | renderer | forward ms | forward + backward ms | peak MiB, both |")
     print("|---|---|---|---|---|---|---|")
     for n, size, degree in GROWTH:
         gaussians, cameras = ball(1, n, degree).to("cuda"), orbit(1, 8)
         for name, make in found.items():
             forward, both, _, peak = measure(make(gaussians, cameras, size), runs)
-            row = f"{n:,} | {size}² | {degree} | {name} | {shown(forward)} | {shown(both)} | {peak:.0f}"
+            row = f"{n:,} | {size}² | {degree} | {name} | {shown(forward)} | {shown(both)} | {peak:.1f}"
             print(f"| {row} |", flush=True)
 
 
@@ -238,9 +242,9 @@ class Stages:
 
     def __init__(self, gaussians: Gaussians, cameras: Cameras, size: int) -> None:
         from bozzetto.raster import triton_blend, triton_blend_gradient, triton_lists, triton_project_gradient
-        from bozzetto.raster.triton_call import Kept, Work, kept_plan, work_plan
-        from bozzetto.raster.triton_memory import pieces
-        from bozzetto.raster.triton_project import Layout, project
+        from bozzetto.raster.triton_call import memory
+        from bozzetto.raster.triton_layout import Layout
+        from bozzetto.raster.triton_project import project
         from bozzetto.raster.triton_room import Room
 
         scenes, views, k = gaussians.batch_shape[0], cameras.batch_shape[-1], gaussians.sh.shape[-2]
@@ -251,21 +255,18 @@ class Stages:
         inputs = (g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, layout)
         needed = torch.zeros(3, dtype=torch.int64, device="cuda")
 
-        def memory(size: int, places: tuple) -> list:
-            return pieces(torch.empty(size, dtype=torch.uint8, device="cuda"), places)
-
         room = Room(512, 512)
         for _ in range(3):  # the second time there is room for the pairs, the third time for the entries
-            kept, work = Kept(*memory(*kept_plan(layout, room, True))), Work(*memory(*work_plan(layout, room)))
+            _, _, kept, work = memory(layout, room, True, needed.device)
             needed.zero_()
-            project(*inputs, room, kept.records, work.pairs, work.table, needed)
+            project(*inputs, room, kept.records, kept.depths, work.pairs, work.table, needed)
             triton_lists.list_cells(kept, work, needed, layout, room)
             self.needed = needed.tolist()
             room = Room(self.needed[0], max(self.needed[1], 512))
 
         def timed_project() -> None:
             needed.zero_()
-            project(*inputs, room, kept.records, work.pairs, work.table, needed)
+            project(*inputs, room, kept.records, kept.depths, work.pairs, work.table, needed)
 
         def timed_lists() -> None:
             needed[1:] = 0
@@ -274,29 +275,28 @@ class Stages:
         self.project, self.lists = timed_project, timed_lists
         background = torch.ones(scenes, views, 3, device="cuda")
         self.pairs = int(kept.counts.tensor().sum())
-        self.blend = lambda: triton_blend.blend(kept, background, layout, (scenes, views, size, size))
+        # The table lies where compositing writes, so the lists are made anew before these.
+        self.blend = lambda: triton_blend.blend(kept, g.sh, background, layout, (scenes, views, size, size))
         rgb, alpha, _ = self.blend()
+        self.drawn = int(kept.numbers.tensor().sum())
         grads = torch.randn_like(rgb), torch.randn_like(alpha), None
-        moments = torch.zeros(scenes * views, len(g), triton_blend_gradient.MOMENTS, device="cuda")
         self.blend_gradient = lambda: triton_blend_gradient.blend_gradient(
-            kept, background, *grads, moments, layout, 0, scenes * views
+            kept, g.sh, background, alpha, *grads, layout
         )
-        self.blend_gradient()
-        gradients = tuple(map(torch.empty_like, (g.means, g.quats, g.scales, g.opacities, g.sh)))
-        share = triton_project_gradient.Share(0, scenes, 0, views)
+        moments = self.blend_gradient()
         self.project_gradient = lambda: triton_project_gradient.project_gradient(
-            g.means, g.quats, g.scales, g.sh, view, intrinsics, kept.records, moments, gradients, layout, share
+            g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, kept.records, moments, layout
         )
 
 
 def stages(rows: list[tuple[int, int, int]]) -> None:
     """Times of the stages."""
     names = ("project", "lists", "blend", "blend_gradient", "project_gradient")
-    print("| scenes × views × size | tile pairs | cell entries | project | lists | blend | gradient | projection's |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ("scenes × views × size", "tile pairs", "cell entries", "drawn in parts of cells", *names)
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for scenes, views, size in rows:
         parts = Stages(ball(scenes).to("cuda"), orbit(scenes, views), size)
-        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.needed[0], parts.pairs))
+        counts = " | ".join(f"{x / 1e6:.2f} M" for x in (parts.needed[0], parts.pairs, parts.drawn))
         spent = " | ".join(f"{milliseconds(getattr(parts, name)):.3f}" for name in names)
         print(f"| {scenes}×{views}×{size}² | {counts} | {spent} |", flush=True)
 
@@ -324,14 +324,15 @@ def main() -> None:
     parser.add_argument("--row", action="append", help="one row, as 1x8x512 (scenes x views x size); may be repeated")
     parser.add_argument("--growth", action="store_true", help="also numbers of Gaussians, sizes, SH degrees")
     parser.add_argument("--kernels", action="store_true", help="also times of the stages and of single kernels")
+    parser.add_argument("--packed", action="store_true", help="gsplat also with packed=True")
     parser.add_argument("--runs", type=int, default=21, help="calls per time")
     arguments = parser.parse_args()
     rows = [tuple(int(x) for x in row.split("x")) for row in arguments.row] if arguments.row else ROWS
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
-    table(rows, arguments.runs)
+    table(rows, arguments.runs, arguments.packed)
     if arguments.growth:
         print()
-        growth(arguments.runs)
+        growth(arguments.runs, arguments.packed)
     if arguments.kernels:
         print()
         stages(rows)

@@ -29,11 +29,11 @@ def room(monkeypatch):
     return triton_room
 
 
-def draw(scale: float, opaque: bool = False, scenes: int = 1, views: int = 2) -> list[torch.Tensor]:
+def draw(scale: float, opaque: bool = False, scenes: int = 1, views: int = 2, k: int = 4) -> list[torch.Tensor]:
     """Pictures and gradients of a random scene whose Gaussians have this size."""
     from bozzetto.raster.triton import rasterize_triton
 
-    inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, scenes, views, N, SIZE, 4, scale).items()}
+    inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, scenes, views, N, SIZE, k, scale).items()}
     if opaque:
         inputs["opacities"].fill_(0.9)
     for name in PARAMETERS:
@@ -95,29 +95,50 @@ def test_lists_sorted_by_a_sample(room, monkeypatch):
 
 @slow_without_cuda
 def test_indices_of_many_gaussians_need_32_bits(room, monkeypatch):
-    from bozzetto.raster import triton_call
-    from bozzetto.raster.triton_project import Layout
+    from bozzetto.raster.triton_layout import Layout
 
     expected = draw(0.1)
     assert Layout(1, 1, 65536, *range(10)).index == torch.int16 and Layout(1, 1, 65537, *range(10)).index == torch.int32
     monkeypatch.setattr(Layout, "index", torch.int32)
-    triton_call.kept_plan.cache_clear()
-    triton_call.work_plan.cache_clear()
+    clear_plans()
     try:
         assert_same(draw(0.1), expected)
     finally:
-        triton_call.kept_plan.cache_clear()
-        triton_call.work_plan.cache_clear()
+        clear_plans()
 
 
-@pytest.mark.parametrize(("scenes", "views"), [(1, 3), (3, 1)])
-def test_gradients_in_two_halves(room, monkeypatch, scenes, views):
-    """As where one memory for the sums over pixels would be large."""
-    from bozzetto.raster import triton
+@pytest.mark.parametrize(("scenes", "views"), [(2, 2), (3, 1)])
+def test_records_without_colours(room, monkeypatch, scenes, views):
+    from bozzetto.raster.triton_layout import Layout
 
-    expected = draw(0.1, scenes=scenes, views=views)
-    monkeypatch.setattr(triton, "LARGE", 0)
-    assert_same(draw(0.1, scenes=scenes, views=views), expected)
+    results = []
+    for lean in (False, True):
+        monkeypatch.setattr(Layout, "lean", lean)
+        clear_plans()
+        results.append(draw(0.1, scenes=scenes, views=views, k=1))
+    clear_plans()
+    for a, b in zip(results[0][0], results[1][0]):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for a, b in zip(results[0][1], results[1][1]):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+def clear_plans() -> None:
+    from bozzetto.raster import triton_call
+
+    for plan in (triton_call.kept_plan, triton_call.work_plan, triton_call.table_plan):
+        plan.cache_clear()
+
+
+def test_a_second_backward_pass_draws_again(room):
+    from bozzetto.raster.triton import rasterize_triton
+
+    inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, 1, 2, N, SIZE, 1, 0.1).items()}
+    leaves = [inputs[k].requires_grad_() for k in PARAMETERS]
+    loss = sum(p.square().sum() for p in rasterize_triton(*(inputs[k] for k in NAMES), *SIZE, 0.01, 1e10))
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    for a, b in zip(torch.autograd.grad(loss, leaves), first):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max()))
 
 
 @slow_without_cuda
@@ -128,18 +149,15 @@ def test_pictures_of_more_tiles_than_counters(room, monkeypatch):
     size = (2 * 32, 2500 * 32) if CUDA else (1, 32 * 4097)
     inputs = {k: v.float().to(DEVICE) for k, v in random_inputs(3, 1, 1, 3, size, 1, 0.02).items()}
     if not CUDA:  # interpreted, the cells of a whole such picture take too long: look at the pairs only
-        from bozzetto.raster import triton_call, triton_memory, triton_project
+        from bozzetto.raster import triton_call, triton_project
         from bozzetto.raster.triton_room import Room
 
         # fx and fy in pixels differ by thousands: the Gaussians are spread over the whole width.
         layout, room = triton_project.Layout(1, 1, 3, 1, *size, 0.01, 1e10, False, 16, 16, 4, 4), Room(4096 * 16, 1024)
         arguments = [inputs[k] for k in ("means", "quats", "scales", "opacities", "sh", "view", "intrinsics")]
-        (records, *_), work = (
-            triton_memory.pieces(torch.empty(size, dtype=torch.uint8), places)
-            for size, places in (triton_call.kept_plan(layout, room, False), triton_call.work_plan(layout, room))
-        )
-        work, needed = triton_call.Work(*work), torch.zeros(3, dtype=torch.int64)
-        triton_project.project(*arguments, layout, room, records, work.pairs, work.table, needed)
+        _, _, kept, work = triton_call.memory(layout, room, False, torch.device("cpu"))
+        needed = torch.zeros(3, dtype=torch.int64)
+        triton_project.project(*arguments, layout, room, kept.records, kept.depths, work.pairs, work.table, needed)
         table = work.table.tensor()
         groups = table.reshape(layout.tiles)
         counts, starts = groups & 0xFFFF, groups >> 16

@@ -113,7 +113,8 @@ def rasterize(
 
     Returns:
         :class:`Rendering` with shapes [*scenes, V, H, W, ...]. Gradients flow to every Gaussian parameter and to the
-        background. Non-finite Gaussians are skipped, never drawn.
+        background. Non-finite Gaussians are skipped, never drawn. Do not change ``alpha`` in place before a backward pass:
+        gradients are computed from it.
 
     Raises:
         ValueError: for shapes that do not fit, an unknown back end, or ``room`` below 1.

@@ -16,6 +16,8 @@ tests).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -30,19 +32,34 @@ except ImportError as error:
     ) from error
 
 from .triton_blend import blend, blend_kernel
-from .triton_blend_gradient import MOMENTS, blend_gradient
-from .triton_call import Kept, Work, kept_plan, work_plan
+from .triton_blend_gradient import blend_gradient
+from .triton_call import Kept, memory
 from .triton_launch import aligned
+from .triton_layout import Layout
 from .triton_lists import list_cells
 from .triton_memory import Plan, pieces
-from .triton_project import Layout, project
-from .triton_project_gradient import Share, project_gradient
+from .triton_project import project
+from .triton_project_gradient import project_gradient
 from .triton_room import SPARE_RECORDED, Reading, RecordedNeed, counters, expected, known, learn
 
-# Bytes of moments above which they are made for half of the pictures at a time. On an H100 that adds 4 to 10 % to a pass
-# forward and backward, without which 64 pictures of 256 x 256 would take 540 instead of 440 MiB.
-LARGE = 1 << 24
 INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
+
+
+class Drawn(NamedTuple):
+    """What a call leaves.
+
+    Attributes:
+        pictures: rgb, alpha, depth.
+        alpha: as the gradient needs it: without the NaN of a recorded call that did not fit.
+        memory, places: of :class:`.triton_call.Kept`.
+        need: how to check a recorded call.
+    """
+
+    pictures: tuple[Tensor, Tensor, Tensor]
+    alpha: Tensor
+    memory: Tensor
+    places: Plan
+    need: RecordedNeed | None
 
 
 def _draw(
@@ -58,9 +75,8 @@ def _draw(
     shape: tuple[int, ...],
     spare: float,
     keep: bool,
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Plan], RecordedNeed | None]:
-    """Pictures; memory of :class:`Kept` (with what the gradient needs if ``keep``); how to check a recorded call, which has
-    room for ``spare`` times what earlier calls needed."""
+) -> Drawn:
+    """Pictures, and with ``keep`` what the gradient needs; ``spare``: see :func:`.triton_room.expected`, if recorded."""
     device = means.device
     kind = (device, layout.cameras, layout.height, layout.width)
     rows = layout.cameras * layout.n
@@ -69,92 +85,79 @@ def _draw(
         raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
     while True:
         room = expected(kind, rows, spare) if recording else expected(kind, rows)
-        size, places = kept_plan(layout, room, keep)
-        memory = torch.empty(size, dtype=torch.uint8, device=device)
-        kept = Kept(*pieces(memory, places))
-        size, work_places = work_plan(layout, room)
-        work = Work(*pieces(torch.empty(size, dtype=torch.uint8, device=device), work_places))
+        whole, places, kept, work = memory(layout, room, keep, device)
         needed = counters(device, recording)
         project(
             means, quats, scales, opacities, sh, view, intrinsics, layout, room,
-            kept.records, work.pairs, work.table, needed,
+            kept.records, kept.depths, work.pairs, work.table, needed,
         )  # fmt: skip
         list_cells(kept, work, needed, layout, room)
         del work  # the pictures may take its place
         reading = None if recording else Reading(needed)
         need = RecordedNeed(room, needed, kind, rows) if recording else None
-        pictures = blend(kept, background, layout, shape, need and need.poison)
-        if reading is None:
-            return pictures, (memory, places), need
+        rgb, alpha, depth = blend(kept, sh, background, layout, shape, need and need.poison)
+        if need is not None:
+            return Drawn((rgb, alpha + need.poison, depth), alpha, whole, places, need)
         numbers = reading.result()
         learn(kind, rows, numbers)
         if room.holds(numbers):
-            return pictures, (memory, places), None
-        del memory, kept, pictures
+            return Drawn((rgb, alpha, depth), alpha, whole, places, None)
+        del whole, kept, rgb, alpha, depth
 
 
 def _recording(tensor: Tensor) -> bool:
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _shares(layout: Layout) -> list[Share]:
-    """All pictures at once, or two halves if their moments are so large that they would decide how much memory a call needs."""
-    s, v = layout.scenes, layout.views
-    if layout.cameras * layout.n * MOMENTS * 4 <= LARGE or layout.cameras == 1:
-        return [Share(0, s, 0, v)]
-    if s > 1:
-        return [Share(0, (s + 1) // 2, 0, v), Share((s + 1) // 2, s // 2, 0, v)]
-    return [Share(0, 1, 0, (v + 1) // 2), Share(0, 1, (v + 1) // 2, v // 2)]
-
-
 class _Rasterize(torch.autograd.Function):
+    """The memory of lists is not a saved tensor, so that a backward pass can give it back when it has read them, before
+    it makes the gradients. A second one through the same pictures (``retain_graph``) draws them again.
+    """
+
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, spare, recorded):
-        pictures, (memory, places), need = _draw(
-            means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, spare, True
-        )
-        ctx.save_for_backward(means, quats, scales, sh, background, view, intrinsics, memory)
-        ctx.layout, ctx.places, ctx.poison = layout, places, need and need.poison
+        inputs = (means, quats, scales, opacities, sh, background, view, intrinsics)
+        drawn = _draw(*inputs, layout, shape, spare, True)
+        ctx.save_for_backward(*inputs, drawn.alpha)
+        ctx.again = layout, shape, spare
+        ctx.kept = [(drawn.memory, drawn.places, drawn.need)]
         ctx.set_materialize_grads(False)
-        recorded.append(need)
-        return pictures
+        recorded.append(drawn.need)
+        return drawn.pictures
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, grad_depth):
-        means, quats, scales, sh, background, view, intrinsics, memory = ctx.saved_tensors
-        kept, layout = Kept(*pieces(memory, ctx.places)), ctx.layout
+        *inputs, alpha = ctx.saved_tensors
+        means, quats, scales, opacities, sh, background, view, intrinsics = inputs
+        layout = ctx.again[0]
         pixels = (layout.cameras, layout.height, layout.width)
         grad_rgb = means.new_zeros(*pixels, 3) if grad_rgb is None else _plain(grad_rgb)
         grad_alpha = means.new_zeros(pixels) if grad_alpha is None else _plain(grad_alpha)
         if grad_depth is not None:
             grad_depth = _plain(grad_depth)
         gradients: tuple[Tensor | None, ...] = (None,) * 5
+        grad_background = None
         with torch.cuda.device_of(means):
-            if any(ctx.needs_input_grad[:5]):
-                moments = None
-                for share in _shares(layout):
-                    first, cameras = share.first_scene * layout.views + share.first_view, share.scenes * share.views
-                    if moments is None:
-                        moments = torch.zeros(cameras, layout.n, MOMENTS, device=means.device)
-                    else:
-                        moments.zero_()
-                    blend_gradient(kept, background, grad_rgb, grad_alpha, grad_depth, moments, layout, first, cameras)
-                    if gradients[0] is None:
-                        opacities = means.new_empty(means.shape[:-1])
-                        gradients = (*map(torch.empty_like, (means, quats, scales)), opacities, torch.empty_like(sh))
-                    project_gradient(
-                        means, quats, scales, sh, view, intrinsics, kept.records, moments, gradients, layout, share
-                    )
-                if ctx.poison is not None:
-                    for gradient in gradients:
-                        gradient += ctx.poison
-            grad_background = None
+            if ctx.kept:
+                memory, places, need = ctx.kept.pop()
+            else:
+                _, alpha, memory, places, need = _draw(*inputs, *ctx.again, True)
+            kept = Kept(*pieces(memory, places))
             if ctx.needs_input_grad[5]:
-                seen = (grad_rgb.view(*pixels, 3) * kept.transmittance.tensor().view(*pixels, 1)).sum((1, 2))
-                grad_background = seen.reshape(background.shape)
-                if ctx.poison is not None:
-                    grad_background += ctx.poison
+                through = (1 - alpha.view(*pixels, 1)).add_(kept.rest.tensor().view(*pixels, 1), alpha=2.0**-32)
+                grad_background = (grad_rgb.view(*pixels, 3) * through).sum((1, 2)).reshape(background.shape)
+            if any(ctx.needs_input_grad[:5]):
+                moments = blend_gradient(kept, sh, background, alpha, grad_rgb, grad_alpha, grad_depth, layout)
+                records = kept.records if layout.k > 1 else None
+                del kept, memory  # without higher degrees of SH, the gradients may take its place
+                gradients = project_gradient(
+                    means, quats, scales, opacities, sh, view, intrinsics, records, moments, layout
+                )
+            if need is not None:
+                for gradient in (*gradients, grad_background):
+                    if gradient is not None:
+                        gradient += need.poison
         return *gradients, grad_background, *(None,) * 6
 
 
@@ -266,8 +269,8 @@ def render(
             recorded: list[RecordedNeed | None] = []
             pictures = _Rasterize.apply(*tensors, view, intrinsics, layout, shape, spare, recorded)
             return *pictures, recorded[0]
-        pictures, _, need = _draw(*tensors, view, intrinsics, layout, shape, spare, False)
-        return *pictures, need
+        drawn = _draw(*tensors, view, intrinsics, layout, shape, spare, False)
+        return *drawn.pictures, drawn.need
 
 
 def rasterize_triton(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_project import CELL, TILE
+from .triton_layout import CELL, TILE
 
 LEAST = tl.constexpr(-7.994353436858858)  # log2(1/255)
 CELLS = (TILE // CELL) ** 2  # of a tile

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .triton_bins import CELLS, LEAST
 from .triton_launch import Launcher
+from .triton_layout import CELL, TILE, Layout
 from .triton_numbers import (
     INTERPRETED,
     either,
@@ -29,7 +30,6 @@ from .triton_numbers import (
     unpack,
     unsigned,
 )
-from .triton_project import CELL, TILE, Layout
 
 if TYPE_CHECKING:
     from .triton_call import Kept
@@ -54,14 +54,32 @@ def cell_place(cell, tiles_x, tiles, TILE: tl.constexpr, CELL: tl.constexpr):
 
 
 @triton.jit
-def load_record(record, exists):
-    """Ten numbers of each Gaussian, 0 where none exists."""
+def load_record(records, depths, sh, n, exists, LEAN: tl.constexpr, DEEP: tl.constexpr):
+    """Ten numbers of each Gaussian, 0 where none exists; those of the colour are yet to go through :func:`colour`. The
+    last one is z, if DEEP or not LEAN."""
+    record = records + n * (3 if LEAN else 5)
     mx, my = unpack(tl.load(record + 0, mask=exists, other=0))
     a, b = unpack(tl.load(record + 1, mask=exists, other=0))
     c, bias = unpack(tl.load(record + 2, mask=exists, other=0))
-    r, g = unpack(tl.load(record + 3, mask=exists, other=0))
-    bl, z = unpack(tl.load(record + 4, mask=exists, other=0))
+    if LEAN:
+        r = tl.load(sh + n * 3 + 0, mask=exists, other=0.0)
+        g = tl.load(sh + n * 3 + 1, mask=exists, other=0.0)
+        bl = tl.load(sh + n * 3 + 2, mask=exists, other=0.0)
+        z = r
+        if DEEP:
+            z = tl.load(depths + n, mask=exists, other=0.0)
+    else:
+        r, g = unpack(tl.load(record + 3, mask=exists, other=0))
+        bl, z = unpack(tl.load(record + 4, mask=exists, other=0))
     return mx, my, a, b, c, bias, r, g, bl, z
+
+
+@triton.jit
+def colour(stored, LEAN: tl.constexpr):
+    """Red, green or blue as drawn, of what :func:`load_record` read."""
+    if LEAN:
+        stored = tl.maximum(0.5 + 0.28209479177387814 * stored, 0.0)
+    return stored
 
 
 @triton.jit
@@ -87,11 +105,12 @@ def opacity(power, bias, position, final):
         )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles"])
+@triton.jit(do_not_specialize=["N", "V", "height", "width", "tiles_x", "tiles"])
 def blend_kernel(
-    records, ids, counts, ends, background, rgb, alpha, depth, transmittance, last, words, numbers, poison,
-    N, height, width, tiles_x, tiles,
-    KEEP: tl.constexpr, LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, UNROLL: tl.constexpr,
+    records, depths, sh, ids, counts, ends, background, rgb, alpha, depth, rest, last, words, numbers, poison,
+    N, V, height, width, tiles_x, tiles,
+    KEEP: tl.constexpr, LANES: tl.constexpr, LEAN: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """One program: one cell of one view, front to back.
 
@@ -109,7 +128,9 @@ def blend_kernel(
     px = column.to(tl.float32) + 0.5
     py = row.to(tl.float32) + 0.5
     ids += start
-    records += camera.to(tl.int64) * N * 5
+    records += camera.to(tl.int64) * N * (3 if LEAN else 5)
+    depths += camera.to(tl.int64) * N
+    sh += (camera // V).to(tl.int64) * N * 3
 
     # The transmittance; negative once a pixel is finished.
     light = tl.where(inside, 1.0, -1.0)
@@ -129,16 +150,15 @@ def blend_kernel(
         memory = shared_memory()
         exists = lane < length
         n = unsigned(tl.load(ids + lane, mask=exists, other=0))
-        mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
-        bias = tl.where(exists, bias, float("-inf"))
+        mx, my, a, b, c, bias, r, g, bl, z = load_record(records, depths, sh, n, exists, LEAN, True)
     unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
     while (base < length) & (unfinished > 0):
         if not INTERPRETED:
-            share(memory, mx, my, a, b, c, bias, r, g, bl, z)
+            bias = tl.where(base + lane < length, bias, float("-inf"))
+            share(memory, mx, my, a, b, c, bias, colour(r, LEAN), colour(g, LEAN), colour(bl, LEAN), z)
             exists = base + 32 + lane < length
             n = unsigned(tl.load(ids + base + 32 + lane, mask=exists, other=0))
-            mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, exists)
-            bias = tl.where(exists, bias, float("-inf"))
+            mx, my, a, b, c, bias, r, g, bl, z = load_record(records, depths, sh, n, exists, LEAN, True)
         drawn = tl.zeros([2, 32], tl.int32)  # one bit for each of 32 Gaussians
         k = length * 0
         stop = tl.minimum(length - base, 32)
@@ -147,8 +167,11 @@ def blend_kernel(
                 if INTERPRETED:
                     exists = base + k + u < length
                     n = unsigned(tl.load(ids + base + k + u, mask=exists, other=0))
-                    gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = load_record(records + n * 5, exists)
+                    gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = load_record(
+                        records, depths, sh, n, exists, LEAN, True
+                    )
                     g_bias = tl.where(exists, g_bias, float("-inf"))
+                    gr, gg, gbl = colour(gr, LEAN), colour(gg, LEAN), colour(gbl, LEAN)
                 else:
                     gx, gy, ga, gb, gc, g_bias, gr, gg, gbl, gz = shared(memory + (k + u) * 48)
                 power = exponent((px - gx)[None, :], py - gy, ga, gb, gc, g_bias)
@@ -184,7 +207,8 @@ def blend_kernel(
         unfinished = tl.max(tl.max((light > 0.0).to(tl.int32), axis=0), axis=0)
 
     light = tl.abs(light)
-    shown = light  # not what the gradient gets: where lists end must stay true
+    shown = light
+    opaque = 1.0 - light
     if poison is not None:
         spoilt = tl.load(poison)
         shown += spoilt
@@ -194,10 +218,11 @@ def blend_kernel(
     tl.store(rgb + pixel * 3 + 0, red + shown * tl.load(background + 0), mask=inside)
     tl.store(rgb + pixel * 3 + 1, green + shown * tl.load(background + 1), mask=inside)
     tl.store(rgb + pixel * 3 + 2, blue + shown * tl.load(background + 2), mask=inside)
-    tl.store(alpha + pixel, 1.0 - shown, mask=inside)
+    tl.store(alpha + pixel, opaque, mask=inside)
     tl.store(depth + pixel, deep, mask=inside)
     if KEEP:
-        tl.store(transmittance + pixel, light, mask=inside)
+        lost = tl.floor((light - (1.0 - opaque)) * 4294967296.0 + 0.5)  # -128 .. 128
+        tl.store(rest + pixel, tl.minimum(lost, 127.0).to(tl.int8), mask=inside)
         tl.store(last + pixel, (final - 1).to(last.dtype.element_ty), mask=inside)
         numbers += (cell * 2 + half) * parts
         tl.store(numbers, number_left)
@@ -206,28 +231,29 @@ def blend_kernel(
 
 
 @cache
-def _launcher(keep: bool, lanes: int, index: torch.dtype, poison: bool) -> Launcher:
+def _launcher(keep: bool, lanes: int, lean: bool, index: torch.dtype, poison: bool) -> Launcher:
     """``index``: dtype of indices and positions; ``poison``: whether there is any."""
-    constants = {"KEEP": keep, "LANES": lanes, "TILE": TILE, "CELL": CELL, "UNROLL": UNROLL}
+    constants = {"KEEP": keep, "LANES": lanes, "LEAN": lean, "TILE": TILE, "CELL": CELL, "UNROLL": UNROLL}
     return Launcher(blend_kernel, constants, num_warps=1)
 
 
 def blend(
-    kept: Kept, background: Tensor, layout: Layout, shape: tuple[int, ...], poison: Tensor | None = None
+    kept: Kept, sh: Tensor, background: Tensor, layout: Layout, shape: tuple[int, ...], poison: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures: rgb [*shape, 3], alpha and depth [*shape], where ``shape`` ends with height and width.
 
-    ``poison``, a number on the device, is added to every pixel. Where ``kept`` has room for it, this also writes what the
-    gradient needs: transmittance, last, words and numbers.
+    ``poison``, a number on the device, is added to every pixel of rgb and depth; alpha stays true, as the gradient finds the
+    ends of the lists by it. Where ``kept`` has room for it, this also writes what else the gradient needs: rest, last, words
+    and numbers.
     """
     device = background.device
     rgb = torch.empty((*shape, 3), device=device)
     alpha, depth = torch.empty(shape, device=device), torch.empty(shape, device=device)
     keep = kept.last is not None
-    _launcher(keep, layout.lanes if keep else 2, layout.index, poison is not None)(
+    _launcher(keep, layout.lanes if keep else 2, layout.lean, layout.index, poison is not None)(
         layout.cameras * layout.tiles * CELLS,
-        kept.records, kept.entries, kept.counts, kept.ends, background, rgb, alpha, depth,
-        kept.transmittance, kept.last, kept.words, kept.numbers, poison,
-        layout.n, layout.height, layout.width, layout.tiles_x, layout.tiles,
+        kept.records, kept.depths, sh, kept.entries, kept.counts, kept.ends, background, rgb, alpha, depth,
+        kept.rest, kept.last, kept.words, kept.numbers, poison,
+        layout.n, layout.views, layout.height, layout.width, layout.tiles_x, layout.tiles,
     )  # fmt: skip
     return rgb, alpha, depth

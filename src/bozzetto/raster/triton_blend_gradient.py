@@ -6,7 +6,8 @@ of its pixels (two columns, four rows), back to front; so one warp goes through 
 one tile sort its parts by the length of their lists, so that those of one warp end at about the same time.
 
 Per Gaussian and pixel there are two numbers: the weight w of its colour and v = dL/d(ln alpha). All that the loss knows of
-a Gaussian are sums over pixels: of w times the gradient of the picture, and of v times 1, dx, dy, dx^2, dx dy, dy^2. A
+a Gaussian are sums over pixels, its moments: of v times 1, dx, dy, dx^2, dx dy, dy^2, and of w times the gradients of red and
+green, which are eight numbers side by side, and of w times those of blue and depth, which have a place behind. A
 thread sums over its pixels in registers; the threads of a part then add theirs by shuffles, and each writes some of the
 sums. While one Gaussian is dealt with, the record of the next one is on its way, and the index of the one after it. Shared
 memory and barriers are used only where lists are chosen, before the first Gaussian.
@@ -23,16 +24,14 @@ import triton.language as tl
 from torch import Tensor
 
 from .triton_bins import CELLS
-from .triton_blend import MAX_ALPHA, cell_place, exponent, load_record, opacity
+from .triton_blend import MAX_ALPHA, cell_place, colour, exponent, load_record, opacity
 from .triton_launch import Launcher
+from .triton_layout import CELL, TILE, Layout
 from .triton_numbers import highest_bit, reciprocal, sum_two, unsigned
-from .triton_project import CELL, TILE, Layout
 
 if TYPE_CHECKING:
     from .triton_call import Kept
 
-MOMENTS = 12  # floats; the last two are not used
-ROW = tl.constexpr(MOMENTS)
 BEHIND = tl.constexpr(0x7FFFFFFF)  # a position in no list
 REGISTERS = 128
 GROUP = 512  # tiles whose longest lists come first; about as many as a large device holds at once
@@ -63,17 +62,14 @@ def next_drawn(words, word, before, batch, left, STRIDE: tl.constexpr):
     return position, word, before, batch, left - exists.to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["N", "height", "width", "tiles_x", "tiles", "first"])
+@triton.jit(do_not_specialize=["N", "V", "height", "width", "tiles_x", "tiles"])
 def blend_gradient_kernel(
-    records, ids, counts, ends, background, transmittance, last, words, numbers, grad_rgb, grad_alpha, grad_depth, moments,
-    N, height, width, tiles_x, tiles, first,
-    LANES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, GROUP: tl.constexpr,
+    records, depths, sh, ids, counts, ends, background, alpha, rest, last, words, numbers, grad_rgb, grad_alpha, grad_depth,
+    moments, more_moments, N, V, height, width, tiles_x, tiles,
+    LANES: tl.constexpr, LEAN: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """One program: 32 / LANES parts of one tile of one view, from view ``first`` on; adds to moments [views, N, 12].
-
-    The moments of a Gaussian are the sums over pixels of v, v dx, v dy, v dx^2, v dx dy, v dy^2, and of w times the
-    gradients of red, green, blue and depth.
-    """
+    """One program: 32 / LANES parts of one tile of one view; adds to moments [views, N, 8] and more_moments [views, N, 2],
+    or [views, N, 1] if there is no gradient of depth."""
     PER_CELL: tl.constexpr = CELL * CELL // (8 * LANES)  # parts
     CELLS: tl.constexpr = (TILE // CELL) * (TILE // CELL)
     PROGRAMS: tl.constexpr = CELLS * PER_CELL * LANES // 32  # of one tile
@@ -82,7 +78,7 @@ def blend_gradient_kernel(
     before = tl.program_id(0) // (PROGRAMS * GROUP) * GROUP
     size = tl.minimum(tl.num_programs(0) // PROGRAMS - before, GROUP)
     place = tl.program_id(0) - before * PROGRAMS
-    tile = first * tiles + before + place % size
+    tile = before + place % size
     lengths = tl.load(numbers + tile * CELLS * PER_CELL + tl.arange(0, CELLS * PER_CELL))
     if tl.max(lengths, axis=0) == 0:
         return
@@ -99,8 +95,12 @@ def blend_gradient_kernel(
     start = tl.load(ends + cell) - tl.load(counts + cell)
     ids += start
     words += (start >> 5) * PER_CELL + part
-    records += camera.to(tl.int64) * N * 5
-    moments += (camera - first).to(tl.int64) * N * ROW
+    records += camera.to(tl.int64) * N * (3 if LEAN else 5)
+    depths += camera.to(tl.int64) * N
+    sh += (camera // V).to(tl.int64) * N * 3
+    MORE: tl.constexpr = 1 if grad_depth is None else 2
+    moments += camera.to(tl.int64) * N * 8
+    more_moments += camera.to(tl.int64) * N * MORE
     background += camera.to(tl.int64) * 3
 
     light, ahead, final, g_red, g_green, g_blue, g_depth = (), (), (), (), (), (), ()
@@ -108,7 +108,9 @@ def blend_gradient_kernel(
     for p in tl.static_range(8):
         inside = (x + p // 4 < width) & (y + p % 4 < height)
         pixel = (camera.to(tl.int64) * height + y + p % 4) * width + x + p // 4
-        light = light + (tl.load(transmittance + pixel, mask=inside, other=1.0),)
+        through = 1.0 - tl.load(alpha + pixel, mask=inside, other=0.0)
+        through += tl.load(rest + pixel, mask=inside, other=0).to(tl.float32) * 2.3283064365386963e-10
+        light = light + (through,)
         behind = unsigned(tl.load(last + pixel, mask=inside, other=0)) + 1
         final = final + (tl.where(light[p] < 1.0, behind, 0),)  # of no Gaussian if all light came through
         latest = tl.maximum(latest, final[p])
@@ -134,15 +136,19 @@ def blend_gradient_kernel(
     # On the way, in every round: the record of the next Gaussian, the index of the one after it, the next word.
     position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
     n = unsigned(tl.load(ids + position, mask=position < BEHIND, other=0))
-    mx, my, a, b, c, bias, r, g, bl, z = load_record(records + n * 5, position < BEHIND)
+    DEEP: tl.constexpr = grad_depth is not None
+    mx, my, a, b, c, bias, r, g, bl, z = load_record(records, depths, sh, n, position < BEHIND, LEAN, DEEP)
     next_position, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
     next_n = unsigned(tl.load(ids + next_position, mask=next_position < BEHIND, other=0))
     going = 1
     while going > 0:
-        rest = (left > 0) | (next_position < BEHIND)
-        mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1 = load_record(records + next_n * 5, next_position < BEHIND)
+        coming = (left > 0) | (next_position < BEHIND)
+        mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1 = load_record(
+            records, depths, sh, next_n, next_position < BEHIND, LEAN, DEEP
+        )
         later, word, before, batch, left = next_drawn(words, word, before, batch, left, PER_CELL)
         later_n = unsigned(tl.load(ids + later, mask=later < BEHIND, other=0))
+        r, g, bl = colour(r, LEAN), colour(g, LEAN), colour(bl, LEAN)
         dx = px - mx
         dy = py - my
         new_light, new_ahead = (), ()
@@ -184,15 +190,15 @@ def blend_gradient_kernel(
         light = new_light
         ahead = new_ahead
 
-        add_moments(moments + n * ROW, position < BEHIND, m, LANES)
+        add_moments(moments + n * 8, more_moments + n * MORE, position < BEHIND, m, LANES, MORE)
         mx, my, a, b, c, bias, r, g, bl, z = mx1, my1, a1, b1, c1, bias1, r1, g1, bl1, z1
         n, position = next_n, next_position
         next_n, next_position = later_n, later
-        going = tl.max(rest.to(tl.int32), axis=0)
+        going = tl.max(coming.to(tl.int32), axis=0)
 
 
 @triton.jit
-def add_moments(out, drawn, m, LANES: tl.constexpr):
+def add_moments(out, more, drawn, m, LANES: tl.constexpr, MORE: tl.constexpr):
     """Add the sums over LANES threads; each thread writes some of them, in one access where the device has it."""
     lane = tl.arange(0, 32)
     s0 = sum_two(m[0], m[4], LANES // 2)
@@ -211,32 +217,36 @@ def add_moments(out, drawn, m, LANES: tl.constexpr):
         tl.atomic_add(to, two, mask=drawn[:, None], sem="relaxed")
         s4 = sum_two(s4, s4, 1)
         drawn = drawn & (lane % 2 == 0)
-    tl.atomic_add(out + 8 + upper, s4, mask=drawn, sem="relaxed")
+    tl.atomic_add(more + upper, s4, mask=drawn & (upper < MORE), sem="relaxed")
 
 
 @cache
-def _launcher(lanes: int, index: torch.dtype, without_depth: bool) -> Launcher:
+def _launcher(lanes: int, lean: bool, index: torch.dtype, without_depth: bool) -> Launcher:
     """One for each form of the arguments: ``index`` is the dtype of indices, the gradient of depth a tensor or None."""
-    constants = {"LANES": lanes, "TILE": TILE, "CELL": CELL, "GROUP": GROUP}
+    constants = {"LANES": lanes, "LEAN": lean, "TILE": TILE, "CELL": CELL, "GROUP": GROUP}
     return Launcher(blend_gradient_kernel, constants, num_warps=1, maxnreg=REGISTERS)
 
 
 def blend_gradient(
     kept: Kept,
+    sh: Tensor,
     background: Tensor,
+    alpha: Tensor,
     grad_rgb: Tensor,
     grad_alpha: Tensor,
     grad_depth: Tensor | None,
-    moments: Tensor,
     layout: Layout,
-    first: int,
-    cameras: int,
-) -> None:
-    """Add the moments of the Gaussians in ``cameras`` pictures from the ``first`` on to ``moments`` [cameras, N, 12].
-    ``grad_depth`` None is 0."""
-    _launcher(layout.lanes, layout.index, grad_depth is None)(
-        cameras * layout.tiles * CELLS * layout.parts * layout.lanes // 32,
-        kept.records, kept.entries, kept.counts, kept.ends, background,
-        kept.transmittance, kept.last, kept.words, kept.numbers, grad_rgb, grad_alpha, grad_depth, moments,
-        layout.n, layout.height, layout.width, layout.tiles_x, layout.tiles, first,
+) -> tuple[Tensor, Tensor]:
+    """Moments of the Gaussians in every picture: [S * V, N, 8] and [S * V, N, 2], or [S * V, N, 1] for ``grad_depth`` None,
+    which is 0."""
+    more = 1 if grad_depth is None else 2
+    size = layout.cameras * layout.n
+    both = torch.zeros(size * (8 + more), device=sh.device)
+    moments, more_moments = both[: size * 8], both[size * 8 :]
+    _launcher(layout.lanes, layout.lean, layout.index, grad_depth is None)(
+        layout.cameras * layout.tiles * CELLS * layout.parts * layout.lanes // 32,
+        kept.records, kept.depths, sh, kept.entries, kept.counts, kept.ends, background, alpha,
+        kept.rest, kept.last, kept.words, kept.numbers, grad_rgb, grad_alpha, grad_depth, moments, more_moments,
+        layout.n, layout.views, layout.height, layout.width, layout.tiles_x, layout.tiles,
     )  # fmt: skip
+    return moments, more_moments

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from .triton_bins import CELLS, PLACES, cells_met, divide, two_by_two
 from .triton_launch import Launcher
+from .triton_layout import CELL, TILE, Layout
 from .triton_numbers import INTERPRETED, unpack
 from .triton_pairs import PAIRS
-from .triton_project import CELL, TILE, Layout
 from .triton_room import Room
 from .triton_sort import bucket_of, rank_among, sort_by_sample, sort_by_width
 from .triton_words import WORDS, read, shared_words
@@ -84,7 +84,7 @@ def collect(row, groups, pairs, keys, BLOCK: tl.constexpr):
 @triton.jit
 def mark_cells(
     ordered, ids, cells, length, most, nearest, scale, by_width, words, records, x0, y0,
-    TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
+    RECORD: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the Gaussians of the ``length`` keys, which are in order but for the insides of buckets of at most ``most``, in
     the order of these, and the bits of the cells of each; returns the numbers of entries of the first and the last 8 cells."""
@@ -95,7 +95,7 @@ def mark_cells(
         mask = i < length
         key = tl.load(ordered + i, mask=mask, other=0x7FFFFFFFFFFFFFFF)
         n = key.to(tl.int32)
-        record = records + tl.where(mask, n, 0).to(tl.int64) * 5
+        record = records + tl.where(mask, n, 0).to(tl.int64) * RECORD
         mx, my = unpack(tl.load(record + 0, mask=mask, other=0))
         a, b = unpack(tl.load(record + 1, mask=mask, other=0))
         c, bias = unpack(tl.load(record + 2, mask=mask, other=0))
@@ -115,9 +115,9 @@ def mark_cells(
 
 @triton.jit(do_not_specialize=["groups", "pair_room", "entry_room", "N", "tiles_x", "tiles"])
 def tile_kernel(
-    table, pairs, keys, ordered, ids, cells, records, needed, counts, ends, entries, scratch,
+    table, pairs, keys, ordered, records, needed, counts, ends, entries, scratch,
     groups, pair_room, entry_room, N, tiles_x, tiles,
-    TILE: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr, PART: tl.constexpr, STEPS: tl.constexpr,
+    RECORD: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr, PART: tl.constexpr, STEPS: tl.constexpr,
     FULLEST: tl.constexpr, TABLE_BLOCK: tl.constexpr, GROUP_BLOCK: tl.constexpr, SORT_BLOCK: tl.constexpr,
     DIVIDE_BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -135,34 +135,36 @@ def tile_kernel(
         start = tl.atomic_add(needed + PLACES, length.to(tl.int64), sem="relaxed")
         keys += start
         ordered += start
-        ids += start
-        cells += start
         nearest, farthest = collect(row, groups, pairs, keys, GROUP_BLOCK)
         scale = (WORDS - 1) / tl.maximum(farthest - nearest, 1).to(tl.float32)
         most = sort_by_width(keys, ordered, length, nearest, scale, words, SORT_BLOCK)
         by_width = most <= FULLEST + length // 64
         tl.debug_barrier()
         if most > FULLEST + length // 64:
-            most = sort_by_sample(keys, ordered, cells, length, words, PART, STEPS, SORT_BLOCK)
+            most = sort_by_sample(keys, ordered, length, words, PART, STEPS, SORT_BLOCK)
             tl.debug_barrier()
         y = place // tiles_x
         x0 = ((place - y * tiles_x) * TILE).to(tl.float32) + 0.5
         y0 = (y * TILE).to(tl.float32) + 0.5
+        # The keys are sorted; their memory takes the indices, and behind them the bits of cells.
         upper, lower = mark_cells(
-            ordered, ids, cells, length, most, nearest, scale, by_width, words,
-            records + camera.to(tl.int64) * N * 5, x0, y0, TILE, CELL, DIVIDE_BLOCK,
+            ordered, keys.to(entries.dtype), keys.to(tl.pointer_type(tl.int16)) + length * 2, length, most, nearest, scale,
+            by_width, words, records + camera.to(tl.int64) * N * RECORD, x0, y0, RECORD, TILE, CELL, DIVIDE_BLOCK,
         )  # fmt: skip
         tl.debug_barrier()
+    ids = keys.to(entries.dtype)
+    cells = keys.to(tl.pointer_type(tl.int16)) + length * 2
     divide(ids, cells, length, upper, lower, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
 
 
 @cache
-def _launcher(index: torch.dtype) -> Launcher:
-    """One for each dtype of indices."""
-    constants = {"TILE": TILE, "CELL": CELL, "CELLS": CELLS, "PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
+def _launcher(index: torch.dtype, record: int) -> Launcher:
+    """One for each dtype of indices and length of records."""
+    sizes = {"RECORD": record, "TILE": TILE, "CELL": CELL, "CELLS": CELLS}
+    sample = {"PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
     blocks = {"TABLE_BLOCK": TABLE_BLOCK, "GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK}
     return Launcher(
-        tile_kernel, constants | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS, maxnreg=REGISTERS
+        tile_kernel, sizes | sample | blocks | {"DIVIDE_BLOCK": DIVIDE_BLOCK}, num_warps=WARPS, maxnreg=REGISTERS
     )
 
 
@@ -174,8 +176,8 @@ def list_cells(kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Roo
     """
     programs = layout.cameras * layout.tiles
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
-    _launcher(layout.index)(
-        programs, work.table, work.pairs, work.keys, work.ordered, work.ids, work.cells, kept.records, needed,
+    _launcher(layout.index, layout.record)(
+        programs, work.table, work.pairs, work.keys, work.ordered, kept.records, needed,
         kept.counts, kept.ends, kept.entries, scratch,
         layout.groups, room.pairs, room.entries, layout.n, layout.tiles_x, layout.tiles,
     )  # fmt: skip

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from .triton_blend import blend
-from .triton_call import Kept, Work, kept_plan, work_plan
+from .triton_call import memory
+from .triton_layout import Layout
 from .triton_lists import list_cells
-from .triton_memory import pieces
-from .triton_project import Layout, project
+from .triton_project import project
 from .triton_room import MOST, Room
 
 SIZE = 8  # of the pictures that are drawn for it
@@ -21,16 +21,17 @@ def preparations(count: int, coefficients: tuple[int, ...], device: torch.device
     """Functions without arguments, each of which compiles one of the kernels for pictures without gradient; call them from
     as many threads.
 
-    Each launches its kernel on next to no work; nothing that other calls see changes.
+    Each launches its kernel on next to no work; nothing that other calls see changes. There are two of each where records
+    are lean in pictures of one view (:attr:`.triton_layout.Layout.lean`).
 
     Args:
         count: Gaussians of a scene in the calls to come. coefficients: spherical harmonics of each that there may be.
     """
 
-    def call(stage: str, k: int) -> Callable[[], None]:
+    def call(stage: str, k: int, views: int) -> Callable[[], None]:
         def run() -> None:
             # As many Gaussians as decide about the kernels' types; those that are there are all the same.
-            layout = Layout(1, 1, 1, k, SIZE, SIZE, 0.01, FAR, True, 0, 16, 0, 4)
+            layout = Layout(1, views, 1, k, SIZE, SIZE, 0.01, FAR, True, 0, 0, 0, 0)
             if layout.index != layout._replace(n=count).index:
                 layout = layout._replace(n=count)
             room = Room(512, 512)
@@ -39,25 +40,26 @@ def preparations(count: int, coefficients: tuple[int, ...], device: torch.device
             def zeros(*shape: int) -> torch.Tensor:
                 return torch.zeros(shape, device=device)
 
-            size, places = kept_plan(layout, room, False)
-            kept = Kept(*pieces(torch.zeros(size, dtype=torch.uint8, device=device), places))
-            size, places = work_plan(layout, room)
-            work = Work(*pieces(torch.zeros(size, dtype=torch.uint8, device=device), places))
+            _, _, kept, work = memory(layout, room, False, device)
+            for piece in (kept.records, work.pairs):
+                piece.whole.zero_()
             if stage == "project":
                 pose, lens = torch.eye(4, device=device).reshape(1, 4, 4), zeros(1, 4) + 1
                 project(
                     zeros(n, 3), zeros(n, 4), zeros(n, 3), zeros(n), zeros(n, k, 3), pose, lens, layout, room,
-                    kept.records, work.pairs, work.table, torch.zeros(3, dtype=torch.int64, device=device),
+                    kept.records, kept.depths, work.pairs, work.table, torch.zeros(3, dtype=torch.int64, device=device),
                 )  # fmt: skip
             elif stage == "list":  # too many pairs for the room: all lists are empty
                 list_cells(kept, work, torch.tensor([MOST, 0, 0], device=device), layout, room)
             else:
-                blend(kept, zeros(1, 3), layout, (1, SIZE, SIZE))
+                blend(kept, zeros(n, k, 3), zeros(views, 3), layout, (1, views, SIZE, SIZE))
 
         return run
 
+    kinds = [(k, 2) for k in dict.fromkeys(coefficients)]
+    lean = [(1, 1)] if 1 in coefficients else []
     return [
-        call("list", coefficients[0]),
-        *(call("project", k) for k in dict.fromkeys(coefficients)),
-        call("blend", coefficients[0]),
+        *(call("list", *kind) for kind in (*kinds[:1], *lean)),
+        *(call("project", *kind) for kind in (*kinds, *lean)),
+        *(call("blend", *kind) for kind in (*kinds[:1], *lean)),
     ]

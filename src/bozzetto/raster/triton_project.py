@@ -2,14 +2,14 @@
 
 Each Gaussian becomes, in each view, a *record* of 10 floats, kept as 5 int64 of two each: centre x, y (pixels); a, b, c
 and log2 opacity, so that alpha = 2^(a dx^2 + b dx dy + c dy^2 + log2 opacity); colour r, g, b (-0.0 where the clamp at 0
-acted); camera z. Besides, it becomes a pair with every tile that it can reach with alpha >= 1/255: one program takes 512
+acted); camera z. A *lean* record is 3 int64, without colour, which is read from the SH coefficients then, and z, which has
+a place of its own. Besides, it becomes a pair with every tile that it can reach with alpha >= 1/255: one program takes 512
 Gaussians of a view, one a thread, counts them by tile in shared memory, and writes its pairs grouped by tile.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import triton
@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .triton_launch import Launcher
+from .triton_layout import BLOCK, CELL, TILE, Layout
 from .triton_memory import Piece
 from .triton_numbers import INTERPRETED, pack
 from .triton_pairs import write_pairs
@@ -24,11 +25,6 @@ from .triton_room import Room
 from .triton_sh import camera_centre, sh_colour, unit_direction
 from .triton_words import WORDS
 
-TILE = 32  # pixels along each side of a tile
-CELL = 8  # pixels along each side of the cells that a tile is made of
-RECORD = 5  # int64, two floats each
-BLOCK = 16 if INTERPRETED else 512  # Gaussians a program
-DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 LARGEST = tl.constexpr(3.4028234e38)
@@ -109,9 +105,10 @@ def finite(x):
     ]
 )  # fmt: skip
 def project_kernel(
-    means, quats, scales, opacities, sh, view, intrinsics, records, pairs, table, needed, scratch,
+    means, quats, scales, opacities, sh, view, intrinsics, records, depths, pairs, table, needed, scratch,
     N, V, height, width, near, far, room, view_scene, view_step, lens_scene, lens_step,
-    K: tl.constexpr, POSES: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, POSES: tl.constexpr, LEAN: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK Gaussians of one scene in one view, one a thread.
 
@@ -211,16 +208,23 @@ def project_kernel(
     r0 = pack(px, py)
     r1 = pack(conic_xx * (-0.5 * LOG2_E), conic_xy * -LOG2_E)
     r2 = pack(conic_yy * (-0.5 * LOG2_E), tl.where(keep, tl.log2(opacity), float("-inf")))
-    r3 = pack(clamped(red), clamped(green))
-    r4 = pack(clamped(blue), z)
-    # A record, padded to eight numbers, as a row that neighbouring threads store together.
-    eight = tl.join(tl.join(tl.join(r0, r4), tl.join(r2, r4)), tl.join(tl.join(r1, r4), tl.join(r3, r4))).reshape(
-        BLOCK, 8
-    )
+    # A record, padded to four or eight numbers, as a row that neighbouring threads store together.
     line = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    part = tl.arange(0, 8)[None, :]
-    out = records + camera.to(tl.int64) * N * 5 + line.to(tl.int64) * 5 + part
-    tl.store(out, eight, mask=(line < N) & (part < 5))
+    if LEAN:
+        four = tl.join(tl.join(r0, r2), tl.join(r1, r2)).reshape(BLOCK, 4)
+        part = tl.arange(0, 4)[None, :]
+        out = records + camera.to(tl.int64) * N * 3 + line.to(tl.int64) * 3 + part
+        tl.store(out, four, mask=(line < N) & (part < 3))
+        tl.store(depths + camera.to(tl.int64) * N + n, z, mask=mask)
+    else:
+        r3 = pack(clamped(red), clamped(green))
+        r4 = pack(clamped(blue), z)
+        eight = tl.join(tl.join(tl.join(r0, r4), tl.join(r2, r4)), tl.join(tl.join(r1, r4), tl.join(r3, r4))).reshape(
+            BLOCK, 8
+        )
+        part = tl.arange(0, 8)[None, :]
+        out = records + camera.to(tl.int64) * N * 5 + line.to(tl.int64) * 5 + part
+        tl.store(out, eight, mask=(line < N) & (part < 5))
 
     side: tl.constexpr = TILE // CELL
     tiles_x = (width + TILE - 1) // TILE
@@ -241,72 +245,9 @@ def clamped(colour):
     return bits.to(tl.int32).to(tl.float32, bitcast=True)
 
 
-class Layout(NamedTuple):
-    """What a call of the rasterizer looks like, apart from its tensors.
-
-    Attributes:
-        scenes, views, n, k: numbers of scenes, of views of each, of Gaussians of a scene and of SH coefficients of each.
-        height, width: size of the pictures in pixels.
-        near, far: Gaussians whose camera z is not between are dropped; world units.
-        poses: whether cameras come as camera-to-world matrices with OpenGL axes and intrinsics normalised by the picture's
-            size (as :class:`bozzetto.camera.Cameras` has them) and not as view matrices and pixels.
-        view_scene, view_step: elements from one scene's, from one view's 4 x 4 matrix to the next.
-        lens_scene, lens_step: the same for intrinsics.
-    """
-
-    scenes: int
-    views: int
-    n: int
-    k: int
-    height: int
-    width: int
-    near: float
-    far: float
-    poses: bool
-    view_scene: int
-    view_step: int
-    lens_scene: int
-    lens_step: int
-
-    @property
-    def cameras(self) -> int:
-        """Pictures in all."""
-        return self.scenes * self.views
-
-    @property
-    def tiles_x(self) -> int:
-        """Tiles of a row of a picture."""
-        return -(-self.width // TILE)
-
-    @property
-    def groups(self) -> int:
-        """Programs that project the Gaussians of one view."""
-        return -(-self.n // BLOCK)
-
-    @property
-    def index(self) -> torch.dtype:
-        """Of Gaussians' indices within their scene and of positions in lists; 16 bits are read without sign."""
-        return torch.int16 if self.n <= 1 << 16 else torch.int32
-
-    @property
-    def lanes(self) -> int:
-        """Threads for each part of a cell in the gradient of the compositing."""
-        return 4 if self.n >= DENSE * self.height * self.width else 2
-
-    @property
-    def parts(self) -> int:
-        """Parts of a cell there, of eight pixels a thread."""
-        return CELL * CELL // (8 * self.lanes)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of a picture."""
-        return self.tiles_x * -(-self.height // TILE)
-
-
 @cache
-def _launcher(k: int, poses: bool) -> Launcher:
-    constants = {"K": k, "POSES": poses, "TILE": TILE, "CELL": CELL, "BLOCK": BLOCK}
+def _launcher(k: int, poses: bool, lean: bool) -> Launcher:
+    constants = {"K": k, "POSES": poses, "LEAN": lean, "TILE": TILE, "CELL": CELL, "BLOCK": BLOCK}
     return Launcher(project_kernel, constants, num_warps=BLOCK // 32)
 
 
@@ -321,6 +262,7 @@ def project(
     layout: Layout,
     room: Room,
     records: Piece,
+    depths: Piece,
     pairs: Piece,
     table: Piece,
     needed: Tensor,
@@ -328,7 +270,8 @@ def project(
     """Project all Gaussians to all views.
 
     It writes:
-        records [S * V, N, 5] int64; of a Gaussian that is culled in a view only log2 opacity, -inf, means anything.
+        records [S * V, N, 5 or 3] int64; a Gaussian that is culled in a view has none that means anything.
+        depths [S * V, N]: camera z, where records are lean.
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
         table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
@@ -336,9 +279,9 @@ def project(
     """
     programs = layout.groups * layout.cameras
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
-    _launcher(layout.k, layout.poses)(
+    _launcher(layout.k, layout.poses, layout.lean)(
         programs,
-        means, quats, scales, opacities, sh, view, intrinsics, records, pairs, table, needed, scratch,
+        means, quats, scales, opacities, sh, view, intrinsics, records, depths, pairs, table, needed, scratch,
         layout.n, layout.views, layout.height, layout.width, layout.near, layout.far, room.pairs,
         layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip

@@ -1,59 +1,38 @@
-"""From sums over pixels back to means, quaternions, scales, opacities and SH coefficients (Triton kernels)."""
+"""From sums over pixels back to means, quaternions, scales, opacities and SH coefficients (Triton kernels).
+
+Gaussians are projected again: of the records only the colours' signs are read, and these only where there are SH coefficients
+of a degree above 0. Otherwise the memory of the records is free by then.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .triton_launch import Launcher
+from .triton_layout import Layout
 from .triton_memory import Piece
-from .triton_numbers import unpack
-from .triton_project import Layout, clamp_ratio, load_camera, rotation_matrix, unit_quaternion
+from .triton_project import clamp_ratio, load_camera, rotation_matrix, unit_quaternion
 from .triton_sh import camera_centre, colour_gradient, sh_basis_gradient, sh_gradient_kernel, unit_direction
 
 BLOCK = 128
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit
-def leave(where, value, first_view, mask):
-    """Store, or from the second view on add."""
-    before = tl.load(where, mask=mask & (first_view > 0), other=0.0)
-    tl.store(where, before + value, mask=mask)
-
-
-@triton.jit(
-    do_not_specialize=[
-        "N",
-        "V",
-        "height",
-        "width",
-        "first_scene",
-        "first_view",
-        "views",
-        "view_scene",
-        "view_step",
-        "lens_scene",
-        "lens_step",
-    ]
-)
+@triton.jit(do_not_specialize=["N", "V", "height", "width", "view_scene", "view_step", "lens_scene", "lens_step"])
 def project_gradient_kernel(
-    means, quats, scales, sh, view, intrinsics, records, moments,
+    means, quats, scales, opacities, sh, view, intrinsics, records, moments, more_moments,
     grad_means, grad_quats, grad_scales, grad_opacities, grad_sh,
-    N, V, height, width, first_scene, first_view, views, view_scene, view_step, lens_scene, lens_step,
-    K: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
+    N, V, height, width, view_scene, view_step, lens_scene, lens_step,
+    K: tl.constexpr, MORE: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK Gaussians of one scene, summed over ``views`` of its V views.
-
-    ``moments`` begin with the first of those of the first scene. From the second view on, gradients are added to what the
-    launches for the views before left.
-    """
+    """One program: BLOCK Gaussians of one scene, summed over its V views. MORE: how many more moments there are, 1 or 2."""
     blocks = tl.cdiv(N, BLOCK)
-    scene = first_scene + tl.program_id(0) // blocks
+    scene = tl.program_id(0) // blocks
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     row = scene.to(tl.int64) * N + n
@@ -72,43 +51,38 @@ def project_gradient_kernel(
     # Gradient of the matrix R S, whose product with its transpose is the covariance.
     h00, h01, h02, h10, h11, h12, h20, h21, h22 = zero, zero, zero, zero, zero, zero, zero, zero, zero
     seen = tl.zeros([BLOCK], tl.int32)
-    view += scene * view_scene + first_view * view_step
-    intrinsics += scene * lens_scene + first_view * lens_step
-    before = first_scene.to(tl.int64) * V + first_view  # pictures before those of the moments
-    step = first_view
-    while step < first_view + views:
+    view += scene * view_scene
+    intrinsics += scene * lens_scene
+    opacity = tl.load(opacities + row, mask=mask, other=1.0)
+    if K == 1:  # through the clamp of colours at 0 nothing passes
+        shown_red = mask & (0.5 + 0.28209479177387814 * tl.load(sh + row * 3 + 0, mask=mask, other=0.0) >= 0.0)
+        shown_green = mask & (0.5 + 0.28209479177387814 * tl.load(sh + row * 3 + 1, mask=mask, other=0.0) >= 0.0)
+        shown_blue = mask & (0.5 + 0.28209479177387814 * tl.load(sh + row * 3 + 2, mask=mask, other=0.0) >= 0.0)
+    step = scene * 0
+    while step < V:
         w00, w01, w02, t0, w10, w11, w12, t1, w20, w21, w22, t2, fx, fy, cx, cy = load_camera(
             view, intrinsics, width, height, POSES
         )
         slot = (scene.to(tl.int64) * V + step) * N + n
-        record = records + slot * 5
-        yy, bias = unpack(tl.load(record + 2, mask=mask, other=0))
-        drawn = mask & (bias > float("-inf"))
+        moment = moments + slot * 8
+        more = more_moments + slot * MORE
+        mass = tl.load(moment + 0, mask=mask, other=0.0)
+        vx = tl.load(moment + 1, mask=mask, other=0.0)
+        vy = tl.load(moment + 2, mask=mask, other=0.0)
+        gxx = -0.5 * tl.load(moment + 3, mask=mask, other=0.0)
+        gxy = -0.5 * tl.load(moment + 4, mask=mask, other=0.0)
+        gyy = -0.5 * tl.load(moment + 5, mask=mask, other=0.0)
+        gr = tl.load(moment + 6, mask=mask, other=0.0)
+        gg = tl.load(moment + 7, mask=mask, other=0.0)
+        gb = tl.load(more, mask=mask, other=0.0)
+        gz = tl.zeros([BLOCK], tl.float32)
+        if MORE == 2:
+            gz = tl.load(more + 1, mask=mask, other=0.0)
+        # Of a Gaussian that contributed to no pixel all are 0, and what follows may be no number.
+        drawn = (mass != 0.0) | (vx != 0.0) | (vy != 0.0) | (gxx != 0.0) | (gxy != 0.0) | (gyy != 0.0)
+        drawn = drawn | (gr != 0.0) | (gg != 0.0) | (gb != 0.0) | (gz != 0.0)
         seen = tl.where(drawn, 1, seen)
-        moment = moments + (slot - before * N) * 12
-        xx, xy = unpack(tl.load(record + 1, mask=drawn, other=0))
-        xx *= -2.0 * LN_2
-        xy *= -LN_2
-        yy *= -2.0 * LN_2
-        v = tl.load(moment + 0, mask=drawn, other=0.0)
-        vx = tl.load(moment + 1, mask=drawn, other=0.0)
-        vy = tl.load(moment + 2, mask=drawn, other=0.0)
-        gpx = xx * vx + xy * vy
-        gpy = xy * vx + yy * vy
-        gxx = -0.5 * tl.load(moment + 3, mask=drawn, other=0.0)
-        gxy = -0.5 * tl.load(moment + 4, mask=drawn, other=0.0)
-        gyy = -0.5 * tl.load(moment + 5, mask=drawn, other=0.0)
-        gopacity += tl.where(drawn, v * tl.exp2(-bias), 0.0)
-        gz = tl.load(moment + 9, mask=drawn, other=0.0)
-
-        # Inverse of a symmetric matrix Q = C^-1: dC = -Q dQ Q.
-        e00 = gxx * xx + gxy * xy
-        e01 = gxx * xy + gxy * yy
-        e10 = gxy * xx + gyy * xy
-        e11 = gxy * xy + gyy * yy
-        cxx = -(xx * e00 + xy * e10)
-        cxy = -(xx * e01 + xy * e11)
-        cyy = -(xy * e01 + yy * e11)
+        gopacity += tl.where(drawn, mass / tl.where(drawn, opacity, 1.0), 0.0)
 
         x = w00 * mx + w01 * my + w02 * mz + t0
         y = w10 * mx + w11 * my + w12 * mz + t1
@@ -138,6 +112,27 @@ def project_gradient_kernel(
         b0 = j11 * m10 + j12 * m20
         b1 = j11 * m11 + j12 * m21
         b2 = j11 * m12 + j12 * m22
+
+        # The inverse of C, with the determinant as in the projection.
+        aa = a0 * a0 + a1 * a1 + a2 * a2
+        bb = b0 * b0 + b1 * b1 + b2 * b2
+        n0 = a1 * b2 - a2 * b1
+        n1 = a2 * b0 - a0 * b2
+        n2 = a0 * b1 - a1 * b0
+        inverse = 1.0 / tl.where(drawn, n0 * n0 + n1 * n1 + n2 * n2 + 0.3 * (aa + bb) + 0.09, 1.0)
+        xx = (bb + 0.3) * inverse
+        xy = -(a0 * b0 + a1 * b1 + a2 * b2) * inverse
+        yy = (aa + 0.3) * inverse
+        gpx = xx * vx + xy * vy
+        gpy = xy * vx + yy * vy
+        # The gradient of the inverse Q of a symmetric matrix C: dC = -Q dQ Q.
+        e00 = gxx * xx + gxy * xy
+        e01 = gxx * xy + gxy * yy
+        e10 = gxy * xx + gyy * xy
+        e11 = gxy * xy + gyy * yy
+        cxx = -(xx * e00 + xy * e10)
+        cxy = -(xx * e01 + xy * e11)
+        cyy = -(xy * e01 + yy * e11)
         ga0 = 2.0 * (cxx * a0 + cxy * b0)
         ga1 = 2.0 * (cxx * a1 + cxy * b1)
         ga2 = 2.0 * (cxx * a2 + cxy * b2)
@@ -181,7 +176,7 @@ def project_gradient_kernel(
         gmz += tl.where(drawn, w02 * gx + w12 * gy + w22 * gz, 0.0)
 
         if K > 1:
-            gr, gg, gb = colour_gradient(record, moment, drawn)
+            gr, gg, gb = colour_gradient(records + slot * 5, moment, more, drawn)
             ex, ey, ez = camera_centre(view, POSES)
             dx, dy, dz, inverse = unit_direction(mx, my, mz, ex, ey, ez)
             gdx, gdy, gdz = zero, zero, zero
@@ -200,27 +195,26 @@ def project_gradient_kernel(
             gmy += tl.where(drawn, (gdy - along * dy) * inverse, 0.0)
             gmz += tl.where(drawn, (gdz - along * dz) * inverse, 0.0)
         else:
-            gr, gg, gb = colour_gradient(record, moment, drawn)
-            g_red += 0.28209479177387814 * gr
-            g_green += 0.28209479177387814 * gg
-            g_blue += 0.28209479177387814 * gb
+            g_red += tl.where(shown_red, 0.28209479177387814 * gr, 0.0)
+            g_green += tl.where(shown_green, 0.28209479177387814 * gg, 0.0)
+            g_blue += tl.where(shown_blue, 0.28209479177387814 * gb, 0.0)
         view += view_step
         intrinsics += lens_step
         step += 1
 
     if K == 1:
-        leave(grad_sh + row * 3 + 0, g_red, first_view, mask)
-        leave(grad_sh + row * 3 + 1, g_green, first_view, mask)
-        leave(grad_sh + row * 3 + 2, g_blue, first_view, mask)
-    leave(grad_means + row * 3 + 0, gmx, first_view, mask)
-    leave(grad_means + row * 3 + 1, gmy, first_view, mask)
-    leave(grad_means + row * 3 + 2, gmz, first_view, mask)
-    leave(grad_opacities + row, gopacity, first_view, mask)
+        tl.store(grad_sh + row * 3 + 0, g_red, mask=mask)
+        tl.store(grad_sh + row * 3 + 1, g_green, mask=mask)
+        tl.store(grad_sh + row * 3 + 2, g_blue, mask=mask)
+    tl.store(grad_means + row * 3 + 0, gmx, mask=mask)
+    tl.store(grad_means + row * 3 + 1, gmy, mask=mask)
+    tl.store(grad_means + row * 3 + 2, gmz, mask=mask)
+    tl.store(grad_opacities + row, gopacity, mask=mask)
     # Where no view drew it, the Gaussian may hold NaN.
     good = seen > 0
-    leave(grad_scales + row * 3 + 0, tl.where(good, h00 * r00 + h10 * r10 + h20 * r20, 0.0), first_view, mask)
-    leave(grad_scales + row * 3 + 1, tl.where(good, h01 * r01 + h11 * r11 + h21 * r21, 0.0), first_view, mask)
-    leave(grad_scales + row * 3 + 2, tl.where(good, h02 * r02 + h12 * r12 + h22 * r22, 0.0), first_view, mask)
+    tl.store(grad_scales + row * 3 + 0, tl.where(good, h00 * r00 + h10 * r10 + h20 * r20, 0.0), mask=mask)
+    tl.store(grad_scales + row * 3 + 1, tl.where(good, h01 * r01 + h11 * r11 + h21 * r21, 0.0), mask=mask)
+    tl.store(grad_scales + row * 3 + 2, tl.where(good, h02 * r02 + h12 * r12 + h22 * r22, 0.0), mask=mask)
     h00 *= s0
     h10 *= s0
     h20 *= s0
@@ -237,29 +231,15 @@ def project_gradient_kernel(
     along = gw * qw + gx * qx + gy * qy + gz * qz
     good = good & (length > 1e-12)
     inverse = 1.0 / tl.where(good, length, 1.0)
-    leave(grad_quats + row * 4 + 0, tl.where(good, (gw - along * qw) * inverse, 0.0), first_view, mask)
-    leave(grad_quats + row * 4 + 1, tl.where(good, (gx - along * qx) * inverse, 0.0), first_view, mask)
-    leave(grad_quats + row * 4 + 2, tl.where(good, (gy - along * qy) * inverse, 0.0), first_view, mask)
-    leave(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), first_view, mask)
-
-
-class Share(NamedTuple):
-    """Pictures whose moments are made at a time: some scenes from all views, or a scene from some.
-
-    Attributes:
-        first_scene, scenes: which scenes.
-        first_view, views: which of their views; all views where there are more scenes than one.
-    """
-
-    first_scene: int
-    scenes: int
-    first_view: int
-    views: int
+    tl.store(grad_quats + row * 4 + 0, tl.where(good, (gw - along * qw) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 1, tl.where(good, (gx - along * qx) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 2, tl.where(good, (gy - along * qy) * inverse, 0.0), mask=mask)
+    tl.store(grad_quats + row * 4 + 3, tl.where(good, (gz - along * qz) * inverse, 0.0), mask=mask)
 
 
 @cache
-def _launchers(k: int, poses: bool) -> tuple[Launcher, Launcher]:
-    constants = {"K": k, "POSES": poses, "BLOCK": BLOCK}
+def _launchers(k: int, more: int, poses: bool) -> tuple[Launcher, Launcher]:
+    constants = {"K": k, "MORE": more, "POSES": poses, "BLOCK": BLOCK}
     return (
         Launcher(project_gradient_kernel, constants, num_warps=4),
         Launcher(sh_gradient_kernel, constants, num_warps=4),
@@ -270,28 +250,28 @@ def project_gradient(
     means: Tensor,
     quats: Tensor,
     scales: Tensor,
+    opacities: Tensor,
     sh: Tensor,
     view: Tensor,
     intrinsics: Tensor,
-    records: Piece,
-    moments: Tensor,
-    gradients: tuple[Tensor, ...],
+    records: Piece | None,
+    moments: tuple[Tensor, Tensor],
     layout: Layout,
-    share: Share,
-) -> None:
-    """Gradients of means, quats, scales, opacities and sh, from the moments of a share of the pictures. They are added to those
-    of earlier views."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of means, quats, scales, opacities and sh, from the moments of all pictures. For K = 1 without ``records``."""
     n, k = layout.n, layout.k
-    programs = -(-n // BLOCK) * share.scenes
-    project_launcher, sh_launcher = _launchers(k, layout.poses)
+    gradients = (*map(torch.empty_like, (means, quats, scales, opacities, sh)),)
+    programs = -(-n // BLOCK) * layout.scenes
+    project_launcher, sh_launcher = _launchers(k, moments[1].numel() // (layout.cameras * n), layout.poses)
     project_launcher(
         programs,
-        means, quats, scales, sh, view, intrinsics, records, moments, *gradients,
-        n, layout.views, layout.height, layout.width, share.first_scene, share.first_view, share.views,
+        means, quats, scales, opacities, sh, view, intrinsics, records or moments[0], *moments, *gradients,
+        n, layout.views, layout.height, layout.width,
         layout.view_scene, layout.view_step, layout.lens_scene, layout.lens_step,
     )  # fmt: skip
     if k > 1:
         sh_launcher(
-            programs, means, view, records, moments, gradients[-1], n, layout.views,
-            share.first_scene, share.first_view, share.views, layout.view_scene, layout.view_step,
+            programs, means, view, records, *moments, gradients[-1],
+            n, layout.views, layout.view_scene, layout.view_step,
         )  # fmt: skip
+    return gradients

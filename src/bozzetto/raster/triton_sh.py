@@ -162,33 +162,30 @@ def sh_colour(sh, x, y, z, mask, K: tl.constexpr):
 
 
 @triton.jit
-def colour_gradient(record, moment, mask):
+def colour_gradient(record, moment, more, mask):
     """Gradient of the colour before the clamp: zero where the clamp acted, which stored -0.0 in the record."""
     rg = tl.load(record + 3, mask=mask, other=-1)
     b = tl.load(record + 4, mask=mask, other=-1)
     gr = tl.load(moment + 6, mask=mask & (rg.to(tl.int32) >= 0), other=0.0)
     gg = tl.load(moment + 7, mask=mask & (rg >= 0), other=0.0)
-    gb = tl.load(moment + 8, mask=mask & (b.to(tl.int32) >= 0), other=0.0)
+    gb = tl.load(more, mask=mask & (b.to(tl.int32) >= 0), other=0.0)
     return gr, gg, gb
 
 
-@triton.jit(do_not_specialize=["N", "V", "first_scene", "first_view", "views", "view_scene", "view_step"])
+@triton.jit(do_not_specialize=["N", "V", "view_scene", "view_step"])
 def sh_gradient_kernel(
-    means, view, records, moments, sh_gradients, N, V, first_scene, first_view, views, view_scene, view_step,
-    K: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
+    means, view, records, moments, more_moments, sh_gradients, N, V, view_scene, view_step,
+    K: tl.constexpr, MORE: tl.constexpr, POSES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """sh_gradients [S, N, K, 3] = sum over views of basis_k(direction) x colour gradient. One program: BLOCK Gaussians.
 
-    Scenes, views and moments are as in :func:`.triton_project_gradient.project_gradient_kernel`, gradients are added to in
-    the same way. The inner loop runs over views and the outer one over coefficients, so each gradient stays in a register.
+    The inner loop runs over views and the outer one over coefficients, so each gradient stays in a register.
     """
     blocks = tl.cdiv(N, BLOCK)
-    scene = first_scene + tl.program_id(0) // blocks
+    scene = tl.program_id(0) // blocks
     n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
     mask = n < N
     row = scene.to(tl.int64) * N + n
-    before = first_scene.to(tl.int64) * V + first_view  # pictures before those of the moments
-    more = mask & (first_view > 0)
     mx = tl.load(means + row * 3 + 0, mask=mask, other=0.0)
     my = tl.load(means + row * 3 + 1, mask=mask, other=0.0)
     mz = tl.load(means + row * 3 + 2, mask=mask, other=0.0)
@@ -196,10 +193,10 @@ def sh_gradient_kernel(
         red = tl.zeros([BLOCK], tl.float32)
         green = tl.zeros([BLOCK], tl.float32)
         blue = tl.zeros([BLOCK], tl.float32)
-        v = first_view
-        while v < first_view + views:
+        v = scene * 0
+        while v < V:
             slot = (scene.to(tl.int64) * V + v) * N + n
-            gr, gg, gb = colour_gradient(records + slot * 5, moments + (slot - before * N) * 12, mask)
+            gr, gg, gb = colour_gradient(records + slot * 5, moments + slot * 8, more_moments + slot * MORE, mask)
             cx, cy, cz = camera_centre(view + scene * view_scene + v * view_step, POSES)
             x, y, z, _ = unit_direction(mx, my, mz, cx, cy, cz)
             touched = (gr != 0.0) | (gg != 0.0) | (gb != 0.0)
@@ -209,6 +206,6 @@ def sh_gradient_kernel(
             blue += basis * gb
             v += 1
         out = sh_gradients + (row * K + k) * 3
-        tl.store(out + 0, red + tl.load(out + 0, mask=more, other=0.0), mask=mask)
-        tl.store(out + 1, green + tl.load(out + 1, mask=more, other=0.0), mask=mask)
-        tl.store(out + 2, blue + tl.load(out + 2, mask=more, other=0.0), mask=mask)
+        tl.store(out + 0, red, mask=mask)
+        tl.store(out + 1, green, mask=mask)
+        tl.store(out + 2, blue, mask=mask)

@@ -7,9 +7,9 @@ comparison with as many neighbours as the fullest bucket holds; neighbours of ot
 compare as they stand.
 
 Where one bucket is too full for that (many Gaussians at nearly one depth and a few far away), a sample takes the place of
-the equal widths: PART keys at equal distances in the list are sorted in registers, every key looks up between which two of
-them it lies, and is then compared with those few that lie there too. Keys are unique, so that cannot fail. Barriers stand
-between the steps.
+the equal widths: PART keys at equal distances in the list are sorted in registers and kept in shared memory, every key looks
+up between which two of them it lies, and is then compared with those few that lie there too. Keys are unique, so that cannot
+fail. Barriers stand between the steps.
 """
 
 from __future__ import annotations
@@ -84,8 +84,21 @@ def rank_among(ordered, i, key, length, most):
 
 
 @triton.jit
-def sort_by_sample(keys, ordered, buckets, length, words, PART: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr):
-    """As :func:`sort_by_width`, with buckets between the keys of a sample. ``buckets`` (int16) is memory to work in."""
+def bucket_among(words, key, PART: tl.constexpr, STEPS: tl.constexpr):
+    """How many of the sample, from word 2 PART on, are not larger: bit by bit from the highest."""
+    bucket = (key >> 63).to(tl.int32)  # 0
+    for step in tl.static_range(STEPS + 1):
+        probe = bucket + (PART >> step)
+        place = 2 * PART + tl.minimum(probe, PART) - 1
+        low = read(words, place, probe <= PART).to(tl.int64) & 0xFFFFFFFF
+        there = low | (read(words, place + PART, probe <= PART).to(tl.int64) << 32)
+        bucket = tl.where((probe <= PART) & (there <= key), probe, bucket)
+    return bucket
+
+
+@triton.jit
+def sort_by_sample(keys, ordered, length, words, PART: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr):
+    """As :func:`sort_by_width`, with buckets between the keys of a sample."""
     part = tl.arange(0, PART)
     sampled = tl.where(length > PART, (part.to(tl.int64) * length // PART).to(tl.int32), part)
     sample = tl.sort(tl.load(keys + sampled, mask=sampled < length, other=NEVER))
@@ -93,7 +106,8 @@ def sort_by_sample(keys, ordered, buckets, length, words, PART: tl.constexpr, ST
     if length <= PART:
         tl.store(ordered + part, sample, mask=part < length)
     else:
-        tl.store(ordered + part, sample)
+        write(words, 2 * PART + part, sample.to(tl.int32), part >= 0)
+        write(words, 3 * PART + part, (sample >> 32).to(tl.int32), part >= 0)
         bin = tl.arange(0, 2 * PART)  # there are PART + 1 buckets
         write(words, bin, bin * 0, bin >= 0)
         tl.debug_barrier()
@@ -101,13 +115,7 @@ def sort_by_sample(keys, ordered, buckets, length, words, PART: tl.constexpr, ST
         while base < length:
             i = base + tl.arange(0, BLOCK)
             key = tl.load(keys + i, mask=i < length, other=NEVER)
-            bucket = tl.zeros([BLOCK], tl.int32)  # how many of the sample are not larger: bit by bit from the highest
-            for step in tl.static_range(STEPS + 1):
-                probe = bucket + (PART >> step)
-                there = tl.load(ordered + probe - 1, mask=probe <= PART, other=NEVER)
-                bucket = tl.where(there <= key, probe, bucket)
-            tl.store(buckets + i, bucket.to(buckets.dtype.element_ty), mask=i < length)
-            fetch_add(words, bucket, i < length)
+            fetch_add(words, bucket_among(words, key, PART, STEPS), i < length)
             base += BLOCK
         tl.debug_barrier()
         most = begin_buckets(words, 2 * PART, BLOCK)
@@ -116,7 +124,7 @@ def sort_by_sample(keys, ordered, buckets, length, words, PART: tl.constexpr, ST
         while base < length:
             i = base + tl.arange(0, BLOCK)
             key = tl.load(keys + i, mask=i < length, other=NEVER)
-            bucket = tl.load(buckets + i, mask=i < length, other=0).to(tl.int32)
+            bucket = bucket_among(words, key, PART, STEPS)
             tl.store(ordered + fetch_add(words, bucket, i < length), key, mask=i < length)
             base += BLOCK
     return most
