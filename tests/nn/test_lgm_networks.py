@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bozzetto.nn import backend, group_norm, residual
+from bozzetto.nn import backend, group_norm, residual, upsample
+from bozzetto.nn.layout import for_inference
 from bozzetto.systems.l4gm import network as l4gm_network
 from bozzetto.systems.l4gm.network import L4GM
 from bozzetto.systems.lgm import network
@@ -87,3 +88,26 @@ def test_half_precision_without_gradients(monkeypatch, kind):
     attentions = 4 if kind is LGM else 8
     assert len(launched) == shortcuts + attentions
     assert (lean.float() - exact).norm() < 1.2 * (plain.float() - exact).norm()
+
+
+def test_folded_forms_of_l4gm(monkeypatch):
+    """Doubling as a transposed convolution whose bias others add, and one convolution at the end instead of two."""
+    torch.manual_seed(2)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    net, inputs = L4GM(MICRO), torch.randn(1, 2, 2, 9, 8, 8, device=DEVICE)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, 0.5 if parameter.dim() == 1 else 0.0, 0.1)
+    net = net.to(DEVICE).eval().requires_grad_(False)
+    switch(monkeypatch, False)
+    expected, keys = net(inputs), list(net.state_dict())
+    switch(monkeypatch, True)
+    monkeypatch.setattr(upsample, "use_kernels", lambda x: True)
+    monkeypatch.setattr(upsample.UpsampleConv, "forward", None)  # not called
+    for_inference(net)
+    assert net.unet.up_blocks[0].upsample.turned is not None and net.last.shape == (16, 32, 3, 3)
+    assert (net(inputs) - expected).abs().max() < 2e-5 * expected.abs().max()
+    assert list(net.state_dict()) == keys
+    net.load_state_dict(net.state_dict())
+    assert net.last is None and net.unet.up_blocks[0].upsample.turned is None
+    net.fold_weights()
+    assert net.last is not None and net.train().last is None

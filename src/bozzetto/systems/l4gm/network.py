@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.backend import pointwise_kernel, use_kernels
@@ -116,14 +117,15 @@ class UpBlock(_Block):
             nets.append(ResnetBlock(trunk + skip, out_channels))
         self.nets = nn.ModuleList(nets)
         self._add_attentions(out_channels, layers, attention, heads)
-        self.upsample = UpsampleConv(out_channels, out_channels) if upsample else None
+        self.upsample = UpsampleConv(out_channels, out_channels, bias_later=True) if upsample else None
 
-    def forward(self, x: Tensor, skips: list[Tensor], frames: int, views: int) -> Tensor:
+    def forward(
+        self, x: Tensor, skips: list[Tensor], frames: int, views: int, missing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(result, bias that it lacks and that whoever reads it must add); ``missing``: the same of ``x``."""
         for i, net in enumerate(self.nets):
-            x = self._attend(i, net(x, skips.pop()), frames, views)
-        if self.upsample is not None:
-            x = self.upsample(x)
-        return x
+            x, missing = self._attend(i, net(x, skips.pop(), missing), frames, views), None
+        return (x, None) if self.upsample is None else self.upsample.all_but_bias(x)
 
 
 class UNet(nn.Module):
@@ -164,6 +166,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, frames: int, views: int, repeated: Repeated | None = None) -> Tensor:
         """[B*T*V, 9, H, W], or the distinct ones of these pictures as ``repeated`` says -> [B*T*V, 14, h, h]."""
+        return self.conv_out(self.features(x, frames, views, repeated))
+
+    def features(self, x: Tensor, frames: int, views: int, repeated: Repeated | None = None) -> Tensor:
+        """What ``conv_out`` reads: [B*T*V, C, h, h]."""
         if use_kernels(x):
             x = convolve_padded(x, self.conv_in)
         else:
@@ -174,20 +180,55 @@ class UNet(nn.Module):
             skips = (skips + new)[-self.skips_used :]  # full-resolution maps of 64 pictures are gigabytes
         if repeated is not None:
             x, skips = repeated.everywhere(x), [repeated.everywhere(skip) for skip in skips]
-        x = self.mid_block(x, frames, views)
+        x, missing = self.mid_block(x, frames, views), None
         for block in self.up_blocks:
-            x = block(x, skips, frames, views)
-        return self.conv_out(self.norm_out(x))
+            x, missing = block(x, skips, frames, views, missing)
+        return self.norm_out(x)
 
 
 class L4GM(nn.Module):
-    """U-Net plus the final 1x1 convolution. The raw channels are LGM's: ``lgm.heads`` turns them into Gaussians."""
+    """U-Net plus the final 1x1 convolution. The raw channels are LGM's: ``lgm.heads`` turns them into Gaussians.
+
+    After :meth:`fold_weights` (which ``for_inference`` calls), the last two convolutions are one, on CUDA. Training and loading
+    weights forget it.
+    """
+
+    last: Tensor | None
+    last_bias: Tensor | None
 
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
         self.config = config
         self.unet = UNet(config)
         self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.register_buffer("last", None, persistent=False)
+        self.register_buffer("last_bias", None, persistent=False)
+
+    @torch.no_grad()
+    def fold_weights(self) -> None:
+        """Make of the last two convolutions one, where the kernels run: channels padded to a multiple of 8, on tensor cores."""
+        self._forget()
+        first, second = self.unet.conv_out, self.conv
+        if not use_kernels(second.weight) or second.weight.requires_grad:
+            return
+        turn = second.weight[:, :, 0, 0].float()  # [D, D]
+        weight = (turn @ first.weight.float().flatten(1)).unflatten(1, first.weight.shape[1:])  # [D, C, 3, 3]
+        padding = -len(weight) % 8
+        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)).to(second.weight.dtype)
+        bias = F.pad(turn @ first.bias.float() + second.bias.float(), (0, padding)).to(second.bias.dtype)
+        self.last, self.last_bias = weight.contiguous(memory_format=torch.channels_last), bias
+
+    def train(self, mode: bool = True) -> L4GM:
+        if mode:
+            self._forget()
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        self._forget()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
         """One launch of each kernel that only attention over time, or only so many pictures, use; for ``for_inference``."""
@@ -218,5 +259,9 @@ class L4GM(nn.Module):
             raise ValueError(f"of {v} views, {same} cannot be the same in all frames")
         repeated = Repeated(b, t, v - same, same) if same and t > 1 else None
         x = inputs.reshape(b * t * v, c, h, w) if repeated is None else repeated.distinct(inputs)
-        raw = self.conv(self.unet(x, t, v, repeated))
+        x = self.unet.features(x, t, v, repeated)
+        if self.last is not None and use_kernels(x):
+            raw = F.conv2d(x, self.last, self.last_bias, padding=1)[:, : self.config.out_channels]
+        else:
+            raw = self.conv(self.unet.conv_out(x))
         return raw.reshape(b, t, v, *raw.shape[1:])

@@ -98,22 +98,30 @@ class ResnetBlock(nn.Module):
             return F.avg_pool2d(x, 2)
         return x
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """[B*V, C1, H, W], and [B*V, C2, H, W] to be concatenated behind it -> [B*V, Cout, H', W']."""
-        if lean(x) and self.resample is None:
-            return self._lean(x, skip)
+    def forward(self, x: Tensor, skip: Tensor | None = None, missing: Tensor | None = None) -> Tensor:
+        """[B*V, C1, H, W], and [B*V, C2, H, W] to be concatenated behind it -> [B*V, Cout, H', W'].
+
+        ``missing`` [C1] is first added to every pixel of ``x``: the bias of the convolution that made it.
+        """
+        if lean(x) and self.resample is None and (missing is None or not isinstance(self.shortcut, nn.Identity)):
+            return self._lean(x, skip, missing)
+        if missing is not None:
+            x = x + missing.to(x.dtype)[:, None, None]
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
         h = self._resampled(self.norm1(x))
         h = self.conv2(self.norm2(self.conv1(h)))
         return (h + self.shortcut(self._resampled(x))) * SKIP_SCALE
 
-    def _lean(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        h = convolve(self.norm1(x, skip), self.conv1)
+    def _lean(self, x: Tensor, skip: Tensor | None, missing: Tensor | None) -> Tensor:
+        shift = missing if missing is None or skip is None else F.pad(missing, (0, skip.shape[1]))
+        h = convolve(self.norm1(x, skip, shift), self.conv1)
         h = convolve(self.norm2(h, shift=self.conv1.bias), self.conv2)
         if isinstance(self.shortcut, nn.Identity):
             return add_scaled(h, x, self.conv2.bias, SKIP_SCALE, moments=True)
         bias = self.conv2.bias + self.shortcut.bias
+        if missing is not None:
+            bias = bias + self.shortcut.weight.flatten(1)[:, : x.shape[1]] @ missing
         return add_pointwise(h, x.to(h.dtype), self.shortcut.weight, bias, SKIP_SCALE, skip, moments=True)
 
 
