@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from bozzetto import Cameras, Gaussians, Mesh
-from bozzetto.surface.nerf import NerfSettings, pipeline, recorded_step, refine, texture
+from bozzetto.surface.nerf import NerfSettings, pipeline, prepare, recorded_step, refine, texture
 
 # Where a part is called from, and its name there.
 PARTS = (
@@ -54,6 +54,19 @@ class Clock:
         return call
 
 
+def watch_preparation() -> None:
+    """Print when each task of the preparation begins and ends, in seconds from now."""
+    start, run = time.perf_counter(), prepare._quietly
+
+    def watched(task, device: torch.device) -> None:
+        began = time.perf_counter() - start
+        run(task, device)
+        name = " ".join([task.__name__, *task.__code__.co_names[-2:]])
+        print(f"    {began:5.2f} .. {time.perf_counter() - start:5.2f} {name}", flush=True)
+
+    prepare._quietly = watched
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("splats")
@@ -77,6 +90,7 @@ def main() -> None:
     if args.eager:
         recorded_step.EAGER_CALLS = 1 << 60
     clock = Clock(device)
+    watch_preparation()
     for run in range(args.runs):
         clock.seconds.clear()
         began = clock.now()

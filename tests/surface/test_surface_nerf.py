@@ -72,7 +72,9 @@ def test_the_kernels_lead_to_the_same_mesh(monkeypatch):
     assert abs(len(own.faces) - len(plain.faces)) < 0.1 * len(plain.faces)
     apart = torch.cdist(own.vertices, plain.vertices)
     assert float(apart.amin(dim=1).mean()) < 0.02 and float(apart.amin(dim=0).mean()) < 0.02
-    assert float((own.texture.mean(dim=(0, 1)) - plain.texture.mean(dim=(0, 1))).abs().max()) < 0.03
+    # The atlas may be cut elsewhere: colours are compared where the surface is.
+    colours = [fast.colour_at(mesh, plain.vertices) for mesh in (own, plain)]
+    assert float((colours[0] - colours[1]).abs().mean()) < 0.08
 
 
 def test_bad_input_is_refused_as_by_the_fast_route():

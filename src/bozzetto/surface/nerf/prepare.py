@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...gaussians import Gaussians
+from .adam import Adam
 from .edges import Topology
 from .field import WIDTH
 from .hash_grid import FEATURES, GridLayout, by_triton
@@ -129,13 +130,17 @@ def host_tasks() -> list[Task]:
 
 
 def _solid() -> tuple[Tensor, Tensor]:
-    """A small closed mesh."""
-    from ..marching_cubes import grid_surface
-
-    axis = torch.linspace(-1, 1, 8)
-    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
-    surface = grid_surface(0.8 - (x * x + y * y + z * z).sqrt())
-    return surface.vertices, surface.faces
+    """A small closed mesh: an octahedron, each face cut into 16."""
+    corners = torch.tensor([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]).float()
+    faces = torch.tensor([[y, x, z] if (x + y + z) % 2 else [x, y, z] for x in (0, 1) for y in (2, 3) for z in (4, 5)])
+    for _ in range(2):
+        a, b, c = corners[faces].unbind(dim=1)
+        parts = [(a, (a + b) / 2, (a + c) / 2), (b, (b + c) / 2, (a + b) / 2), (c, (a + c) / 2, (b + c) / 2)]
+        parts.append(((a + b) / 2, (b + c) / 2, (a + c) / 2))
+        triangles = torch.cat([torch.stack(part, dim=1) for part in parts])  # [F, 3, 3]
+        corners, faces = triangles.reshape(-1, 3).unique(dim=0, return_inverse=True)
+        faces = faces.reshape(-1, 3)
+    return corners, faces
 
 
 def _marching_cubes(device: torch.device) -> None:
@@ -150,6 +155,6 @@ def _networks(device: torch.device) -> None:
     """PyTorch's own: a network of the field, forward and back, with its optimiser."""
     with torch.enable_grad():
         weight = torch.zeros(WIDTH, WIDTH, device=device, requires_grad=True)
-        optimizer = torch.optim.Adam([weight], fused=True)
+        optimizer = Adam(([weight], 0.0))
         torch.relu(torch.zeros(WIDTH, WIDTH, device=device) @ weight).sum().backward()
         optimizer.step()

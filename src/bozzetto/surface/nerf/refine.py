@@ -12,6 +12,7 @@ from ...data.render.visibility import visible_faces
 from ...gaussians import Gaussians
 from ..clean import keep_large_components, taubin_smooth, unique_edges
 from ..simplify import make_manifold
+from .adam import Adam
 from .edges import Topology, antialias, barycentric, centres, project
 from .field import NerfField
 from .hash_grid import by_triton
@@ -128,9 +129,7 @@ def _fit(
     base, topology = vertices.to(device), Topology.of(faces.to(device))
     offset = torch.zeros_like(base, requires_grad=True)
     colours = [field.colour_grid.table, *field.colour_network.parameters()]
-    groups = [{"params": [offset], "lr": rates[0]}, {"params": colours, "lr": rates[1]}]
-    cuda = device.type == "cuda"
-    optimizer = torch.optim.Adam(groups, fused=cuda, capturable=cuda)
+    optimizer = Adam(([offset], rates[0]), (colours, rates[1]))
     picture = _drawing(topology, field, size) if by_triton(device) else None
 
     def step(row: Tensor, rgb: Tensor, alpha: Tensor, face: Tensor | None = None) -> None:
@@ -140,7 +139,7 @@ def _fit(
         loss = F.mse_loss(made, rgb) + ALPHA_WEIGHT * F.mse_loss(rgba[..., 3], alpha)
         loss = loss + NORMAL_WEIGHT * normal_consistency(moved, topology)
         loss = loss + OFFSET_WEIGHT * offset.square().sum(dim=-1).mean()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.clear()
         loss.backward()
         optimizer.step()
 

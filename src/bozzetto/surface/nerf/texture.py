@@ -14,6 +14,7 @@ from ...mesh import Mesh
 from ..bake import fill_texture
 from ..coverage import covered_pixels
 from ..field_mesh import field_texture
+from .adam import Adam
 from .edges import barycentric, centres, project
 from .field import NerfField
 from .hash_grid import by_triton
@@ -28,16 +29,26 @@ SOLID = 0.95  # pixels less opaque than this show the background, too, and teach
 CRISP = 0.015
 STRAIGHT = 0.5  # of the pictures, from near where systems that predict Gaussians have their input views
 MIP_LEVELS = 5
+OUTSIDE = 4.0  # of the texture, in -1..1
 
 
-def sample_mipmaps(levels: list[Tensor], uvs: Tensor, lod: Tensor) -> Tensor:
-    """Trilinear colours [P, C] of mip levels [C, S, S], at uvs [P, 2] (0, 0 the top-left corner), level ``lod`` [P]."""
+def sample_mipmaps(levels: list[Tensor], uvs: Tensor, lod: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Trilinear colours [P, C] of mip levels [C, S, S], at uvs [P, 2] (0, 0 the top-left corner), level ``lod`` [P].
+
+    Args:
+        wanted: [P] bool; the others are 0. They, and the levels that a pixel does not look at, take no time of the gradient:
+            thousands of pixels would add nothing to one texel, one after another.
+    """
     lod = lod.clamp(0, len(levels) - 1)
     total = 0
-    grid = (uvs * 2 - 1)[None, None]  # [1, 1, P, 2]
     for i, level in enumerate(levels):
         weight = (1 - (lod - i).abs()).clamp_min(0)
-        colour = F.grid_sample(level[None], grid, padding_mode="border", align_corners=False)[0, :, 0].T
+        looked_at = weight > 0 if wanted is None else (weight > 0) & wanted
+        size = level.shape[-1]
+        # Up to the middle of the border's texels; what is not looked at lies outside, where there is nothing.
+        place = (uvs * size - 0.5).clamp(0, size - 1) * (2 / size) + (1 / size - 1)
+        grid = torch.where(looked_at[:, None], place, OUTSIDE)[None, None]  # [1, 1, P, 2]
+        colour = F.grid_sample(level[None], grid, padding_mode="zeros", align_corners=False)[0, :, 0].T
         total = total + colour * weight[:, None]
     return total
 
@@ -87,8 +98,7 @@ def _fit(
     device, size = gaussians.device, s.texture_fit_size
     vertices, faces, uvs = (t.to(device) for t in (mesh.vertices, mesh.faces, mesh.uvs))
     texels = _double_area(uvs[faces] * logits.shape[-1])
-    cuda = device.type == "cuda"
-    optimizer = torch.optim.Adam([logits], lr=s.texture_rate * s.rate_scale("texture"), fused=cuda, capturable=cuda)
+    optimizer = Adam(([logits], s.texture_rate * s.rate_scale("texture")))
     middle = centres(torch.arange(size * size, device=device), size)
     visibility = _visibility(faces, size) if by_triton(device) else None
 
@@ -104,10 +114,10 @@ def _fit(
             at = (uvs[corner] * weights[..., None]).sum(dim=1)  # [P, 3, 2] * [P, 3, 1] -> [P, 2]
             pixels = _double_area(screen[corner]).clamp_min(1e-6)
             lod = 0.5 * torch.log2((texels[face] / pixels).clamp_min(1e-6))
-        made = sample_mipmaps(mip_levels(torch.sigmoid(logits)), at, lod)
+        made = sample_mipmaps(mip_levels(torch.sigmoid(logits)), at, lod, taught > 0)
         error = (made - rgb.reshape(-1, 3)).square().mean(dim=1)
         loss = (error * taught).sum() / taught.sum().clamp_min(1e-6)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.clear()
         loss.backward()
         optimizer.step()
 

@@ -14,6 +14,7 @@ from ...data.render.api import camera_table
 from ...gaussians import Gaussians
 from ...raster import rasterize
 from ..capture import depth_moments
+from .adam import Adam
 from .field import NerfField
 from .march import Occupancy, render_rays, visual_hull
 from .settings import OBJECT_RADIUS, NerfSettings
@@ -131,13 +132,7 @@ def train_field(
     occupancy = Occupancy(s.occupancy, device, visual_hull(gaussians, s.occupancy, OBJECT_RADIUS, s.hardness))
     local = torch.Generator(device).manual_seed(int(torch.randint(1 << 62, (1,), generator=generator)))
     faster = s.rate_scale("field")
-    optimizer = torch.optim.Adam(
-        [
-            {"params": field.grids(), "lr": GRID_RATE * faster},
-            {"params": field.networks(), "lr": NETWORK_RATE * faster},
-        ],
-        fused=device.type == "cuda",
-    )
+    optimizer = Adam((field.grids(), GRID_RATE * faster), (field.networks(), NETWORK_RATE * faster))
     for i, view in enumerate(
         stream_views(gaussians, s.field_steps, s.field_size, generator, hardness=s.hardness, rays=True)
     ):
@@ -148,7 +143,7 @@ def train_field(
             field.density, field.colour, view.origins, view.directions, occupancy, s.step, jitter
         )
         loss = F.mse_loss(made, view.rgb.reshape(-1, 3)) + ALPHA_WEIGHT * F.mse_loss(made_alpha, view.alpha.reshape(-1))
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.clear()
         loss.backward()
         points = torch.rand(s.variation_points, 3, generator=local, device=device)
         field.density_grid.add_variation_gradient(points, VARIATION_WEIGHT * 1e6 / s.variation_points)
