@@ -22,14 +22,7 @@ SHAPES = [
     (2, 32, 0, 16, 33, 35),
     (1, 96, 64, 4, 40, 30),
     (1, 48, 32, 5, 36, 31),
-    (
-        1,
-        48,
-        0,
-        8,
-        20,
-        20,
-    ),  # few enough for one program, but its loads would not be full: the gradient takes large maps' way
+    (1, 48, 0, 8, 20, 20),  # few enough for one program, whose loads would not be full: gradients go large maps' way
 ]
 
 

@@ -33,6 +33,16 @@ def test_values_and_gradients(shape, biased):
             assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [16, 70])
+def test_a_bias_added_in_place(channels):
+    torch.manual_seed(2)
+    x = torch.randn(2, channels, 9, 8, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(channels, device=DEVICE)
+    wanted = (x.double() + bias.double()[:, None, None]).half()
+    got = kernels()[2].add_bias(x, bias)
+    assert got is x and torch.equal(got, wanted)
+
+
 def test_half_precision_is_rounded_once():
     torch.manual_seed(1)
     x, y = torch.randn(2, 16, 5, 5, device=DEVICE).half().contiguous(memory_format=torch.channels_last), None

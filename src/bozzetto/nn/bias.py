@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backend import use_kernels
+from .backend import kernels, use_kernels
 from .residual import bias_gradient
 
 
@@ -27,6 +27,8 @@ class AddBias(torch.autograd.Function):
     def forward(ctx, y: Tensor, bias: Tensor) -> Tensor:
         ctx.mark_dirty(y)
         ctx.dtype = bias.dtype
+        if use_kernels(y) and y.is_contiguous(memory_format=torch.channels_last):
+            return kernels()[2].add_bias(y, bias)  # PyTorch's addition of a broadcast takes nearly three times as long
         return y.add_(bias.to(y.dtype)[:, None, None])
 
     @staticmethod

@@ -86,6 +86,25 @@ def moments_fit(x: Tensor) -> bool:
     )
 
 
+@triton.jit(do_not_specialize=["rows"])
+def add_bias_kernel(x, bias, rows, channels, BP: tl.constexpr, BC: tl.constexpr):
+    p = tl.program_id(0) * BP + tl.arange(0, BP)
+    c = tl.program_id(1) * BC + tl.arange(0, BC)
+    mask = (p[:, None] < rows) & (c[None, :] < channels)
+    at = x + p[:, None].to(tl.int64) * channels + c[None, :]
+    total = tl.load(at, mask=mask, other=0.0).to(tl.float32) + load_channels(bias, c, c < channels)[None, :]
+    tl.store(at, total.to(x.dtype.element_ty), mask=mask)
+
+
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """``x + bias`` in the memory of ``x``, a dense tensor whose memory runs over channels fastest; ``bias`` [channels]."""
+    channels = len(bias)
+    rows = x.numel() // channels
+    grid = (cdiv(rows, TILE_P), cdiv(channels, TILE_C), 1)
+    launch(add_bias_kernel, grid, (x, bias, rows, channels), (TILE_P, TILE_C), 4)
+    return x
+
+
 @triton.jit(do_not_specialize=["rows", "chunk"])
 def column_sums_kernel(x, out, rows, channels, chunk, BP: tl.constexpr, BC: tl.constexpr):
     first = tl.program_id(0) * chunk

@@ -38,5 +38,18 @@ def graph_network(model: nn.Module, inputs: Sequence[Tensor], precision: torch.d
     except RuntimeError:
         vars(model).pop("forward", None)
         torch.cuda.synchronize()
+        leave_recording(inputs[0].device)
         return False
     return True
+
+
+def leave_recording(device: torch.device) -> None:
+    """After a recording that failed: let random numbers be drawn on ``device`` again.
+
+    PyTorch's generator of the device is told of a recording's end only if that succeeds, and refuses to work until then. It gets
+    a new state here, with the numbers of the old one.
+    """
+    generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+    numbers = generator.get_state()
+    generator.graphsafe_set_state(torch.Generator(generator.device).graphsafe_get_state())
+    generator.set_state(numbers)

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import BozzettoError
-from .graphed import graph_network
+from .graphed import graph_network, leave_recording
 from .static import CastWeights, FlatGradients, StaticBatch
 from .update import Update
 
@@ -163,6 +163,7 @@ class RecordedStep:
             self.reasons.append(f"{name} not recorded: {type(error).__name__}: {str(error).splitlines()[0]}")
             with contextlib.suppress(RuntimeError):
                 torch.cuda.synchronize()
+            leave_recording(self.device)
             return False
         self.recorded.append(name)
         return True
@@ -299,5 +300,6 @@ class RecordedStep:
             self._passes_graph.replay()
         except RuntimeError as error:
             self.reasons.append(f"not recorded again: {str(error).splitlines()[0]}")
+            leave_recording(self.device)
             self._passes_graph, self._needs = None, []
             self._passes()
