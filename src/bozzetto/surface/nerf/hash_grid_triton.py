@@ -34,25 +34,24 @@ def _row(x, y, z, side, start, size, dense):
 
 
 @triton.jit
-def _place(points, index, mask, scale):
+def _place(points, scales, numbers, count, BLOCK: tl.constexpr):
+    """A program's level and points, which of them exist, their places in the level's lattice, and its numbers."""
+    level = tl.program_id(1)
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = index < count
+    scale = tl.load(scales + level)
     x = tl.load(points + index * 3, mask=mask, other=0.0) * scale + 0.5
     y = tl.load(points + index * 3 + 1, mask=mask, other=0.0) * scale + 0.5
     z = tl.load(points + index * 3 + 2, mask=mask, other=0.0) * scale + 0.5
-    return x, y, z
+    numbers += level * 4
+    side, start, size, dense = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2), tl.load(numbers + 3)
+    return level, index, mask, x, y, z, side, start, size, dense
 
 
 @triton.jit(do_not_specialize=["count"])
 def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
-    level = tl.program_id(1)
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    scale = tl.load(scales + level)
-    side = tl.load(numbers + level * 4)
-    start = tl.load(numbers + level * 4 + 1)
-    size = tl.load(numbers + level * 4 + 2)
-    dense = tl.load(numbers + level * 4 + 3)
-    x, y, z = _place(points, index, mask, scale)
+    level, index, mask, x, y, z, side, start, size, dense = _place(points, scales, numbers, count, BLOCK)
     lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
     fx, fy, fz = x - lx, y - ly, z - lz
     cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
@@ -73,15 +72,7 @@ def encode_kernel(points, table, scales, numbers, out, count, LEVELS: tl.constex
 @triton.jit(do_not_specialize=["count"])
 def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS: tl.constexpr, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
-    level = tl.program_id(1)
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    scale = tl.load(scales + level)
-    side = tl.load(numbers + level * 4)
-    start = tl.load(numbers + level * 4 + 1)
-    size = tl.load(numbers + level * 4 + 2)
-    dense = tl.load(numbers + level * 4 + 3)
-    x, y, z = _place(points, index, mask, scale)
+    level, index, mask, x, y, z, side, start, size, dense = _place(points, scales, numbers, count, BLOCK)
     lx, ly, lz = tl.floor(x), tl.floor(y), tl.floor(z)
     fx, fy, fz = x - lx, y - ly, z - lz
     cx, cy, cz = lx.to(tl.int32), ly.to(tl.int32), lz.to(tl.int32)
@@ -102,15 +93,7 @@ def encode_gradient_kernel(points, gradient, scales, numbers, out, count, LEVELS
 @triton.jit(do_not_specialize=["count"])
 def variation_kernel(points, table, scales, numbers, out, count, weight, BLOCK: tl.constexpr):
     """Grid (blocks of points, levels)."""
-    level = tl.program_id(1)
-    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = index < count
-    scale = tl.load(scales + level)
-    side = tl.load(numbers + level * 4)
-    start = tl.load(numbers + level * 4 + 1)
-    size = tl.load(numbers + level * 4 + 2)
-    dense = tl.load(numbers + level * 4 + 3)
-    x, y, z = _place(points, index, mask, scale)
+    _level, _index, mask, x, y, z, side, start, size, dense = _place(points, scales, numbers, count, BLOCK)
     cx, cy, cz = tl.floor(x).to(tl.int32), tl.floor(y).to(tl.int32), tl.floor(z).to(tl.int32)
     pair = tl.arange(0, 2)
     own = _row(cx, cy, cz, side, start, size, dense).to(tl.int64)[:, None] * 2 + pair[None, :]
