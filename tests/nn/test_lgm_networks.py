@@ -73,6 +73,7 @@ def test_half_precision_without_gradients(monkeypatch, kind):
     net = net.to(DEVICE).eval().requires_grad_(False)
     inputs = torch.randn((1, 2, 2, 9, 16, 16) if kind is L4GM else (1, 2, 9, 16, 16), device=DEVICE).half()
     monkeypatch.setattr(kernel, "PROGRAMS", 1)
+    monkeypatch.setattr(kernel, "LARGE", 256)
     launched = []
     launch = kernel.launch
     monkeypatch.setattr(kernel, "launch", lambda *given: (launched.append(given), launch(*given)))

@@ -38,6 +38,7 @@ def everywhere(monkeypatch):
         pytest.skip("the kernel is not used on this device")
     monkeypatch.setattr(module, "use_kernels", lambda x: True)
     monkeypatch.setattr(backend.pointwise_kernel(), "PROGRAMS", 1)
+    monkeypatch.setattr(backend.pointwise_kernel(), "LARGE", 128)
 
 
 @pytest.mark.parametrize("turn", [(1, 1), (2, 3)], ids=["as they are", "turned"])
@@ -56,6 +57,8 @@ def test_pointwise_sum(everywhere, monkeypatch, more, turn):
     assert result.is_contiguous(memory_format=torch.channels_last)
     check_moments(result)
     assert recall(add_pointwise(residual, x, weight.flatten(1), bias, 0.7, skip, turn)) is None
+    monkeypatch.setattr(backend.pointwise_kernel(), "LARGE", 129)  # pixels
+    assert recall(add_pointwise(residual, x, weight, bias, 0.7, skip, turn, moments=True)) is None
 
 
 @pytest.mark.parametrize("offset", [0.0, 40.0])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 128  # pixels
+LARGE = 1024  # pixels of a map from which a norm gains by them (1,024 channels of 16 x 16: 50 us with, 49 without)
 
 
 class Moments(NamedTuple):

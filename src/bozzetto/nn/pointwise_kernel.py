@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import launch
-from .moments import CHUNK, Moments, remember
+from .moments import CHUNK, LARGE, Moments, remember
 from .tiles import chunk_moments, load_channels, turned
 from .turn import AS_THEY_ARE
 
@@ -74,12 +74,15 @@ def usable(device: torch.device) -> bool:
 
 def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
     """One launch of every form that L4GM uses, on small zeros."""
-    x = torch.zeros((4, 128, 16, 8), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    x = torch.zeros((4, 128, 32, 32), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     w, bias = torch.zeros((128, 256), device=device, dtype=dtype), torch.zeros(128, device=device, dtype=dtype)
     return [
         lambda: pointwise_add(x, x, w, x, bias, 1.0, moments=True),
         lambda: pointwise_add(x, None, w[:, :128].contiguous(), x, bias, 1.0, moments=True),
         lambda: pointwise_add(x, None, w[:, :128].contiguous(), x, bias, 1.0, (2, 2), moments=True),
+        lambda: pointwise_add(x, x, w, x, bias, 1.0),
+        lambda: pointwise_add(x, None, w[:, :128].contiguous(), x, bias, 1.0),
+        lambda: pointwise_add(x, None, w[:, :128].contiguous(), x, bias, 1.0, (2, 2)),
     ]
 
 
@@ -116,7 +119,7 @@ def pointwise_add(
     channels, pixels, c2 = len(weight), h * w, 0 if skip is None else skip.shape[1]
     width = min(channels, BN)
     out = torch.empty_like(residual)
-    kept = Moments.empty(out) if moments and pixels % BM == 0 else None
+    kept = Moments.empty(out) if moments and pixels % BM == 0 and pixels >= LARGE else None
     means, m2s = (bias, bias) if kept is None else kept
     args = (
         x,

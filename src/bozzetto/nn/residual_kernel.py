@@ -16,13 +16,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import cdiv, launch
-from .moments import CHUNK, Moments, remember
+from .moments import CHUNK, LARGE, Moments, remember
 from .tiles import chunk_moments, load_channels, turned
 from .turn import AS_THEY_ARE
 
 TILE_P, TILE_C = 64, 64
 PROGRAMS = 1024  # wanted for a column sum; tiles from which moments are worth while
-LARGE = 1024  # pixels from which a norm gains by moments
 
 
 @triton.jit(do_not_specialize=["rows", "pixels", "outer", "inner"])
