@@ -60,10 +60,11 @@ def evaluate(
     return [p.detach().double().cpu() for p in pictures], {k: v.double().cpu() for k, v in zip(PARAMETERS, gradients)}
 
 
-def steady(inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+def steady(inputs: dict[str, Tensor], size: tuple[int, int], device: str = "cpu") -> Tensor:
     """[S, V, H, W]: pixels where no decision (1/255 cut, transmittance stop, order in depth) is within reach of rounding."""
     height, width = size
-    columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    inputs = {k: v.to(device) for k, v in inputs.items()}
+    columns, rows = torch.arange(width, device=device) + 0.5, torch.arange(height, device=device) + 0.5
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 1, 2).double()
     out = []
     for s in range(inputs["view"].shape[0]):
@@ -84,7 +85,7 @@ def steady(inputs: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
                 tied = (depth[gap:] - depth[:-gap]) < 5e-7 * depth[gap:]
                 near_tie |= (drawn[:, gap:] & drawn[:, :-gap] & tied).any(-1)
             out.append(~(near_cut | near_stop | near_tie))
-    return torch.stack(out).reshape(*inputs["view"].shape[:2], height, width)
+    return torch.stack(out).reshape(*inputs["view"].shape[:2], height, width).cpu()
 
 
 def random_weights(seed: int, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,11 +101,13 @@ def check_random(
 ) -> dict[str, float]:
     """Assert that a float32 ``backend`` agrees with the float64 reference on a random scene; return the differences."""
     inputs = random_inputs(seed, scenes, views, n, size, k)
-    keep = steady(inputs, size)
+    keep = steady(inputs, size, device)
     assert keep.float().mean() > 0.5, "the comparison would leave out most pixels"
     weights = random_weights(seed, keep)
     pictures, gradients = evaluate(backend, inputs, size, weights, device=device)
-    expected_pictures, expected_gradients = evaluate(rasterize_reference, inputs, size, weights, torch.float64)
+    expected_pictures, expected_gradients = evaluate(
+        rasterize_reference, inputs, size, weights, torch.float64, device=device
+    )
     worst = {}
     for name, got, expected in zip(("rgb", "alpha", "depth"), pictures, expected_pictures):
         worst[name] = float((got - expected)[keep].abs().max())

@@ -55,7 +55,7 @@ def test_shared_scene(backend, shared, name):
         (4, 1, 2, 1, (1, 1), 9),
         (7, 1, 1, 40, (7, 9), 1),  # more than 32 in a cell's list, more than one for two pixels
         slow_without_cuda(5, 2, 3, 150, (40, 50), 9),
-        pytest.param(6, 3, 4, 2000, (150, 203), 16, marks=pytest.mark.skipif(not CUDA, reason="needs a CUDA device")),
+        pytest.param(6, 2, 2, 1000, (150, 203), 16, marks=pytest.mark.skipif(not CUDA, reason="needs a CUDA device")),
     ],
 )
 def test_random_scene(backend, seed, scenes, views, n, size, k):
