@@ -107,14 +107,15 @@ def rasterize(
         background: rgb broadcastable to [*scenes, V, 3]; None is black.
         near, far: Gaussians whose camera z is not inside (near, far) are dropped. World units.
         backend: "auto" (by device; the CPU's for Gaussians on a GPU where Triton cannot run), "reference", "cpu" or "triton".
-        room: of a call that is recorded in a CUDA graph, above 1; others take what they need. Lists take some 40 bytes
+        room: of a call that is recorded in a CUDA graph, above 1; others take what they need. Lists take some 32 bytes
             for each pair of a Gaussian and a tile of 32 x 32 pixels that it meets. Choose 1.5 for the same kind of scenes,
             more where splats grow (the first steps of a training), and record again when :meth:`Rendering.check` says so.
 
     Returns:
         :class:`Rendering` with shapes [*scenes, V, H, W, ...]. Gradients flow to every Gaussian parameter and to the
         background. Non-finite Gaussians are skipped, never drawn. Do not change ``alpha`` in place before a backward pass:
-        gradients are computed from it.
+        gradients are computed from it. The first backward pass frees the lists: a second one through the same pictures
+        (``retain_graph=True``) draws them again.
 
     Raises:
         ValueError: for shapes that do not fit, an unknown back end, or ``room`` below 1.
