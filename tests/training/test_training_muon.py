@@ -9,7 +9,7 @@ from torch import nn
 
 from bozzetto.errors import CheckpointError, InputError
 from bozzetto.training.loop import TrainConfig, make_optimizer, train
-from bozzetto.training.muon import Muon, as_rows, orthogonalised
+from bozzetto.training.muon import Muon, as_rows, orthogonalised, orthogonalised_together, taken_together
 
 
 @pytest.mark.parametrize("shape", [(64, 200), (200, 64), (3, 48, 48)])
@@ -17,6 +17,28 @@ def test_singular_values_come_near_one(shape):
     made = orthogonalised(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     values = torch.linalg.svdvals(made)
     assert made.shape == torch.Size(shape) and float(values.min()) > 0.5 and float(values.max()) < 1.3
+
+
+def test_matrices_taken_together_are_those_taken_alone():
+    g = torch.Generator().manual_seed(1)
+    stacks = [torch.randn(shape, generator=g) for shape in ((3, 40, 90), (1, 90, 32), (2, 40, 40))]
+    for alone, together in zip(map(orthogonalised, stacks), orthogonalised_together(stacks)):
+        assert alone.shape == together.shape and torch.allclose(alone, together, atol=1e-5)
+
+
+def test_only_similar_shapes_are_taken_together():
+    shapes = [
+        (14, 192, 1728),
+        (5, 128, 1152),
+        (7, 576, 192),
+        (7, 192, 192),
+        (3, 192, 3456),
+        (1, 128, 2304),
+        (1, 64, 64),
+    ]
+    groups = sorted(sorted(group) for group in taken_together(shapes))
+    assert groups == [[0, 1], [2, 3, 6], [4, 5]]
+    assert taken_together([]) == [] and taken_together([(2, 40, 40)]) == [[0]]
 
 
 class Network(nn.Module):

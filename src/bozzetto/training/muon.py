@@ -5,8 +5,9 @@ scalable for LLM training" (arXiv 2502.16982): an update's root mean square is t
 rate and one weight decay serve both. Matrices and kernels of inner layers take it; the first and the last layer, biases and
 norms take AdamW.
 
-Equal shapes are stacked and handled at once, and what AdamW takes lies in one vector: a step is a few hundred launches. Where
-they are recorded as a CUDA graph, different shapes are handled side by side: none of them fills a GPU.
+Equal shapes are stacked and handled at once, and what AdamW takes lies in one vector. On a GPU the iteration takes matrices of
+similar shapes together, padded by zeros, which stay zeros: its products are so small that their number counts more than their
+size. Where all of it is recorded as a CUDA graph, the remaining groups are handled side by side.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BRANCHES = 4  # of a recording, that run side by side
 LEAST_SIDE = 32  # of a matrix worth making orthogonal
 UPDATE_RMS = 0.2  # of a usual AdamW step before the learning rate
 ROUNDS = 5
+LAUNCHES = 1e10  # operations that a GPU does in the time of the launches of one more group
 QUINTIC = (3.4445, -4.7750, 2.0315)  # brings singular values to about 0.7 .. 1.2 in ROUNDS rounds, steeply from near 0
 
 
@@ -31,15 +33,47 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """Matrices [..., m, n] with all singular values brought near 1 (0.7 to 1.2), by Newton and Schulz's iteration in bfloat16
     where there is a GPU.
     """
+    return orthogonalised_together([matrices.reshape(-1, *matrices.shape[-2:])])[0].reshape(matrices.shape)
+
+
+def orthogonalised_together(stacks: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`orthogonalised` of several stacks [k, m, n] as one, padded to the size of the largest."""
     a, b, c = QUINTIC
-    x = matrices.reshape(-1, *matrices.shape[-2:]).to(torch.bfloat16 if matrices.is_cuda else torch.float32)
-    wide = x.shape[1] <= x.shape[2]
-    x = x if wide else x.mT
-    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).to(x.dtype)
+    wide = [s if s.shape[1] <= s.shape[2] else s.mT for s in stacks]
+    counts = [len(s) for s in wide]
+    dtype = torch.bfloat16 if stacks[0].is_cuda else torch.float32
+    size = (sum(counts), max(s.shape[1] for s in wide), max(s.shape[2] for s in wide))
+    x = torch.zeros(size, dtype=dtype, device=stacks[0].device)
+    for part, s in zip(x.split(counts), wide):
+        part[:, : s.shape[1], : s.shape[2]] = s
+    norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+    x = x / (norm + 1e-7).to(dtype)
     for _ in range(ROUNDS):  # a x + (b g + c g g) x with g = x x^T, three launches
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.mT).to(matrices.dtype).reshape(matrices.shape)
+    parts = [part[:, : s.shape[1], : s.shape[2]] for part, s in zip(x.split(counts), wide)]
+    return [(p if w is s else p.mT).to(s.dtype) for p, w, s in zip(parts, wide, stacks)]
+
+
+def taken_together(shapes: Sequence[tuple[int, int, int]]) -> list[list[int]]:
+    """Which stacks [k, m, n] a GPU takes together: pairs are joined while that saves more launches than it costs operations."""
+    sizes = [(k, min(m, n), max(m, n)) for k, m, n in shapes]
+    groups = [[i] for i in range(len(sizes))]
+
+    def operations(group: list[int]) -> int:
+        chosen = [sizes[i] for i in group]
+        m, n = max(s[1] for s in chosen), max(s[2] for s in chosen)
+        return ROUNDS * sum(s[0] for s in chosen) * (4 * m * m * n + 2 * m**3)
+
+    while len(groups) > 1:
+        pairs = [(i, j) for j in range(len(groups)) for i in range(j)]
+        more = [operations(groups[i] + groups[j]) - operations(groups[i]) - operations(groups[j]) for i, j in pairs]
+        least = min(range(len(pairs)), key=more.__getitem__)
+        if more[least] > LAUNCHES:
+            break
+        i, j = pairs[least]
+        groups[i] += groups.pop(j)
+    return groups
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -88,6 +122,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "fused": True})
         self.found_inf: Tensor | None = None
         self._stacks: list[list[nn.Parameter]] = list(self._by_shape(inner))
+        shapes = [(len(s), len(s[0]), s[0][0].numel()) for s in self._stacks]
+        on_gpu = bool(inner) and inner[0].is_cuda
+        self._groups = taken_together(shapes) if on_gpu else [[i] for i in range(len(shapes))]
         with torch.no_grad():
             self._momenta = [torch.zeros_like(torch.stack([as_rows(p).contiguous() for p in s])) for s in self._stacks]
             vectors = [torch.cat([as_rows(p).flatten() for p in g["params"]]) for g in self._adamw_groups()]
@@ -123,26 +160,29 @@ class Muon(torch.optim.Optimizer):
         here, branches = (torch.cuda.current_stream(), _branches()) if recording else (None, [None])
         for branch in branches if recording else []:
             branch.wait_stream(here)
-        for i, (stack, momentum) in enumerate(zip(self._stacks, self._momenta)):
+        for i, group_of_stacks in enumerate(self._groups):
             with torch.cuda.stream(branches[i % len(branches)]):  # None: where we are
-                changes += self._changes(stack, momentum, keep, share, step)
-            rows += [as_rows(p) for p in stack]
+                changes += self._changes(group_of_stacks, keep, share, step)
+            rows += [as_rows(p) for number in group_of_stacks for p in self._stacks[number]]
         for branch in branches if recording else []:
             here.wait_stream(branch)
         torch._foreach_mul_(rows, 1 + group["weight_decay"] * step)
         torch._foreach_add_(rows, changes)
 
-    @staticmethod
-    def _changes(
-        stack: list[nn.Parameter], momentum: Tensor, keep: float, share: Tensor, step: Tensor
-    ) -> tuple[Tensor, ...]:
-        """What is added to the parameters of one shape, as rows; changes their momentum."""
-        gradient = torch.stack([as_rows(p.grad) for p in stack])
-        torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        momentum.lerp_(gradient, share)
-        ahead = torch.lerp(gradient, momentum, keep).flatten(2)  # Nesterov's; [k, out, ... in]
-        size = UPDATE_RMS * max(ahead.shape[1:]) ** 0.5
-        return (orthogonalised(ahead).view_as(momentum) * (size * step)).unbind()
+    def _changes(self, numbers: list[int], keep: float, share: Tensor, step: Tensor) -> list[Tensor]:
+        """What is added to the parameters of these stacks, as rows; changes their momenta."""
+        ahead = []
+        for number in numbers:
+            momentum = self._momenta[number]
+            gradient = torch.stack([as_rows(p.grad) for p in self._stacks[number]])
+            torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            momentum.lerp_(gradient, share)
+            ahead.append(torch.lerp(gradient, momentum, keep).flatten(2))  # Nesterov's; [k, out, ... in]
+        changes: list[Tensor] = []
+        for number, made in zip(numbers, orthogonalised_together(ahead)):
+            size = UPDATE_RMS * max(made.shape[1:]) ** 0.5
+            changes += (made * (size * step)).view_as(self._momenta[number]).unbind()
+        return changes
 
     def _adamw(self, group: dict[str, Any], first: Tensor, second: Tensor, good: Tensor) -> None:
         rows = [as_rows(p) for p in group["params"]]
