@@ -257,7 +257,7 @@ class Stages:
 
         room = Room(512, 512)
         for _ in range(3):  # the second time there is room for the pairs, the third time for the entries
-            _, _, kept, work = memory(layout, room, True, needed.device)
+            kept, work = memory(layout, room, True, needed.device)
             needed.zero_()
             project(*inputs, room, kept.records, kept.depths, work.pairs, work.table, needed)
             triton_lists.list_cells(kept, work, needed, layout, room)

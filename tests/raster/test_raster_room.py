@@ -126,8 +126,7 @@ def test_records_without_colours(room, monkeypatch, scenes, views):
 def clear_plans() -> None:
     from bozzetto.raster import triton_call
 
-    for plan in (triton_call.kept_plan, triton_call.work_plan, triton_call.table_plan):
-        plan.cache_clear()
+    triton_call.plans.cache_clear()
 
 
 def test_a_second_backward_pass_draws_again(room):
@@ -155,7 +154,7 @@ def test_pictures_of_more_tiles_than_counters(room, monkeypatch):
         # fx and fy in pixels differ by thousands: the Gaussians are spread over the whole width.
         layout, room = triton_project.Layout(1, 1, 3, 1, *size, 0.01, 1e10, False, 16, 16, 4, 4), Room(4096 * 16, 1024)
         arguments = [inputs[k] for k in ("means", "quats", "scales", "opacities", "sh", "view", "intrinsics")]
-        _, _, kept, work = triton_call.memory(layout, room, False, torch.device("cpu"))
+        kept, work = triton_call.memory(layout, room, False, torch.device("cpu"))
         needed = torch.zeros(3, dtype=torch.int64)
         triton_project.project(*arguments, layout, room, kept.records, kept.depths, work.pairs, work.table, needed)
         table = work.table.tensor()

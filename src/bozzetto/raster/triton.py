@@ -37,7 +37,6 @@ from .triton_call import Kept, memory
 from .triton_launch import aligned
 from .triton_layout import Layout
 from .triton_lists import list_cells
-from .triton_memory import Plan, pieces
 from .triton_project import project
 from .triton_project_gradient import project_gradient
 from .triton_room import SPARE_RECORDED, Reading, RecordedNeed, counters, expected, known, learn
@@ -51,14 +50,13 @@ class Drawn(NamedTuple):
     Attributes:
         pictures: rgb, alpha, depth.
         alpha: as the gradient needs it: without the NaN of a recorded call that did not fit.
-        memory, places: of :class:`.triton_call.Kept`.
+        kept: what the gradient reads.
         need: how to check a recorded call.
     """
 
     pictures: tuple[Tensor, Tensor, Tensor]
     alpha: Tensor
-    memory: Tensor
-    places: Plan
+    kept: Kept
     need: RecordedNeed | None
 
 
@@ -85,7 +83,7 @@ def _draw(
         raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
     while True:
         room = expected(kind, rows, spare) if recording else expected(kind, rows)
-        whole, places, kept, work = memory(layout, room, keep, device)
+        kept, work = memory(layout, room, keep, device)
         needed = counters(device, recording)
         project(
             means, quats, scales, opacities, sh, view, intrinsics, layout, room,
@@ -97,12 +95,12 @@ def _draw(
         need = RecordedNeed(room, needed, kind, rows) if recording else None
         rgb, alpha, depth = blend(kept, sh, background, layout, shape, need and need.poison)
         if need is not None:
-            return Drawn((rgb, alpha + need.poison, depth), alpha, whole, places, need)
+            return Drawn((rgb, alpha + need.poison, depth), alpha, kept, need)
         numbers = reading.result()
         learn(kind, rows, numbers)
         if room.holds(numbers):
-            return Drawn((rgb, alpha, depth), alpha, whole, places, None)
-        del whole, kept, rgb, alpha, depth
+            return Drawn((rgb, alpha, depth), alpha, kept, None)
+        del kept, rgb, alpha, depth
 
 
 def _recording(tensor: Tensor) -> bool:
@@ -120,7 +118,7 @@ class _Rasterize(torch.autograd.Function):
         drawn = _draw(*inputs, layout, shape, spare, True)
         ctx.save_for_backward(*inputs, drawn.alpha)
         ctx.again = layout, shape, spare
-        ctx.kept = [(drawn.memory, drawn.places, drawn.need)]
+        ctx.kept = [(drawn.kept, drawn.need)]
         ctx.set_materialize_grads(False)
         recorded.append(drawn.need)
         return drawn.pictures
@@ -140,17 +138,16 @@ class _Rasterize(torch.autograd.Function):
         grad_background = None
         with torch.cuda.device_of(means):
             if ctx.kept:
-                memory, places, need = ctx.kept.pop()
+                kept, need = ctx.kept.pop()
             else:
-                _, alpha, memory, places, need = _draw(*inputs, *ctx.again, True)
-            kept = Kept(*pieces(memory, places))
+                _, alpha, kept, need = _draw(*inputs, *ctx.again, True)
             if ctx.needs_input_grad[5]:
                 through = (1 - alpha.view(*pixels, 1)).add_(kept.rest.tensor().view(*pixels, 1), alpha=2.0**-32)
                 grad_background = (grad_rgb.view(*pixels, 3) * through).sum((1, 2)).reshape(background.shape)
             if any(ctx.needs_input_grad[:5]):
                 moments = blend_gradient(kept, sh, background, alpha, grad_rgb, grad_alpha, grad_depth, layout)
                 records = kept.records if layout.k > 1 else None
-                del kept, memory  # without higher degrees of SH, the gradients may take its place
+                del kept  # without higher degrees of SH, the gradients may take its place
                 gradients = project_gradient(
                     means, quats, scales, opacities, sh, view, intrinsics, records, moments, layout
                 )

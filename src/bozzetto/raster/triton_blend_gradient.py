@@ -27,6 +27,7 @@ from .triton_bins import CELLS
 from .triton_blend import MAX_ALPHA, cell_place, colour, exponent, load_record, opacity
 from .triton_launch import Launcher
 from .triton_layout import CELL, TILE, Layout
+from .triton_memory import Piece, pieces
 from .triton_numbers import highest_bit, reciprocal, sum_two, unsigned
 
 if TYPE_CHECKING:
@@ -236,13 +237,13 @@ def blend_gradient(
     grad_alpha: Tensor,
     grad_depth: Tensor | None,
     layout: Layout,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Piece, Piece]:
     """Moments of the Gaussians in every picture: [S * V, N, 8] and [S * V, N, 2], or [S * V, N, 1] for ``grad_depth`` None,
     which is 0."""
-    more = 1 if grad_depth is None else 2
     size = layout.cameras * layout.n
-    both = torch.zeros(size * (8 + more), device=sh.device)
-    moments, more_moments = both[: size * 8], both[size * 8 :]
+    more = size * (1 if grad_depth is None else 2)
+    both = torch.zeros(size * 8 + more, device=sh.device)
+    moments, more_moments = pieces(both, ((0, size * 8, both.dtype), (size * 32, more, both.dtype)))
     _launcher(layout.lanes, layout.lean, layout.index, grad_depth is None)(
         layout.cameras * layout.tiles * CELLS * layout.parts * layout.lanes // 32,
         kept.records, kept.depths, sh, kept.entries, kept.counts, kept.ends, background, alpha,

@@ -65,7 +65,6 @@ class Work(NamedTuple):
     table: Piece
 
 
-@lru_cache(256)
 def kept_plan(layout: Layout, room: Room, keep: bool) -> tuple[int, Plan]:
     """Bytes and places of :class:`Kept`."""
     cells = layout.cameras * layout.tiles * CELLS
@@ -88,13 +87,11 @@ def kept_plan(layout: Layout, room: Room, keep: bool) -> tuple[int, Plan]:
     return plan(*wanted)
 
 
-@lru_cache(256)
 def work_plan(layout: Layout, room: Room) -> tuple[int, Plan]:
     """Bytes and places of :class:`Work`, all but the table."""
     return plan(*((room.pairs, torch.int64),) * 3)
 
 
-@lru_cache(256)
 def table_plan(layout: Layout, room: Room, keep: bool) -> tuple[int, Plan]:
     """Bytes and place of :attr:`Work.table`; no bytes if it fits where :class:`Kept` keeps what compositing only writes."""
     size, places = kept_plan(layout, room, keep)
@@ -105,16 +102,21 @@ def table_plan(layout: Layout, room: Room, keep: bool) -> tuple[int, Plan]:
     return plan((count, torch.int64))
 
 
-def memory(layout: Layout, room: Room, keep: bool, device: torch.device) -> tuple[torch.Tensor, Plan, Kept, Work]:
-    """Memory of :class:`Kept` and what lies where; both sets of pieces. What the gradient needs is there if ``keep``."""
+@lru_cache(256)
+def plans(layout: Layout, room: Room, keep: bool) -> tuple[int, Plan, int, Plan, Plan]:
+    """Bytes and places of :class:`Kept`; bytes of all else, places of :class:`Work` but for the table; the table's place there,
+    or nothing if it lies in the former."""
     size, places = kept_plan(layout, room, keep)
-    whole = torch.empty(size, dtype=torch.uint8, device=device)
-    size, work_places = work_plan(layout, room)
+    work_size, work_places = work_plan(layout, room)
     table_size, (table,) = table_plan(layout, room, keep)
-    extra = torch.empty(size + table_size, dtype=torch.uint8, device=device)
-    work = pieces(extra, work_places)
     if table_size:
-        work += pieces(extra, ((size, *table[1:]),))
-    else:
-        work += pieces(whole, (table,))
-    return whole, places, Kept(*pieces(whole, places)), Work(*work)
+        return size, places, work_size + table_size, (*work_places, (work_size, *table[1:])), ()
+    return size, places, work_size, work_places, (table,)
+
+
+def memory(layout: Layout, room: Room, keep: bool, device: torch.device) -> tuple[Kept, Work]:
+    """Memory for a call, in two allocations; what the gradient needs is there if ``keep``."""
+    size, places, work_size, work_places, table = plans(layout, room, keep)
+    whole = torch.empty(size, dtype=torch.uint8, device=device)
+    work = pieces(torch.empty(work_size, dtype=torch.uint8, device=device), work_places)
+    return Kept(*pieces(whole, places)), Work(*work, *pieces(whole, table))

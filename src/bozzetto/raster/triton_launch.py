@@ -23,8 +23,8 @@ class Launcher:
     """One kernel with fixed compile-time constants, to be called as ``launcher(programs, *arguments)``.
 
     A binary fits every launch whose arguments have the same types, so there is one launcher for each combination of
-    dtypes. Tensors may be pieces of memory (:class:`.triton_memory.Piece`). They must begin at multiples of 16 bytes
-    (:func:`aligned`), integers must fit 32 bits, and the kernel must not specialise on them.
+    dtypes. Tensors may be pieces of memory (:class:`.triton_memory.Piece`); those that are must be so in every launch. They must
+    begin at multiples of 16 bytes (:func:`aligned`), integers must fit 32 bits, and the kernel must not specialise on them.
 
     Args:
         kernel: a ``triton.jit`` function; in its signature the constants come last.
@@ -37,6 +37,8 @@ class Launcher:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.trailing = tuple(constants.values()) if VERSION >= (3, 3) else ()  # since 3.3 launches name constants too
         self.binaries: dict[int, tuple[Any, Any, Any]] = {}
+        self.pieces: list[int] = []  # which arguments they are
+        self.tensors: list[int] = []
         names = getattr(kernel, "arg_names", [])
         if names[len(names) - len(constants) :] != list(constants):
             raise ValueError(f"{kernel} must end with the constants {', '.join(constants)}")
@@ -53,11 +55,17 @@ class Launcher:
         if binary is None:
             compiled = self.kernel[(programs,)](*map(_tensor, arguments), **self.constants, **self.options)
             if all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata")):
+                self.pieces = [i for i, a in enumerate(arguments) if isinstance(a, Piece)]
+                self.tensors = [i for i, a in enumerate(arguments) if isinstance(a, Tensor)]
                 self.binaries[device] = compiled.run, compiled.function, compiled.packed_metadata
             return
         run, function, metadata = binary
         stream = driver.active.get_current_stream(device)
-        numbers = [a.address if type(a) is Piece else a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+        numbers = list(arguments)
+        for i in self.pieces:
+            numbers[i] = numbers[i].address
+        for i in self.tensors:
+            numbers[i] = numbers[i].data_ptr()
         run(programs, 1, 1, stream, function, metadata, None, None, None, *numbers, *self.trailing)
 
 

@@ -9,7 +9,7 @@ ALIGNMENT = 256  # bytes, between pieces
 
 
 class Piece:
-    """Part of an allocation (uint8), where ``place`` says: bytes before it, how many numbers, of which dtype."""
+    """Part of an allocation, where ``place`` says: bytes before it, how many numbers, of which dtype."""
 
     __slots__ = ("address", "place", "whole")
 
@@ -19,7 +19,7 @@ class Piece:
     def tensor(self) -> Tensor:
         """It as a tensor of one dimension."""
         offset, count, dtype = self.place
-        return self.whole[offset : offset + count * dtype.itemsize].view(dtype)
+        return self.whole.view(torch.uint8)[offset : offset + count * dtype.itemsize].view(dtype)
 
 
 Plan = tuple[tuple[int, int, torch.dtype], ...]  # offset, count, dtype of every piece
@@ -35,6 +35,6 @@ def plan(*wanted: tuple[int, torch.dtype]) -> tuple[int, Plan]:
 
 
 def pieces(whole: Tensor, places: Plan) -> list[Piece]:
-    """The pieces of an allocation (uint8) that :func:`plan` described."""
+    """The pieces of an allocation (of one dimension) that :func:`plan` described."""
     base = whole.data_ptr()
     return [Piece(whole, base + place[0], place) for place in places]

@@ -40,7 +40,7 @@ def preparations(count: int, coefficients: tuple[int, ...], device: torch.device
             def zeros(*shape: int) -> torch.Tensor:
                 return torch.zeros(shape, device=device)
 
-            _, _, kept, work = memory(layout, room, False, device)
+            kept, work = memory(layout, room, False, device)
             for piece in (kept.records, work.pairs):
                 piece.whole.zero_()
             if stage == "project":

@@ -255,14 +255,14 @@ def project_gradient(
     view: Tensor,
     intrinsics: Tensor,
     records: Piece | None,
-    moments: tuple[Tensor, Tensor],
+    moments: tuple[Piece, Piece],
     layout: Layout,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of means, quats, scales, opacities and sh, from the moments of all pictures. For K = 1 without ``records``."""
     n, k = layout.n, layout.k
     gradients = (*map(torch.empty_like, (means, quats, scales, opacities, sh)),)
     programs = -(-n // BLOCK) * layout.scenes
-    project_launcher, sh_launcher = _launchers(k, moments[1].numel() // (layout.cameras * n), layout.poses)
+    project_launcher, sh_launcher = _launchers(k, moments[1].place[1] // (layout.cameras * n), layout.poses)
     project_launcher(
         programs,
         means, quats, scales, opacities, sh, view, intrinsics, records or moments[0], *moments, *gradients,
