@@ -38,9 +38,9 @@ ON_THE_GPU = {
         80,
     ),
     "triposr.py --resolution 256 --resolution 512 --runs 5": ("TripoSR: network, density, meshes", 50),
-    "train_step.py --model mini --steps 8 --warm 2 --ways ours reference --no-parts": (
+    "train_step.py --model mini --steps 12 --warm 3 --ways ours reference --no-parts": (
         "a training step of lgm-mini",
-        50,
+        75,
     ),
     "cold_start.py": ("from the start of the process to the first Gaussians", 75),
     "marching_cubes.py --sizes 256 512 1024 --no-compare": ("marching cubes", 25),

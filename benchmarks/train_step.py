@@ -130,20 +130,19 @@ def whole_steps(way: Ours, steps: int, warm: int) -> str:
     cuda = way.device.type == "cuda"
     try:
         for number in range(warm):
-            batch = next(batches)
             say(f"step {number + 1} of {warm} that are not measured")
-            way.step(batch)
+            way.advance(batches)
             if cuda:
                 torch.cuda.synchronize()
         if cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            way.step(next(batches))
+            way.advance(batches)
             torch.cuda.synchronize()
         say(f"{steps} steps")
         start = time.perf_counter()
         for _ in range(steps):
-            way.step(next(batches))
+            way.advance(batches)
         host = time.perf_counter() - start
         if cuda:
             torch.cuda.synchronize()

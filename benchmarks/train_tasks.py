@@ -44,7 +44,7 @@ class Mini:
         size = preset(name).input_size
         # The same objects serve every step, so that making them, which worker processes do ahead of time, is not measured.
         self.recipe = MiniRecipe(preset=name, batch_size=batch, block=batch, repeats=10**9, render_size=size)
-        self.batch_size, self.size, self.views = batch, size, 4 + self.recipe.novel_views
+        self.batch_size, self.size, self.views = batch, size, self.recipe.config.slots + self.recipe.novel_views
         self.title = f"lgm-mini, {batch} objects, {self.views} views of {size}²"
 
     def build(self) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -66,6 +67,10 @@ class Ours:
         self.loss(batch).backward()
         self.update(0.999)
 
+    def advance(self, batches: Iterator[Batch]) -> None:
+        """Make a step of the next batch."""
+        self.step(next(batches))
+
     def loss(self, batch: Batch) -> Tensor:
         inputs = self.task.inputs(batch)
         self.record(inputs)
@@ -90,6 +95,12 @@ class Whole(Ours):
             self.recorded = RecordedStep(AsRecipe(self.task), self.model, self.update, precision, batch)
             print("recorded:", ", ".join(self.recorded.recorded) or "nothing", *self.recorded.reasons, flush=True)
         self.recorded([batch], RATE, 0.999, 0.5)
+
+    def advance(self, batches: Iterator[Batch]) -> None:
+        if self.recorded is None:
+            self.step(next(batches))
+        else:
+            self.recorded(itertools.islice(batches, 1), RATE, 0.999, 0.5)  # fetched beside the last step
 
 
 class AsRecipe:
