@@ -80,6 +80,8 @@ def fast_kernel(
     rows = block * BM + tl.arange(0, BM)
     cols = tl.arange(0, BN)
     queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
+    queries = (queries.to(tl.float32) * 0.25).to(queries.dtype)  # exact; what was computed stays in registers
+    scale *= 4.0
     first = tl.load(sample + (bh * SAMPLES + tl.arange(0, SAMPLES))[None, :] * D + d[:, None])  # [D, SAMPLES]
     pivot = tl.max(tl.dot(queries, first), axis=1) * scale + below
     keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]

@@ -233,12 +233,17 @@ class L4GM(nn.Module):
     def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
         """One launch of each kernel that only attention over time, or only so many pictures, use; for ``for_inference``."""
         width = self.config.down_channels[-1]
-        x = torch.zeros((4, width, 4, 4), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        few, some, many = (
+            torch.zeros((4, c, side, side), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for c, side in ((width, 4), (width, 16), (64, 40))  # norms of few, some and many pixels
+        )
         w = torch.zeros(width, device=device, dtype=dtype)
         large = pointwise_kernel()
         return [
-            lambda: group_norm(x, GROUPS, w, w, turn=(2, 2)),
-            lambda: add_scaled(x, x, w, SKIP_SCALE, turn=(2, 2)),
+            lambda: group_norm(few, GROUPS, w, w, turn=(2, 2)),
+            lambda: group_norm(some, GROUPS, w, w, turn=(2, 2)),
+            lambda: group_norm(many, GROUPS, w[:64], w[:64], turn=(2, 2)),
+            lambda: add_scaled(few, few, w, SKIP_SCALE, turn=(2, 2)),
             *(large.first_launches(device, dtype) if large.usable(device) else ()),
         ]
 
