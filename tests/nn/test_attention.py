@@ -35,7 +35,10 @@ def test_large_scores_do_not_overflow():
     assert bool(torch.isfinite(got).all())
 
 
-def test_queries_whose_best_key_was_not_sampled_are_computed_again():
+@pytest.mark.parametrize("share", [8, 2])
+def test_queries_whose_best_key_was_not_sampled_are_computed_again(monkeypatch, share):
+    """By a program that looks after all blocks of queries of a head, and by several."""
+    monkeypatch.setattr(attention_kernel(), "SHARE", share)
     torch.manual_seed(3)
     qkv = torch.randn(1, 256, 3, 2, 32, device=DEVICE)
     qkv[:, ::4, 1, :, 1] += 60.0  # the longest keys of their parts, which no query looks for

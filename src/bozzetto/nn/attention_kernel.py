@@ -9,13 +9,17 @@ weight then overflows half precision (2^24 times, e^16.6, that of the best sampl
 ``exact_kernel``, with a running maximum (online softmax, Milakov & Gimelshein 2018), computes those queries anew; its other
 programs end at once. All sums are float32. Programs share nothing and never wait for each other.
 
-Measured on an H100, float16, 16 heads: 4 x 16,384 tokens 6.1 ms, 16 x 4,096 tokens 1.7 ms (a running maximum 7.2 and 1.8,
-PyTorch's choice 8.8 and 2.2). What gained nothing: other tiles (128 x 64, 64 x 128, 64 x 32, 8 warps), two stages, row sums
-by the tensor cores, exponentials in half precision (two instructions all the same), the next products issued before the
-softmax (the assembler undoes it). A quarter of the exponentials as polynomials in half precision took 5.8 ms with tiles of
-128 x 32, but they end at 2^-15, too early beside a constant that spares sharp heads the second pass. In single precision they
-end nowhere and cost no accuracy: an eighth to a quarter of them, tiles of 128 x 32, 128 registers, on an H200: 6.35 to 6.44 ms
-against 6.29 for 16,384 tokens, 1.66 to 1.72 against 1.77 for 4,096; with tiles of 64 x 64 6.66 to 7.04.
+Measured in float16 with 16 heads, on an H100 under lasting load: 4 x 16,384 tokens 6.05 ms, 16 x 4,096 tokens 1.86 ms;
+without the limit of registers 6.44 and 1.98. Alone, without it: 6.1 and 1.7 (a running maximum 7.2 and 1.8, PyTorch's choice
+8.8 and 2.2). What gained nothing: other tiles (128 x 64, 64 x 128, 64 x 32, 8 warps), two stages, row sums by the tensor
+cores, exponentials in half precision (two instructions all the same), the next products issued before the softmax (the
+assembler undoes it). Under the same load: queries in shared memory 6.60 and 2.03 with 96 registers, 6.37 and 1.95 with 80
+(six programs a multiprocessor, some registers spilled); on an H200, where this takes 6.36 and 1.55 (6.77 and 1.65 without the
+limit): two blocks of queries a program (half the traffic with the L2, 15 % fewer instructions) 6.78 and 1.66, four 6.56 and
+1.77, keys and values through the L1 7.17 and 1.75. A quarter of the exponentials as polynomials in half precision took 5.8 ms
+alone with tiles of 128 x 32, but they end at 2^-15, too early beside a constant that spares sharp heads the second pass. In
+single precision they end nowhere and cost no accuracy; an eighth of them, without the limit of registers, under load on the
+H200: 6.21 and 1.65.
 """
 
 from __future__ import annotations
