@@ -45,9 +45,13 @@ BLUR = 0.8  # voxels
 # The splats' density has a say within DENSE_REACH voxels of where it exceeds DENSE[0], a full one where it exceeds DENSE[1].
 DENSITY_WEIGHT = 1.2
 SURFACE_DENSITY = 0.12  # a level of half a splat lies inside the outlines: rays gather opacity along a wall
-DENSE = (1.0, 2.0)
+DENSE = (0.5, 1.5)
 DENSE_REACH = 3
-# It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) has such splats, fully from SOLID on.
+# How far its say, and the room that views make for it, fade in and out (voxels): where they began at once, surfaces had cracks.
+SAY_BLUR, FREE_BLUR = 1.5, 0.7
+# It counts for nothing where less than FOGGY of the surface (values under NEAR_SURFACE) is near a density of SOLID_DENSITY, fully
+# from SOLID on.
+SOLID_DENSITY = 1.0
 NEAR_SURFACE = 0.3
 FOGGY, SOLID = 0.15, 0.35
 LEAST_AHEAD = 0.1  # of the truncation; a view to which a point lies that far before the surface sees it free
@@ -133,11 +137,14 @@ def _dense_votes(density: Tensor, volume: Tensor, free: Tensor) -> Tensor:
         most = F.max_pool3d(most, size, 1, [s // 2 for s in size])
     most = most[0, 0]
     surface = most[volume.abs() < NEAR_SURFACE]
-    solid = float((surface > DENSE[0]).float().mean()) if len(surface) else 0.0
+    solid = float((surface > SOLID_DENSITY).float().mean()) if len(surface) else 0.0
     weight = DENSITY_WEIGHT * min(max((solid - FOGGY) / (SOLID - FOGGY), 0.0), 1.0)
-    say = ((most - DENSE[0]) / (DENSE[1] - DENSE[0])).clamp(0, 1)
+    if weight == 0:
+        return torch.zeros_like(volume)
+    say = _blurred(((most - DENSE[0]) / (DENSE[1] - DENSE[0])).clamp(0, 1), SAY_BLUR)
+    room = _blurred((free / FREE_VIEWS).clamp(0, 1), FREE_BLUR)
     outward = 1 - density / SURFACE_DENSITY
-    return weight * say * torch.where(outward > 0, outward * (free / FREE_VIEWS).clamp(0, 1), outward.clamp_min(-1))
+    return weight * say * torch.where(outward > 0, outward * room, outward.clamp_min(-1))
 
 
 def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
@@ -145,14 +152,14 @@ def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)  # [X*Y*Z, 3]
 
 
-def _blurred(volume: Tensor) -> Tensor:
-    """A volume [X, Y, Z] under a Gaussian of BLUR voxels."""
+def _blurred(volume: Tensor, sigma: float = BLUR) -> Tensor:
+    """A volume [X, Y, Z] under a Gaussian of ``sigma`` voxels."""
     if volume.device.type == "cpu":
         from scipy import ndimage
 
-        return torch.from_numpy(ndimage.gaussian_filter(volume.numpy(), BLUR))
-    radius = int(4 * BLUR + 0.5)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=volume.device) / BLUR) ** 2)
+        return torch.from_numpy(ndimage.gaussian_filter(volume.numpy(), sigma))
+    radius = int(4 * sigma + 0.5)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=volume.device) / sigma) ** 2)
     kernel = kernel / kernel.sum()
     for axis in range(3):
         padded = F.pad(volume.movedim(axis, -1), (radius, radius), mode="replicate")

@@ -37,6 +37,9 @@ DEEP = -0.6  # volume under which a place is inside anyway
 FEWEST = 8  # places of a structure
 MISSING = 2  # voxels; what lies so near to a place inside is there, or the rim of a body
 JOINT = 12  # voxels around what is missing, within which the rest of its structure is strengthened, too
+# Where it meets a body, which hides it from some views and past whose edge others look: what is among the splats beyond doubt,
+# and outside the volume, goes on.
+DENSE, JOINT_PAST, JOINT_TOUCHED = 0.12, 0.25, 0.3
 RADIUS = 0.9  # voxels, of the ball around a place; from 0.87 on balls touch across a corner
 SLOPE = 1.5  # voxels over which the volume grows by 1 around it
 PLACES_PER_CHUNK = 1 << 16
@@ -130,6 +133,9 @@ def thin_structures(volume: Tensor, density: Tensor, origin: Tensor, voxel: floa
     count = _count_touches_cpu if volume.device.type == "cpu" else count_touches
     touch, past = count(places * voxel + origin, views)
     number = len(views.bounds)
+    at = tuple(places.T)
+    lost = (density[at] > DENSE) & (volume[at] > 0) & (past <= JOINT_PAST * number) & (touch >= JOINT_TOUCHED * number)
+    lost = places[lost]
     places = places[(touch >= TOUCHED * number) & (past <= PAST * number) & (touch > number - touch - past)]
     if len(places) == 0:
         return places
@@ -141,7 +147,18 @@ def thin_structures(volume: Tensor, density: Tensor, origin: Tensor, voxel: floa
         return places[:0]
     # What hangs together with it is strengthened near it, too, where it is likely to break.
     near = cKDTree(at[missing]).query(at, distance_upper_bound=JOINT)[0] <= JOINT
-    return places[torch.from_numpy(near & (_group_sizes(at, missing) > 0)).to(places.device)]
+    return _joined(
+        places[torch.from_numpy(near & (_group_sizes(at, missing) > 0)).to(places.device)], lost, volume.shape
+    )
+
+
+def _joined(places: Tensor, lost: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The places [P, 3] and those of ``lost`` [Q, 3] that hang together with them within JOINT voxels."""
+    allowed, chosen = (torch.zeros(shape, device=places.device) for _ in range(2))
+    allowed[tuple(lost.T)] = chosen[tuple(places.T)] = 1.0
+    for _ in range(JOINT):
+        chosen = torch.maximum(F.max_pool3d(chosen[None, None], 3, 1, 1)[0, 0] * allowed, chosen)
+    return chosen.nonzero()
 
 
 def _group_sizes(places: np.ndarray, counted: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ kernels in the caches on disk, it takes a moment. Where something fails, the run
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -38,8 +37,8 @@ def prepare_kernels(gaussians: Gaussians, settings: NerfSettings) -> Callable[[]
     if key in _prepared or not by_triton(device):
         return lambda: None
     _prepared.add(key)
-    tasks = device_tasks(device, len(gaussians), coefficients, settings.levels) + host_tasks()
-    pool = ThreadPoolExecutor(max(2, min(len(tasks), os.cpu_count() or 1)), "kernels")
+    tasks = host_tasks() + device_tasks(device, len(gaussians), coefficients, settings.levels)
+    pool = ThreadPoolExecutor(len(tasks), "kernels")  # most of them wait for compilers
     done = [pool.submit(_quietly, task, device) for task in tasks]
     pool.shutdown(wait=False)
     return lambda: _wait(done)
