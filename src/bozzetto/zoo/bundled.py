@@ -12,15 +12,15 @@ MINI = (
         system="lgm",
         files=(
             WeightsFile(
-                "lgm-mini.safetensors", 21_185_292, "91989b96e3a64525ed381148ab2e5d1e0df90c615fe339309da8f2a12992a208"
+                "lgm-mini.safetensors", 15_548_668, "c92c594492dae041dfef76bf93ff32c99b945c7fe76f1afe800f8776b9854fbd"
             ),
         ),
         licence="CC-BY-SA-4.0",
         terms=_SHARE_ALIKE,
-        summary="photo or posed views (uses up to four) -> Gaussians; 10.5 M parameters, runs on a CPU",
-        options={"preset_name": "mini-sweep"},
+        summary="photo or posed views (uses up to four) -> Gaussians; 15.4 M parameters, runs on a CPU",
+        options={"preset_name": "mini-deep"},
         inputs=("photo", "views"),
-        parameters=10_584_650,
+        parameters=15_419_722,
     ),
     WeightsEntry(
         name="lgm-mini-clean",
