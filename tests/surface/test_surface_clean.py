@@ -5,6 +5,7 @@ import torch
 
 from bozzetto.errors import MeshError
 from bozzetto.surface.clean import (
+    broad_normals,
     compact,
     face_components,
     keep_large_components,
@@ -119,3 +120,22 @@ def test_make_manifold_drops_flaps_and_collapsed_faces():
     assert torch.equal(v2[f2].sort(dim=0).values, v[f].sort(dim=0).values)
     with pytest.raises(MeshError, match="no faces are left"):
         make_manifold(v, flap[2:])
+
+
+def test_broad_normals_lose_bumps_and_keep_thin_parts():
+    vertices, faces = ball(0.7)
+    true = torch.nn.functional.normalize(vertices, dim=-1)
+    noise = torch.randn(vertices.shape, generator=torch.Generator().manual_seed(0))
+    rough = torch.nn.functional.normalize(true + 0.4 * noise, dim=-1)
+    broad = broad_normals(rough, faces)
+    assert torch.allclose(broad.norm(dim=-1), torch.ones(len(broad)), atol=1e-5)
+    before, after = ((n * true).sum(dim=-1).clamp(-1, 1).acos().mean() for n in (rough, broad))
+    assert float(after) < 0.5 * float(before)
+    # All around a thin bar neighbours' normals cancel: the own ones decide.
+    ring = torch.arange(200) % 4  # 50 rings of 4 vertices
+    sides = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])[ring]
+    quads = [
+        [4 * i + k, 4 * i + (k + 1) % 4, 4 * i + 4 + (k + 1) % 4, 4 * i + 4 + k] for i in range(49) for k in range(4)
+    ]
+    bar = torch.tensor([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
+    assert float((broad_normals(sides, bar) * sides).sum(dim=-1).min()) > 0.9

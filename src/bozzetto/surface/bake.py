@@ -12,7 +12,7 @@ from ..errors import MeshError
 from ..raster.threads import run_tasks, spans
 from .coverage import covered_texels
 
-FACING_POWER = 2.0  # the squarest view dominates; lower blurs, higher shows borders between views
+FACING_POWER = 6.0  # the squarest view dominates; lower blurs, higher shows borders between views
 MIN_FACING = 0.15  # cosine; flatter views smear
 MIN_ALPHA = 0.5
 
@@ -37,7 +37,8 @@ def bake_texture(
     that filtering and mipmaps do not show seams.
 
     Args:
-        vertices, normals: [V, 3]; faces: [F, 3]; uvs: [V, 2], glTF convention. In the cameras' frame.
+        vertices, normals: [V, 3]; faces: [F, 3]; uvs: [V, 2], glTF convention. In the cameras' frame. The normals choose the
+            views: smooth ones (:func:`.clean.broad_normals`), lest each bump takes its colour from a view of its own.
         pictures: [K, 4, H, W], premultiplied rgb and alpha. depth, spread: [K, h, w], camera z
             (infinity for background) and its standard deviation over a pixel's splats.
         cameras: batch (K,).

@@ -57,18 +57,34 @@ def taubin_smooth(
     vertices: Tensor, faces: Tensor, rounds: int = 10, shrink: float = 0.5, grow: float = -0.53
 ) -> Tensor:
     """Taubin's (1995) smoothing: alternating steps with opposite signs remove noise and keep the volume."""
-    from scipy.sparse import csr_matrix
-
-    a, b = unique_edges(faces)[0].numpy().T
-    ends = (np.concatenate([a, b]), np.concatenate([b, a]))
-    n = len(vertices)
-    degree = np.bincount(ends[0], minlength=n).clip(1).astype(np.float32)
-    mean = csr_matrix(((1 / degree)[ends[0]], ends), shape=(n, n))  # replaces a vertex by the mean of its neighbours
+    mean = _neighbour_mean(faces, len(vertices))
     v = vertices.numpy()
     for _ in range(rounds):
         for step in (shrink, grow):
             v = v + np.float32(step) * (mean @ v - v)
     return torch.from_numpy(v)
+
+
+def broad_normals(normals: Tensor, faces: Tensor, rounds: int = 30, own: float = 0.2) -> Tensor:
+    """Where the surface faces at large: normals [V, 3] averaged with their neighbours', ``rounds`` times.
+
+    Averages all around a thin part cancel; then the vertex's own normal, which counts ``own``, says it.
+    """
+    mean = _neighbour_mean(faces, len(normals))
+    n = normals.numpy()
+    for _ in range(rounds):
+        n = np.float32(0.5) * (n + mean @ n)
+    return torch.nn.functional.normalize(torch.from_numpy(n) + own * normals, dim=-1)
+
+
+def _neighbour_mean(faces: Tensor, count: int):
+    """A sparse matrix [count, count] that replaces a vertex' row by the mean of its neighbours'."""
+    from scipy.sparse import csr_matrix
+
+    a, b = unique_edges(faces)[0].numpy().T
+    ends = (np.concatenate([a, b]), np.concatenate([b, a]))
+    degree = np.bincount(ends[0], minlength=count).clip(1).astype(np.float32)
+    return csr_matrix(((1 / degree)[ends[0]], ends), shape=(count, count))
 
 
 def unique_edges(faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

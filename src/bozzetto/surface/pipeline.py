@@ -16,7 +16,7 @@ from ..mesh import Mesh
 from .bake import bake_texture
 from .bounds import normalise_object
 from .capture import capture_colour, capture_moments, pixel_footprint, solid_depth, sphere_cameras
-from .clean import keep_large_components, taubin_smooth
+from .clean import broad_normals, keep_large_components, taubin_smooth
 from .fusion import fuse_depth
 from .marching import marching_cubes
 from .simplify import decimate, make_manifold
@@ -110,6 +110,7 @@ def gaussians_to_mesh(
     vertices, faces = make_manifold(vertices, faces)
     report("unwrap", 0.45)
     normals = Mesh(vertices, faces).with_normals(welded=True).normals
+    welded = faces
     source, faces, uvs = unwrap(vertices, faces, texture_size)
     mesh = Mesh(vertices[source], faces, normals[source], uvs)
     colour_cameras = cameras[COLOUR_VIEWS]
@@ -118,7 +119,7 @@ def gaussians_to_mesh(
     report("texture", 0.85)
     mesh.texture = bake_texture(
         mesh.vertices,
-        mesh.normals,
+        broad_normals(normals, welded)[source],
         mesh.faces,
         mesh.uvs,
         pictures,
