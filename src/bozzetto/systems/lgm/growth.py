@@ -18,7 +18,7 @@ from .network import LGM, SKIP_SCALE, Attention, LGMConfig, ResnetBlock
 def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str, Tensor]:
     """The state of a network ``new`` that computes what ``old`` does with ``state``.
 
-    ``new`` may have twice the ``layers_per_block`` of one, more input channels behind the old ones, more passes and slots.
+    ``new`` may have one more layer in each block, more input channels behind the old ones, more passes and slots.
     Exactly the same up to the groups of channels that a normalisation takes partly from a skip connection.
 
     Raises:
@@ -52,11 +52,12 @@ class _Growth:
         new.conv_in.bias.copy_(old.conv_in.bias)
         skips = [1.0]
         for a, b in zip(old.down_blocks, new.down_blocks):
-            self._residual(a.nets[0], b.nets[0])
-            self._attention(a.attns[0], b.attns[0])
-            skips.append(self.gain)
+            for i, net in enumerate(a.nets):
+                self._residual(net, b.nets[i])
+                self._attention(a.attns[i], b.attns[i])
+                skips.append(self.gain)
             if self.extra:
-                self._idle(b.nets[1], b.attns[1])
+                self._idle(b.nets[-1], b.attns[-1])
                 skips.append(self.gain)
             if a.downsample is not None:
                 self._rescaled(a.downsample, b.downsample)
@@ -66,14 +67,15 @@ class _Growth:
         self._residual(old.mid_block.nets[1], new.mid_block.nets[1])
         width = new.mid_block.nets[1].conv2.out_channels  # of the trunk
         for a, b in zip(old.up_blocks, new.up_blocks):
-            self._residual(a.nets[0], b.nets[0], width, skips.pop())
-            width = b.nets[0].conv2.out_channels
-            self._attention(a.attns[0], b.attns[0])
-            if self.extra:
-                skips.pop()
-                self._idle(b.nets[1], b.attns[1])
-            self._residual(a.nets[1], b.nets[1 + self.extra], width, skips.pop())
-            self._attention(a.attns[1], b.attns[1 + self.extra])
+            for i, net in enumerate(a.nets):
+                # The idle block down lies between the first block up and what that read; so does an idle block up.
+                place = i + self.extra if i else 0
+                self._residual(net, b.nets[place], width, skips.pop())
+                self._attention(a.attns[i], b.attns[place])
+                width = b.nets[0].conv2.out_channels
+                if self.extra and i == 0:
+                    skips.pop()
+                    self._idle(b.nets[1], b.attns[1])
             if a.upsample is not None:
                 self._rescaled(a.upsample, b.upsample)
         new.norm_out.load_state_dict(old.norm_out.state_dict())
