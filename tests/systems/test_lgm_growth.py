@@ -54,6 +54,8 @@ def test_only_more_layers_and_inputs_can_grow():
     small = trained(SMALL)
     with pytest.raises(CheckpointError, match="nothing else"):
         grown(small.state_dict(), SMALL, replace(SMALL, splat_size=8, unpatch=1))
+    with pytest.raises(CheckpointError, match="nothing else"):  # other depths in the same channels
+        grown(small.state_dict(), SMALL, replace(SMALL, candidates=64, in_channels=19))
     with pytest.raises(CheckpointError, match="not of the network"):
         grown({}, SMALL, replace(SMALL, layers_per_block=2))
 

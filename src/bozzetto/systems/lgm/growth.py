@@ -26,7 +26,8 @@ def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str,
     """
     extra = new.layers_per_block - old.layers_per_block
     same = ("layers_per_block", "in_channels", "passes", "slots", "candidates")
-    if replace(old, **{k: getattr(new, k) for k in same}) != new or extra not in (0, 1) or new.trunk != "unet":
+    alike = replace(old, **{k: getattr(new, k) for k in same}) == new and old.candidates in (0, new.candidates)
+    if not alike or extra not in (0, 1) or new.trunk != "unet":
         raise CheckpointError("a network grows by one layer for each block and by input channels, nothing else")
     source, target = LGM(old), LGM(new)
     try:
