@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from .backend import kernels, use_kernels
 from .bias import AddBias, convolve_with_bias
+from .folded import Folded
 
 
-class UpsampleConv(nn.Conv2d):
+class UpsampleConv(Folded, nn.Conv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution; parameters and their names are ``nn.Conv2d``'s.
 
     After :meth:`fold_weights` (which ``for_inference`` calls), channels-last maps on CUDA take the four small convolutions.
@@ -25,16 +26,13 @@ class UpsampleConv(nn.Conv2d):
 
     quarters: Tensor | None
     turned: Tensor | None
+    folded = ("quarters", "turned")
 
     def __init__(self, in_channels: int, out_channels: int, bias_later: bool = False) -> None:
         """``bias_later``: :meth:`all_but_bias` is called; the folded form is then a transposed convolution."""
         super().__init__(in_channels, out_channels, 3, padding=1)
         self.bias_later = bias_later
-        self._forget()
-
-    def _forget(self) -> None:
-        self.register_buffer("quarters", None, persistent=False)
-        self.register_buffer("turned", None, persistent=False)
+        self.forget()
 
     def all_but_bias(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """[N, C, H, W] -> ([N, D, 2H, 2W], the bias that it lacks; None where it lacks none).
@@ -64,7 +62,7 @@ class UpsampleConv(nn.Conv2d):
     @torch.no_grad()
     def fold_weights(self) -> None:
         """Make the four 2x2 convolutions, or the transposed one, where the kernels run: on CUDA, without gradients."""
-        self._forget()
+        self.forget()
         if use_kernels(self.weight) and not self.weight.requires_grad:
             if self.bias_later:
                 turned = transposed_weights(self.weight.float()).to(self.weight.dtype)
@@ -72,15 +70,6 @@ class UpsampleConv(nn.Conv2d):
                 return
             quarters = quarter_weights(self.weight.float()).to(self.weight.dtype)
             self.quarters = quarters.contiguous(memory_format=torch.channels_last)
-
-    def train(self, mode: bool = True) -> UpsampleConv:
-        if mode:
-            self._forget()
-        return super().train(mode)
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
 
 
 def doubled(x: Tensor) -> Tensor:

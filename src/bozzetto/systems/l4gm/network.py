@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...nn.backend import pointwise_kernel, use_kernels
 from ...nn.convolution import convolve_padded
+from ...nn.folded import Folded
 from ...nn.group_norm import GroupNorm, group_norm
 from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
@@ -186,7 +187,7 @@ class UNet(nn.Module):
         return self.norm_out(x)
 
 
-class L4GM(nn.Module):
+class L4GM(Folded):
     """U-Net plus the final 1x1 convolution. The raw channels are LGM's: ``lgm.heads`` turns them into Gaussians.
 
     After :meth:`fold_weights` (which ``for_inference`` calls), the last two convolutions are one, on CUDA. Training and loading
@@ -195,22 +196,19 @@ class L4GM(nn.Module):
 
     last: Tensor | None
     last_bias: Tensor | None
+    folded = ("last", "last_bias")
 
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
         self.config = config
         self.unet = UNet(config)
         self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
-        self._forget()
-
-    def _forget(self) -> None:
-        self.register_buffer("last", None, persistent=False)
-        self.register_buffer("last_bias", None, persistent=False)
+        self.forget()
 
     @torch.no_grad()
     def fold_weights(self) -> None:
         """Make of the last two convolutions one, where the kernels run: channels padded to a multiple of 8, on tensor cores."""
-        self._forget()
+        self.forget()
         first, second = self.unet.conv_out, self.conv
         if not use_kernels(second.weight) or second.weight.requires_grad:
             return
@@ -220,15 +218,6 @@ class L4GM(nn.Module):
         weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding)).to(second.weight.dtype)
         bias = F.pad(turn @ first.bias.float() + second.bias.float(), (0, padding)).to(second.bias.dtype)
         self.last, self.last_bias = weight.contiguous(memory_format=torch.channels_last), bias
-
-    def train(self, mode: bool = True) -> L4GM:
-        if mode:
-            self._forget()
-        return super().train(mode)
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args, **kwargs)
 
     def first_launches(self, device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
         """One launch of each kernel that only attention over time, or only so many pictures, use; for ``for_inference``."""

@@ -19,6 +19,7 @@ from ...nn.attention import self_attention
 from ...nn.backend import use_kernels
 from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve, convolve_padded
+from ...nn.fold import fold_pixels
 from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_pointwise, add_scaled
 from ...nn.turn import AS_THEY_ARE, turn_pictures
@@ -336,14 +337,8 @@ class LGM(nn.Module):
             )
         x = inputs.reshape(b * v, c, h, w)
         before = raw_before(x, self.config) if self.config.passes > 1 else None
-        if x.is_cuda and torch.is_autocast_enabled("cuda"):
-            x = x.to(
-                torch.get_autocast_dtype("cuda")
-            )  # what the first layer does anyway: what comes before it moves half
-        if self.config.patch > 1:
-            x = F.pixel_unshuffle(x, self.config.patch)  # [B*V, Cin*p*p, H/p, W/p]
-        if x.device.type == "cpu" or x.device.type == "cuda":
-            x = x.contiguous(memory_format=torch.channels_last)
+        half = x.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layer does anyway
+        x = fold_pixels(x, self.config.patch, torch.get_autocast_dtype("cuda") if half else None)
         x = self.unet(x, v)
         if self.config.unpatch > 1:
             x = F.pixel_shuffle(x, self.config.unpatch)  # [B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w]
