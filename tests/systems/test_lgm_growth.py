@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bozzetto.errors import CheckpointError
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.growth import grown
-from bozzetto.systems.lgm.network import LGM
+from bozzetto.systems.lgm.network import LGM, PICTURE
+from bozzetto.systems.lgm.plane_sweep import sweep_planes
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
 
@@ -50,12 +52,35 @@ def test_a_grown_network_does_what_the_small_one_did(config, layers):
     assert any(f"nets.{layers[1] - 1}.conv2.weight" in n for n in moving) and "conv.weight" in moving
 
 
+def test_more_depths_on_each_ray_and_details_change_nothing_where_the_evidence_is_smooth():
+    small = trained(SMALL)
+    finer = replace(SMALL, detail=32, candidates=128, in_channels=PICTURE + sweep_planes(128))
+    torch.manual_seed(2)
+    large = LGM(finer)
+    large.load_state_dict(grown(small.state_dict(), SMALL, finer))
+    picture = torch.randn(1, 4, PICTURE, 32, 32)
+    # evidence that is linear along the ray: interpolated, it says the same at every number of depths, but there is more of it
+    slope, start = torch.randn(2, 1, 4, 2, 1, 8, 8)
+
+    def along(depths: int, scale: float) -> torch.Tensor:
+        numbers = scale * (start + slope * torch.linspace(-1, 1, depths)[:, None, None])  # [1, 4, 2, D, 8, 8]
+        return torch.cat([picture, F.pixel_shuffle(numbers.flatten(2, 3), 4)], dim=2)
+
+    with torch.no_grad():
+        want, made = small(along(32, 1.0)), large(along(128, 1.0))
+        without, other = small(along(32, 0.0)), large(along(128, 0.0))
+    assert float((made - want).norm() / want.norm()) < 1e-4 and torch.allclose(without, other, atol=1e-5)
+    assert float((want - without).norm() / want.norm()) > 0.05  # the evidence says something
+    large(along(128, 1.0)).square().mean().backward()
+    assert bool(large.detail.conv_out.weight.grad.any())
+
+
 def test_only_more_layers_and_inputs_can_grow():
     small = trained(SMALL)
     with pytest.raises(CheckpointError, match="nothing else"):
         grown(small.state_dict(), SMALL, replace(SMALL, splat_size=8, unpatch=1))
-    with pytest.raises(CheckpointError, match="nothing else"):  # other depths in the same channels
-        grown(small.state_dict(), SMALL, replace(SMALL, candidates=64, in_channels=19))
+    with pytest.raises(CheckpointError, match="nothing else"):
+        grown(small.state_dict(), SMALL, replace(SMALL, token_layers=3))
     with pytest.raises(CheckpointError, match="not of the network"):
         grown({}, SMALL, replace(SMALL, layers_per_block=2))
 

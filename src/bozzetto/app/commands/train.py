@@ -87,10 +87,12 @@ MINI_PRESETS = (
     "mini-refine",
     "mini-deep",
     "mini-deep-refine",
+    "mini-detail",
     "debug",
     "debug-tokens",
     "debug-sweep",
     "debug-refine",
+    "debug-detail",
 )
 
 

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .network import LGM, SKIP_SCALE, Attention, LGMConfig, ResnetBlock
+from .network import LGM, PICTURE, SKIP_SCALE, Attention, LGMConfig, ResnetBlock
 
 
 def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str, Tensor]:
     """The state of a network ``new`` that computes what ``old`` does with ``state``.
 
-    ``new`` may have one more layer in each block, more input channels behind the old ones, more passes and slots.
-    Exactly the same up to the groups of channels that a normalisation takes partly from a skip connection.
+    ``new`` may have one more layer in each block, more input channels behind the old ones, more passes, other slots, a branch for
+    details (``detail.py``), more depths on each ray. Exactly the same up to the groups of channels that a normalisation takes
+    partly from a skip connection, and to what the evidence does between two old depths.
 
     Raises:
         CheckpointError: the two differ in anything else, or ``state`` is not of ``old``.
     """
     extra = new.layers_per_block - old.layers_per_block
-    same = ("layers_per_block", "in_channels", "passes", "slots", "candidates")
-    alike = replace(old, **{k: getattr(new, k) for k in same}) == new and old.candidates in (0, new.candidates)
-    if not alike or extra not in (0, 1) or new.trunk != "unet":
-        raise CheckpointError("a network grows by one layer for each block and by input channels, nothing else")
+    same = ("layers_per_block", "in_channels", "passes", "slots", "candidates", "detail")
+    if replace(old, **{k: getattr(new, k) for k in same}) != new or extra not in (0, 1) or new.trunk != "unet":
+        raise CheckpointError("a network grows by layers, input channels, depths on a ray and details, by nothing else")
     source, target = LGM(old), LGM(new)
     try:
         source.load_state_dict(state)
@@ -48,8 +48,7 @@ class _Growth:
 
     def run(self) -> None:
         old, new = self.source.unet, self.target.unet
-        new.conv_in.weight.zero_()
-        new.conv_in.weight[:, : old.conv_in.weight.shape[1]] = old.conv_in.weight
+        new.conv_in.weight.copy_(self._columns(old.conv_in.weight))
         new.conv_in.bias.copy_(old.conv_in.bias)
         skips = [1.0]
         for a, b in zip(old.down_blocks, new.down_blocks):
@@ -85,6 +84,28 @@ class _Growth:
         self.target.conv.weight.zero_()
         self.target.conv.weight[:, :raw] = self.source.conv.weight
         self.target.conv.bias.copy_(self.source.conv.bias)
+
+    def _columns(self, weight: Tensor) -> Tensor:
+        """The input layer's weights, for more channels and perhaps more depths on each ray, among which the old ones lie."""
+        old, new = self.source.config, self.target.config
+        fold = new.patch**2
+        own, told = PICTURE * fold, 2 * old.candidates
+        grown = weight.new_zeros(len(weight), new.in_channels * fold, *weight.shape[2:])
+        grown[:, :own] = weight[:, :own]
+        if told:
+            # The weight of an old depth goes to its neighbours among the new ones, as interpolation between them would have it.
+            place = torch.linspace(0, new.candidates - 1, old.candidates, device=weight.device)
+            low = place.floor().long().clamp_max(max(new.candidates - 2, 0))
+            share = (place - low)[:, None, None]
+            for half in range(2):
+                given = weight[:, own + half * old.candidates : own + (half + 1) * old.candidates]
+                start = own + half * new.candidates
+                grown.index_add_(1, start + low, given * (1 - share))
+                grown.index_add_(1, (start + low + 1).clamp_max(start + new.candidates - 1), given * share)
+        rest = weight[:, own + told :]
+        begin = own + 2 * new.candidates
+        grown[:, begin : begin + rest.shape[1]] = rest
+        return grown
 
     def _rescaled(self, old: torch.nn.Conv2d, new: torch.nn.Conv2d) -> None:
         """A convolution between two levels brings the trunk back to its old size."""

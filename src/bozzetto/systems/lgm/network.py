@@ -29,6 +29,7 @@ from .refine import raw_before
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
 GROUPS = 32
 EPS = 1e-5
+PICTURE = 11  # input channels of a picture itself: rgb 3, alpha 1, known 1, rays 6; those of the plane sweep follow
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class LGMConfig:
     token_layers: int = 8
     slots: int = 4  # lgm-mini: views given or imagined; a fifth looks at what the first camera has above it
     passes: int = 1  # lgm-mini: how often it looks; from the second time on at what it made before, too (refine.py)
+    detail: int = 0  # channels of a branch as fine as the Gaussians (detail.py); 0: none
     rotation: str = "fixed"  # "legacy" for checkpoints trained before April 2024 (heads.py)
 
     @property
@@ -290,6 +292,7 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(up[-1], config.out_channels * config.unpatch**2, 3, padding=1)
         # The last levels down are as fine as the output; what lies before them is never asked for.
         self.skips_used = len(up) * (layers + 1)
+        self.gives_features = config.detail > 0
 
     def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, h, h]
         padded = lean(x) and x.shape[1] % 16 != 0
@@ -301,7 +304,9 @@ class UNet(nn.Module):
         x = self.mid_block(x, views)
         for block in self.up_blocks:
             x = block(x, skips, views)
-        return convolve_with_bias(self.norm_out(x), self.conv_out)
+        x = self.norm_out(x)
+        raw = convolve_with_bias(x, self.conv_out)
+        return (raw, x) if self.gives_features else raw
 
 
 def _trunk(config: LGMConfig) -> nn.Module:
@@ -325,6 +330,12 @@ class LGM(nn.Module):
         self.unet = _trunk(config)
         # A network that looks twice has its raw channels of before beside those of the trunk here.
         self.conv = nn.Conv2d(config.out_channels * (2 if config.passes > 1 else 1), config.out_channels, 1)
+        self.detail = None
+        if config.detail:
+            from .detail import DetailBranch
+
+            self.detail = DetailBranch(config)
+            self.edge_layers = (*self.edge_layers, "detail.conv_in", "detail.conv_out")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Network input [B, V, Cin, S, S] -> raw channels [B, V, Cout, h, h], h = ``splat_size``; any V >= 1."""
@@ -338,9 +349,13 @@ class LGM(nn.Module):
         x = inputs.reshape(b * v, c, h, w)
         before = raw_before(x, self.config) if self.config.passes > 1 else None
         half = x.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layer does anyway
-        x = fold_pixels(x, self.config.patch, torch.get_autocast_dtype("cuda") if half else None)
+        dtype, pixels = torch.get_autocast_dtype("cuda") if half else None, x
+        x = fold_pixels(x, self.config.patch, dtype)
         x = self.unet(x, v)
+        x, features = x if self.detail is not None else (x, None)
         if self.config.unpatch > 1:
             x = F.pixel_shuffle(x, self.config.unpatch)  # [B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w]
         raw = self.conv(x if before is None else torch.cat([x, before.to(x.dtype)], dim=1))
+        if self.detail is not None:
+            raw = raw + self.detail(pixels, features, dtype)
         return raw.reshape(b, v, *raw.shape[1:])

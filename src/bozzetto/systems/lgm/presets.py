@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import UnknownModelError
-from .network import LGMConfig
+from .network import PICTURE, LGMConfig
+from .plane_sweep import sweep_planes
 from .refine import feedback_planes
 
 BIG = LGMConfig(
@@ -51,6 +52,9 @@ MINI_SWEEP_TOKENS = replace(MINI_TOKENS, **SWEPT)
 MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
 # Imagines the view from above, too; one more layer in each block; looks twice (refine.py).
 MINI_DEEP = replace(MINI_SWEEP, slots=5, layers_per_block=2)
+# A branch as fine as the Gaussians and a depth on each ray for every 2.4 pixels of a neighbouring picture: outlines.
+FINE = {"candidates": 128, "in_channels": PICTURE + sweep_planes(128)}
+MINI_DETAIL = replace(MINI_DEEP, slots=4, detail=64, **FINE)
 TWICE = {"slots": 5, "passes": 2}
 MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **TWICE)
 MINI_DEEP_REFINE = replace(MINI_REFINE, layers_per_block=2)
@@ -70,6 +74,8 @@ DEBUG_TOKENS = replace(DEBUG, trunk="tokens", patch=8, unpatch=4, token_width=64
 
 DEBUG_SWEEP = replace(DEBUG, **SWEPT)
 
+DEBUG_DETAIL = replace(DEBUG_SWEEP, detail=32, **FINE)
+
 DEBUG_REFINE = replace(DEBUG_SWEEP, in_channels=15 + feedback_planes(32, 16), **TWICE)
 
 PRESETS: dict[str, LGMConfig] = {
@@ -88,10 +94,12 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-refine": MINI_REFINE,
     "mini-deep": MINI_DEEP,
     "mini-deep-refine": MINI_DEEP_REFINE,
+    "mini-detail": MINI_DETAIL,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,
     "debug-refine": DEBUG_REFINE,
+    "debug-detail": DEBUG_DETAIL,
 }
 
 

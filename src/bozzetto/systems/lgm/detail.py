@@ -1,0 +1,53 @@
+"""A branch as fine as the Gaussians, beside a U-Net whose features are coarser: what decides outlines.
+
+The U-Net of the small networks folds 4 x 4 pixels into channels, and unfolds 2 x 2 Gaussians from each of its features. This
+branch sees the pictures and rays folded only as far as the Gaussians are apart, and the U-Net's last features, and adds to the
+raw channels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...nn.bias import convolve_with_bias
+from ...nn.convolution import convolve_padded
+from ...nn.fold import fold_pixels
+
+if TYPE_CHECKING:
+    from .network import LGMConfig
+
+BLOCKS = 2
+
+
+class DetailBranch(nn.Module):
+    """Inputs [N, Cin, S, S] and features [N, C, S/p, S/p] -> raw channels [N, Cout, h, h] that are zero before training."""
+
+    def __init__(self, config: LGMConfig) -> None:
+        super().__init__()
+        from .network import PICTURE, ResnetBlock, _norm
+
+        width = config.detail
+        self.fold, self.unfold, self.seen = config.input_size // config.splat_size, config.unpatch, PICTURE
+        self.conv_in = nn.Conv2d(self.seen * self.fold**2, width, 3, padding=1)
+        self.features = nn.Conv2d(config.up_channels[-1], width * config.unpatch**2, 1)
+        self.blocks = nn.ModuleList([ResnetBlock(width, width) for _ in range(BLOCKS)])
+        self.norm_out = _norm(width, silu=True)
+        self.conv_out = nn.Conv2d(width, config.out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """``dtype``: what the first layer is given; None for that of ``inputs``."""
+        from .network import lean
+
+        x = fold_pixels(inputs[:, : self.seen], self.fold, dtype)  # [N, 11*f*f, h, h]
+        x = convolve_padded(x, self.conv_in) if lean(x) else convolve_with_bias(x, self.conv_in)
+        x = x + F.pixel_shuffle(self.features(features), self.unfold)  # [N, w, h, h]
+        x = x.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x)
+        return convolve_with_bias(self.norm_out(x), self.conv_out)
