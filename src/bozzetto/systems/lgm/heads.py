@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...camera import Cameras
 from ...gaussians import Gaussians
+from ...nn.backend import use_kernels
 
 # Channels, in this order: position 0:3, opacity 3, scale 4:7, quaternion (w, x, y, z) 7:11, rgb 11:14.
 
@@ -58,6 +61,7 @@ OFFSET_RANGE = 4.0  # pixel footprints sideways
 SCALE_BIAS, SCALE_RANGE = -0.7, 2.5  # log of the scale in pixel footprints: bias +- range
 MASK_GAIN = 6.0  # logits by which a known view's own mask opens or closes its Gaussians
 UNSEEN_OPACITY = -2.0  # opacity logit where there is no picture, before training
+RANGES = (DEPTH_RANGE, OFFSET_RANGE, SCALE_BIAS, SCALE_RANGE, MASK_GAIN, UNSEEN_OPACITY)
 
 
 def ray_depth(raw: Tensor, cameras: Cameras) -> Tensor:
@@ -82,17 +86,37 @@ def ray_head(raw: Tensor, cameras: Cameras, rgba: Tensor, known: Tensor) -> Gaus
         rgba: [B, V, 4, H, W] straight alpha, the pictures; ignored where ``known`` is 0.
         known: [B, V] 1 where a slot has a picture, 0 where its side is to be imagined.
     """
-    b, v, _, h, w = raw.shape
-    # Split once: the gradient of each slice of its own would be a pass over all channels.
-    distance, offset, opacity, scale, quaternion, tint = raw.float().split((1, 2, 1, 3, 4, 3), dim=2)
-    known = known.to(distance)[:, :, None, None, None]
-    alpha = F.interpolate(rgba[:, :, 3:].flatten(0, 1).float(), (h, w), mode="area").unflatten(0, (b, v)) * known
-    colour = F.interpolate((rgba[:, :, :3] * rgba[:, :, 3:]).flatten(0, 1).float(), (h, w), mode="area")
+    alpha, colour = first_guess(rgba, known, raw.shape[-2:])
+    given = (alpha, colour, cameras.camera_to_world, cameras.intrinsics)
+    if use_kernels(raw) and not any(t.requires_grad for t in given):
+        from .heads_triton import RayHead
+
+        means, scales, quats, opacities, rgb = RayHead.apply(
+            raw, alpha, colour, known, cameras.camera_to_world, cameras.intrinsics, RANGES
+        )
+        return Gaussians.from_rgb(means, scales, quats, opacities[..., 0], rgb)
+    return ray_head_torch(raw, cameras, alpha, colour, known)
+
+
+def first_guess(rgba: Tensor, known: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Alpha [B, V, 1, h, w] and straight colour [B, V, 3, h, w] that the Gaussians of ``size`` (h, w) start from."""
+    b, v = known.shape
+    known = known.float()[:, :, None, None, None]
+    alpha = F.interpolate(rgba[:, :, 3:].flatten(0, 1).float(), tuple(size), mode="area").unflatten(0, (b, v)) * known
+    colour = F.interpolate((rgba[:, :, :3] * rgba[:, :, 3:]).flatten(0, 1).float(), tuple(size), mode="area")
     colour = colour.unflatten(0, (b, v)) * known  # premultiplied, [B, V, 3, h, w]
     weight = alpha.sum((1, 3, 4), keepdim=True)
     mean = colour.sum((1, 3, 4), keepdim=True) / weight.clamp_min(1e-3)  # [B, 1, 3, 1, 1]
     colour = torch.where((known > 0) & (alpha > 1e-2), colour / alpha.clamp_min(1e-2), mean).clamp(0.02, 0.98)
+    return alpha, colour
 
+
+def ray_head_torch(raw: Tensor, cameras: Cameras, alpha: Tensor, colour: Tensor, known: Tensor) -> Gaussians:
+    """:func:`ray_head` in plain PyTorch, from alpha and colour of each Gaussian's pixel."""
+    b, v, _, h, w = raw.shape
+    # Split once: the gradient of each slice of its own would be a pass over all channels.
+    distance, offset, opacity, scale, quaternion, tint = raw.float().split((1, 2, 1, 3, 4, 3), dim=2)
+    known = known.to(distance)[:, :, None, None, None]
     origins, directions = cameras.rays((h, w))  # [B, V, h, w, 3]
     depth = _distance(distance[:, :, 0], cameras)[..., None]  # [B, V, h, w, 1]
     footprint = depth / (cameras.intrinsics[..., 1] * h)[..., None, None, None]  # one pixel, world units
