@@ -36,7 +36,7 @@ def trained(config) -> LGM:
 def test_a_grown_network_does_what_the_small_one_did(config, layers):
     config = replace(config, layers_per_block=layers[0])
     small = trained(config)
-    bigger = replace(config, layers_per_block=layers[1], in_channels=20, slots=5, passes=2)
+    bigger = replace(config, layers_per_block=layers[1], in_channels=20, slots=5)
     torch.manual_seed(2)
     large = LGM(bigger)
     large.load_state_dict(grown(small.state_dict(), config, bigger))
@@ -91,10 +91,11 @@ def test_a_run_starts_from_a_smaller_networks_file(tmp_path):
 
     small = trained(SMALL)
     save_lgm(small, tmp_path / "small.safetensors", dtype=torch.float32)
-    recipe = MiniRecipe(preset="debug-refine", batch_size=1)
+    recipe = MiniRecipe(preset="debug-detail", batch_size=1)
     model, ema = recipe.build(), recipe.build()
     load_training_state(tmp_path / "small.safetensors", model, ema, None, adapt=recipe.starting_weights)
-    x = torch.randn(1, 5, 20, 32, 32)
+    x = torch.zeros(1, 5, recipe.config.in_channels, 32, 32)
+    x[:, :, :PICTURE] = torch.randn(1, 5, PICTURE, 32, 32)
     with torch.no_grad():
         assert torch.allclose(model(x), small(x[:, :, :15]), atol=1e-4) and torch.equal(model(x), ema(x))
     same = MiniRecipe(preset="debug-sweep", batch_size=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import normalize
 from bozzetto import Cameras, Gaussians, rasterize
 from bozzetto.errors import CameraError, ForegroundError, InputError
 from bozzetto.systems.lgm.cameras import SLOTS, sample_views
-from bozzetto.systems.lgm.inputs import canonical_frame, mini_inputs, query_cameras, to_frame
+from bozzetto.systems.lgm.inputs import camera_above, canonical_frame, mini_inputs, query_cameras, to_frame
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.reconstruct import reconstruct
@@ -152,6 +153,17 @@ def test_query_cameras_fill_the_unseen_sides():
     assert float(query_cameras(two, 1).positions[0, 0, 0]) < -0.5  # neither front nor right
 
 
+def test_camera_above_looks_down_from_the_first_cameras_distance():
+    cameras = Cameras.orbit([30.0, 120.0, 210.0], 20.0, 1.5, 49.1)[None]
+    above = camera_above(to_frame(cameras, canonical_frame(cameras)))
+    assert torch.allclose(above.positions, torch.tensor([[[0.0, 1.5, 0.0]]]))
+    points = torch.tensor([[0.0, 0, 0], [0.3, 0, 0], [0, 0, -0.3]]).expand(1, 1, 3, 3)
+    seen, depth = above.project(points)
+    assert torch.allclose(seen[..., 0, :], torch.tensor(0.5)) and torch.allclose(depth, torch.tensor(1.5))
+    assert (seen[..., 1, 0] > 0.55).all() and torch.allclose(seen[..., 1, 1], torch.tensor(0.5))  # right stays right
+    assert (seen[..., 2, 1] < 0.45).all()  # away from the first camera is up
+
+
 def test_training_views_are_consistent():
     generator = torch.Generator().manual_seed(3)
     views = sample_views(256, 4, generator)
@@ -190,6 +202,20 @@ def test_reconstruct_takes_one_to_eight_views(tiny, count):
     gaussians = reconstruct(tiny, torch.rand(1, count, 4, 40, 40), cameras)
     assert len(gaussians) == max(count, SLOTS) * 256
     assert all(bool(torch.isfinite(t).all()) for t in gaussians.tensors())
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_a_network_of_five_slots_imagines_the_top_too(count):
+    torch.manual_seed(0)
+    model = LGM(replace(preset("debug"), slots=5)).eval()
+    cameras = Cameras.orbit([360.0 * k / count for k in range(count)], 20.0, 1.5, 49.1)[None]
+    seen = []
+    with model.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+        gaussians = reconstruct(model, torch.rand(1, count, 4, 40, 40), cameras)
+    slots = max(count, SLOTS) + 1
+    assert gaussians.means.shape == (1, slots * preset("debug").num_gaussians_per_view, 3)
+    (inputs,) = seen
+    assert inputs.shape[1] == slots and inputs[0, :, 4, 0, 0].tolist() == [1.0] * count + [0.0] * (slots - count)
 
 
 def test_reconstruct_refuses_nine_views(tiny):

@@ -119,10 +119,8 @@ class RecordedStep:
             self._asked = False
             if not self._attempt("loss and gradients", self._record_passes_checked):
                 self._passes_graph, self._needs, self.cast = None, [], None
-                if getattr(recipe, "single_call", True):  # a recording takes inputs of one shape
-                    inputs = recipe.model_inputs(self.batch.value)
-                    if graph_network(model, inputs, precision):
-                        self.recorded.append("network")
+                if graph_network(model, recipe.model_inputs(self.batch.value), precision):
+                    self.recorded.append("network")
             self._attempt("update", self._record_update)
 
     @torch.no_grad()

@@ -84,14 +84,11 @@ MINI_PRESETS = (
     "mini-sweep",
     "mini-sweep-tokens",
     "mini-sweep-tokens16",
-    "mini-refine",
     "mini-deep",
-    "mini-deep-refine",
     "mini-detail",
     "debug",
     "debug-tokens",
     "debug-sweep",
-    "debug-refine",
     "debug-detail",
 )
 
@@ -193,13 +190,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of --perceptual, --opacity and --silhouette, for objects with more than one known view (1)",
     )
-    parser.add_argument(
-        "--balance",
-        type=probability,
-        default=0.0,
-        metavar="POWER",
-        help="0: squared errors as they are; 1: every picture counts as in the mean of PSNRs (0)",
-    )
     parser.add_argument("--depth", type=weight, default=0.5, metavar="WEIGHT", help="of the depth error (0.5)")
     parser.add_argument(
         "--distort",
@@ -274,7 +264,6 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         opacity_weight=options.opacity,
         silhouette_weight=options.silhouette,
         several=options.several,
-        balance=options.balance,
         known=options.known,
         ring=options.ring,
         studio=options.studio,

@@ -1,7 +1,7 @@
 """Weights of a trained lgm-mini for a deeper one that does the same at first: it learns on instead of anew.
 
 New blocks add nothing (their last layers are zero) and so only scale what passes through them; what normalisation does not undo
-is scaled back. After Chen et al. 2016, "Net2Net". Further input channels and raw channels of the pass before get zero weights.
+is scaled back. After Chen et al. 2016, "Net2Net". Further input channels get zero weights.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .network import LGM, PICTURE, SKIP_SCALE, Attention, LGMConfig, ResnetBlock
 def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str, Tensor]:
     """The state of a network ``new`` that computes what ``old`` does with ``state``.
 
-    ``new`` may have one more layer in each block, more input channels behind the old ones, more passes, other slots, a branch for
-    details (``detail.py``), more depths on each ray. Exactly the same up to the groups of channels that a normalisation takes
+    ``new`` may have one more layer in each block, more input channels behind the old ones, other slots, a branch for details
+    (``detail.py``), more depths on each ray. Exactly the same up to the groups of channels that a normalisation takes
     partly from a skip connection, and to what the evidence does between two old depths.
 
     Raises:
         CheckpointError: the two differ in anything else, or ``state`` is not of ``old``.
     """
     extra = new.layers_per_block - old.layers_per_block
-    same = ("layers_per_block", "in_channels", "passes", "slots", "candidates", "detail")
+    same = ("layers_per_block", "in_channels", "slots", "candidates", "detail")
     if replace(old, **{k: getattr(new, k) for k in same}) != new or extra not in (0, 1) or new.trunk != "unet":
         raise CheckpointError("a network grows by layers, input channels, depths on a ray and details, by nothing else")
     source, target = LGM(old), LGM(new)
@@ -80,10 +80,7 @@ class _Growth:
                 self._rescaled(a.upsample, b.upsample)
         new.norm_out.load_state_dict(old.norm_out.state_dict())
         new.conv_out.load_state_dict(old.conv_out.state_dict())
-        raw = self.source.conv.weight.shape[1]
-        self.target.conv.weight.zero_()
-        self.target.conv.weight[:, :raw] = self.source.conv.weight
-        self.target.conv.bias.copy_(self.source.conv.bias)
+        self.target.conv.load_state_dict(self.source.conv.state_dict())
 
     def _columns(self, weight: Tensor) -> Tensor:
         """The input layer's weights, for more channels and perhaps more depths on each ray, among which the old ones lie."""

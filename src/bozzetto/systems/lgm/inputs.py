@@ -16,7 +16,6 @@ from ...camera import Cameras, orbit_poses
 from ...camera.cameras import matmul
 from ...nn.backend import use_kernels
 from .plane_sweep import sweep_channels, sweep_planes
-from .refine import feedback_planes
 
 if TYPE_CHECKING:
     from .network import LGMConfig
@@ -41,11 +40,9 @@ def lgm_inputs(rgb: Tensor, cameras: Cameras, size: int) -> Tensor:
     return torch.cat([normalize_rgb(x).unflatten(0, (b, v)), cameras.plucker(size).to(rgb)], dim=2)
 
 
-def mini_inputs(
-    rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0, spare: int = 0
-) -> Tensor:
-    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6; those of :func:`.plane_sweep.sweep_channels`
-    where ``candidates`` is not 0; and ``spare`` channels of zeros, for those of :func:`.refine.feedback_channels`.
+def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
+    """lgm-mini's eleven channels: rgb on white 3, alpha 1, known 1, Plücker 6; and those of
+    :func:`.plane_sweep.sweep_channels` where ``candidates`` is not 0.
 
     ``rgba`` [B, V, 4, size, size] straight alpha, ``cameras`` (B, V), ``known`` [B, V] in {0, 1}. Slots that are not known
     hold zeros and their rays: the network is asked what would be seen from there.
@@ -54,18 +51,14 @@ def mini_inputs(
         from .inputs_triton import input_channels
 
         planes = sweep_planes(candidates)
-        channels = input_channels(rgba, cameras, known, planes + spare, IMAGENET_MEAN, IMAGENET_STD)
+        channels = input_channels(rgba, cameras, known, planes, IMAGENET_MEAN, IMAGENET_STD)
         if candidates:
-            channels[:, :, 11 : 11 + planes] = sweep_channels(rgba, cameras, known, candidates)
-        if spare:
-            channels[:, :, -spare:] = 0
+            channels[:, :, 11:] = sweep_channels(rgba, cameras, known, candidates)
         return channels
-    return mini_inputs_torch(rgba, cameras, known, size, candidates, spare)
+    return mini_inputs_torch(rgba, cameras, known, size, candidates)
 
 
-def mini_inputs_torch(
-    rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0, spare: int = 0
-) -> Tensor:
+def mini_inputs_torch(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candidates: int = 0) -> Tensor:
     """:func:`mini_inputs` in plain PyTorch."""
     rgb, alpha = rgba[:, :, :3], rgba[:, :, 3:]
     flag = known.to(rgba)[:, :, None, None, None]
@@ -73,16 +66,12 @@ def mini_inputs_torch(
     channels = [picture, alpha * flag, flag.expand_as(alpha), cameras.plucker(size).to(rgba)]
     if candidates:
         channels.append(sweep_channels(rgba, cameras, known, candidates).to(rgba))
-    if spare:
-        channels.append(rgba.new_zeros(*rgba.shape[:2], spare, size, size))
     return torch.cat(channels, dim=2)
 
 
 def inputs_of(rgba: Tensor, cameras: Cameras, known: Tensor, config: LGMConfig) -> Tensor:
-    """:func:`mini_inputs` as the network of ``config`` takes them in its first pass: [B, V, in_channels, S, S]."""
-    size = config.input_size
-    spare = feedback_planes(size, config.splat_size, config.out_channels) if config.passes > 1 else 0
-    return mini_inputs(rgba, cameras, known, size, config.candidates, spare)
+    """:func:`mini_inputs` as the network of ``config`` takes them: [B, V, in_channels, S, S]."""
+    return mini_inputs(rgba, cameras, known, config.input_size, config.candidates)
 
 
 def canonical_frame(cameras: Cameras) -> Tensor:

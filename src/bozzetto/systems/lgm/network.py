@@ -24,7 +24,6 @@ from ...nn.group_norm import GroupNorm
 from ...nn.residual import add_pointwise, add_scaled
 from ...nn.turn import AS_THEY_ARE, turn_pictures
 from ...nn.upsample import UpsampleConv
-from .refine import raw_before
 
 SKIP_SCALE = 0.5**0.5  # keeps the variance of a sum of two branches
 GROUPS = 32
@@ -62,7 +61,6 @@ class LGMConfig:
     token_width: int = 320
     token_layers: int = 8
     slots: int = 4  # lgm-mini: views given or imagined; a fifth looks at what the first camera has above it
-    passes: int = 1  # lgm-mini: how often it looks; from the second time on at what it made before, too (refine.py)
     detail: int = 0  # channels of a branch as fine as the Gaussians (detail.py); 0: none
     rotation: str = "fixed"  # "legacy" for checkpoints trained before April 2024 (heads.py)
 
@@ -328,8 +326,7 @@ class LGM(nn.Module):
         super().__init__()
         self.config = config
         self.unet = _trunk(config)
-        # A network that looks twice has its raw channels of before beside those of the trunk here.
-        self.conv = nn.Conv2d(config.out_channels * (2 if config.passes > 1 else 1), config.out_channels, 1)
+        self.conv = nn.Conv2d(config.out_channels, config.out_channels, 1)
         self.detail = None
         if config.detail:
             from .detail import DetailBranch
@@ -347,7 +344,6 @@ class LGM(nn.Module):
                 f"expected [B, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, got {tuple(inputs.shape)}"
             )
         x = inputs.reshape(b * v, c, h, w)
-        before = raw_before(x, self.config) if self.config.passes > 1 else None
         half = x.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layer does anyway
         dtype, pixels = torch.get_autocast_dtype("cuda") if half else None, x
         x = fold_pixels(x, self.config.patch, dtype)
@@ -355,7 +351,7 @@ class LGM(nn.Module):
         x, features = x if self.detail is not None else (x, None)
         if self.config.unpatch > 1:
             x = F.pixel_shuffle(x, self.config.unpatch)  # [B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w]
-        raw = self.conv(x if before is None else torch.cat([x, before.to(x.dtype)], dim=1))
+        raw = self.conv(x)
         if self.detail is not None:
             raw = raw + self.detail(pixels, features, dtype)
         return raw.reshape(b, v, *raw.shape[1:])

@@ -13,7 +13,6 @@ from ...raster import Rendering
 from ...training.picture_loss import picture_terms
 from .heads import ray_depth
 
-LEAST_ERROR = 1e-3  # added to a picture's squared error before it is balanced: 30 dB
 PERCEPTUAL_VIEWS = 2  # of the novel views of each object; it costs as much as the splatting
 
 
@@ -29,8 +28,6 @@ class Objective:
             likely to be filled, this one asks for the likelier of full and empty.
         several: what remains of ``perceptual``, ``opacity`` and ``silhouette`` for objects of which several views are known:
             there little is left to doubt, and they only cost accuracy.
-        balance: power of each picture's squared error (on white) by which its gradient is divided, relative to the others. 0:
-            the worst pictures decide. 1: the gradient is that of the mean PSNR.
     """
 
     ssim: float = 0.1
@@ -40,7 +37,6 @@ class Objective:
     opacity: float = 0.0
     silhouette: float = 0.0
     several: float = 1.0
-    balance: float = 0.0
     _network: nn.Module | None = field(default=None, init=False, repr=False)
 
     def __call__(
@@ -81,8 +77,6 @@ class Objective:
             distance = distance.reshape(len(target), -1).mean(1)  # [B * n] -> [B]
             parts["perceptual"] = distance.mean()
             total = total + self.perceptual * (price * distance).mean()
-        if self.balance and drawn.rgb.requires_grad:
-            self._balance(drawn, terms.white_each.reshape(target.shape[:2]))
         parts["psnr"] = decibels(terms.white.detach())
         each = decibels(terms.white_each).unflatten(0, target.shape[:2])  # [B, n]
         known = batch["known"].to(each)
@@ -90,13 +84,6 @@ class Objective:
         if target.shape[1] > slots:
             parts["psnr_unseen"] = each[:, slots:].mean()
         return total, parts
-
-    def _balance(self, drawn: Rendering, error: Tensor) -> None:
-        """Weigh the gradients of the pictures drawn [B, n, H, W, ...] by their errors [B, n]."""
-        weight = (error + LEAST_ERROR).pow(-self.balance)
-        weight = weight / weight.mean()
-        drawn.rgb.register_hook(lambda gradient: gradient * weight[..., None, None, None])
-        drawn.alpha.register_hook(lambda gradient: gradient * weight[..., None, None])
 
     def _perceptual_distance(self, pictures: Tensor, goals: Tensor) -> Tensor:
         if self._network is None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from ...errors import UnknownModelError
 from .network import PICTURE, LGMConfig
 from .plane_sweep import sweep_planes
-from .refine import feedback_planes
 
 BIG = LGMConfig(
     up_channels=(1024, 1024, 512, 256, 128),
@@ -50,14 +49,11 @@ SWEPT = {"candidates": 32, "in_channels": 15}
 MINI_SWEEP = replace(MINI, **SWEPT)
 MINI_SWEEP_TOKENS = replace(MINI_TOKENS, **SWEPT)
 MINI_SWEEP_TOKENS16 = replace(MINI_TOKENS16, **SWEPT)
-# Imagines the view from above, too; one more layer in each block; looks twice (refine.py).
+# Imagines the view from above, too; one more layer in each block.
 MINI_DEEP = replace(MINI_SWEEP, slots=5, layers_per_block=2)
 # A branch as fine as the Gaussians and a depth on each ray for every 2.4 pixels of a neighbouring picture: outlines.
 FINE = {"candidates": 128, "in_channels": PICTURE + sweep_planes(128)}
 MINI_DETAIL = replace(MINI_DEEP, slots=4, detail=64, **FINE)
-TWICE = {"slots": 5, "passes": 2}
-MINI_REFINE = replace(MINI_SWEEP, in_channels=15 + feedback_planes(256, 128), **TWICE)
-MINI_DEEP_REFINE = replace(MINI_REFINE, layers_per_block=2)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -76,8 +72,6 @@ DEBUG_SWEEP = replace(DEBUG, **SWEPT)
 
 DEBUG_DETAIL = replace(DEBUG_SWEEP, detail=32, **FINE)
 
-DEBUG_REFINE = replace(DEBUG_SWEEP, in_channels=15 + feedback_planes(32, 16), **TWICE)
-
 PRESETS: dict[str, LGMConfig] = {
     "big": BIG,
     "small": SMALL,
@@ -91,14 +85,11 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-sweep": MINI_SWEEP,
     "mini-sweep-tokens": MINI_SWEEP_TOKENS,
     "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
-    "mini-refine": MINI_REFINE,
     "mini-deep": MINI_DEEP,
-    "mini-deep-refine": MINI_DEEP_REFINE,
     "mini-detail": MINI_DETAIL,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,
-    "debug-refine": DEBUG_REFINE,
     "debug-detail": DEBUG_DETAIL,
 }
 

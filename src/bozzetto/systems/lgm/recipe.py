@@ -35,7 +35,6 @@ from .network import LGM
 from .objective import Objective
 from .presets import preset
 from .reconstruct import resize_rgba
-from .refine import look_again
 from .zoom import zoom, zoom_of
 
 OUTPUTS = ("rgba", "depth")
@@ -55,7 +54,6 @@ class MiniRecipe:
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         silhouette_weight: of the mean absolute error of alpha.
         several: share of the last three for objects of which several views are known.
-        balance: 0 for plain means of the pictures' errors, 1 for equal steps in decibels, see :class:`~.objective.Objective`.
         known, ring, studio, front: shares of kinds of input views, see :func:`~.cameras.sample_views`.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
@@ -81,7 +79,6 @@ class MiniRecipe:
     opacity_weight: float = 0.0
     silhouette_weight: float = 0.0
     several: float = 1.0
-    balance: float = 0.0
     known: tuple[float, ...] = KNOWN
     ring: float = RING
     studio: float = STUDIO
@@ -109,7 +106,6 @@ class MiniRecipe:
         if len(self.known) != SLOTS or min(self.known) < 0 or sum(self.known) <= 0:
             raise InputError(f"known must be four shares of objects with 1, 2, 3 and 4 known views, got {self.known}")
         self.config = preset(self.preset)
-        self.single_call = self.config.passes == 1  # of the network in a step
         self.objective = Objective(
             self.ssim_weight,
             self.perceptual_weight,
@@ -118,7 +114,6 @@ class MiniRecipe:
             self.opacity_weight,
             self.silhouette_weight,
             self.several,
-            self.balance,
         )
         self._photographed = load_light(self.photographed) if self.photographed else None
         self._library: AssetLibrary | None = None
@@ -137,8 +132,7 @@ class MiniRecipe:
         with torch.no_grad():  # start close to the input pictures: small corrections, visible splats
             model.unet.conv_out.weight.mul_(0.4)
             model.unet.conv_out.bias.zero_()
-            model.conv.weight.zero_()
-            model.conv.weight[:, :14, 0, 0] = torch.eye(14)
+            model.conv.weight[:, :, 0, 0] = torch.eye(14)
             model.conv.bias.zero_()
         return model
 
@@ -298,8 +292,6 @@ class MiniRecipe:
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         (inputs,) = self.model_inputs(batch)
-        if self.config.passes > 1:
-            look_again(model, inputs, batch["input_slots"], batch["input_rgba"], batch["known"])
         raw = model(inputs)
         with torch.autocast(raw.device.type, enabled=False):
             gaussians = ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])

@@ -14,7 +14,6 @@ from .cameras import SLOTS
 from .heads import lgm_head, ray_head
 from .inputs import camera_above, canonical_frame, inputs_of, lgm_inputs, query_cameras, to_frame
 from .network import LGM
-from .refine import feedback_channels
 
 MAX_VIEWS = 8
 
@@ -76,7 +75,9 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
     frame = canonical_frame(cameras.to(device, torch.float32))
     slots = to_frame(cameras.to(device, torch.float32), frame)
     if config.head == "ray":
-        gaussians = _looks(model, *_slots(rgba, slots, config.slots), dtype)
+        rgba, slots, known = _slots(rgba, slots, config.slots)
+        raw = run(model, inputs_of(rgba, slots, known, config), dtype)
+        gaussians = ray_head(raw.float(), slots, rgba, known)
     else:
         # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
         inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
@@ -98,18 +99,6 @@ def _slots(rgba: Tensor, cameras: Cameras, count: int) -> tuple[Tensor, Cameras,
         rgba = torch.cat([rgba, rgba.new_zeros(b, missing, *rgba.shape[2:])], dim=1)
         known = torch.cat([known, known.new_zeros(b, missing)], dim=1)
     return rgba, cameras, known
-
-
-def _looks(model: LGM, rgba: Tensor, slots: Cameras, known: Tensor, dtype: torch.dtype) -> Gaussians:
-    """All passes of lgm-mini, in the network's frame."""
-    inputs = inputs_of(rgba, slots, known, model.config)
-    for look in range(model.config.passes):
-        raw = run(model, inputs, dtype).float()
-        gaussians = ray_head(raw, slots, rgba, known)
-        if look + 1 < model.config.passes:
-            shown = feedback_channels(raw, gaussians, slots, inputs.shape[-1])
-            inputs[:, :, -shown.shape[2] :] = shown
-    return gaussians
 
 
 def resize_rgba(rgba: Tensor, size: int) -> Tensor:
