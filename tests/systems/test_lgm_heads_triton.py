@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bozzetto.camera import Cameras
 from bozzetto.systems.lgm.heads import RANGES, first_guess, ray_head_torch
@@ -12,13 +13,15 @@ kernels = pytest.importorskip("bozzetto.systems.lgm.heads_triton", reason="Trito
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("layout", ["planes", "pixels", "neither"])
+@pytest.mark.parametrize("layout", ["planes", "pixels", "wide pixels", "neither"])
 @pytest.mark.parametrize(("objects", "slots", "height", "width"), [(2, 4, 16, 16), (1, 3, 9, 14)])
 def test_the_kernels_equal_plain_pytorch(objects, slots, height, width, layout):
     generator = torch.Generator().manual_seed(height)
     raw = 1.5 * torch.randn(objects, slots, 14, height, width, generator=generator)
     if layout == "pixels":
         raw = raw.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    elif layout == "wide pixels":  # two channels more, which are not the head's
+        raw = F.pad(raw.permute(0, 1, 3, 4, 2), (0, 2), value=torch.nan)[..., :14].permute(0, 1, 4, 2, 3)
     elif layout == "neither":
         raw = raw.transpose(3, 4).contiguous().transpose(3, 4)
     rgba = torch.rand(objects, slots, 4, 2 * height, 2 * width, generator=generator).to(DEVICE)
@@ -29,7 +32,7 @@ def test_the_kernels_equal_plain_pytorch(objects, slots, height, width, layout):
     known = (torch.rand(objects, slots, generator=generator) < 0.6).float().to(DEVICE)
     alpha, colour = first_guess(rgba, known, (height, width))
     raw = raw.to(DEVICE)
-    first, second = raw.detach().requires_grad_(), raw.detach().requires_grad_()
+    first, second = (raw.detach().requires_grad_() for _ in range(2))
     got = kernels.RayHead.apply(first, alpha, colour, known, cameras.camera_to_world, cameras.intrinsics, RANGES)
     gaussians = ray_head_torch(second, cameras, alpha, colour, known)
     want = (gaussians.means, gaussians.scales, gaussians.quats, gaussians.opacities[..., None], gaussians.rgb)

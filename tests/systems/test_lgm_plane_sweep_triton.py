@@ -55,6 +55,18 @@ def test_pictures_in_other_layouts_and_precisions():
     assert torch.allclose(kernels.sweep(coarse, cameras, known, candidates), expected, atol=2e-4)
 
 
+def test_results_among_other_channels():
+    given = scene(*CASES["unlike objects"])
+    expected = kernels.sweep(*given)
+    objects, slots, planes, size, _ = expected.shape
+    wide = torch.full((objects, slots, planes + 5, size, size), 7.0, device=DEVICE)
+    kernels.sweep(*given, wide[:, :, 3:-2])
+    assert torch.equal(wide[:, :, 3:-2], expected)
+    assert bool((wide[:, :, :3] == 7).all()) and bool((wide[:, :, -2:] == 7).all())
+    with pytest.raises(ValueError, match="dense pictures"):
+        kernels.sweep(*given, wide[:, :, 3:-2].transpose(3, 4))
+
+
 def test_what_is_not_known_is_not_read():
     rgba, cameras, known, candidates = scene(*CASES["two slots, one picture"])
     expected = kernels.sweep(rgba, cameras, known, candidates)

@@ -40,18 +40,18 @@ def _ray(poses, lenses, slot, pixel, width, height):
     return dx * inverse, dy * inverse, dz * inverse, rx, ry, rz, ux, uy, uz, ox, oy, oz, 1.0 / (fy * height)
 
 
-@triton.jit(do_not_specialize=["width", "height", "c_step", "p_step"])
+@triton.jit(do_not_specialize=["width", "height", "s_step", "c_step", "p_step"])
 def head_kernel(
     raw, alphas, colours, known, poses, lenses, means, scales, quats, opacities, rgb,
-    width, height, c_step, p_step, reach, sideways, bias, spread, gain, unseen, BLOCK: tl.constexpr,
+    width, height, s_step, c_step, p_step, reach, sideways, bias, spread, gain, unseen, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Grid (blocks of pixels, slots). Steps are elements of ``raw`` from one channel and from one pixel to the next."""
+    """Grid (blocks of pixels, slots). Steps are elements of ``raw`` from one slot, channel and pixel to the next."""
     slot = tl.program_id(1)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     plane = width * height
     mask = pixel < plane
     dx, dy, dz, rx, ry, rz, ux, uy, uz, ox, oy, oz, wide = _ray(poses, lenses, slot, pixel, width, height)
-    at = raw + slot.to(tl.int64) * (14 * plane) + pixel * p_step
+    at = raw + slot.to(tl.int64) * s_step + pixel * p_step
     depth = tl.sqrt(ox * ox + oy * oy + oz * oz)
     depth += reach * _tanh(tl.load(at, mask=mask, other=0.0).to(tl.float32))
     foot = depth * wide
@@ -83,19 +83,19 @@ def head_kernel(
     tl.store(quats + to * 4 + 3, k * inverse, mask=mask)
 
 
-@triton.jit(do_not_specialize=["width", "height", "c_step", "p_step"])
+@triton.jit(do_not_specialize=["width", "height", "s_step", "c_step", "p_step", "to_c", "to_p"])
 def head_gradient_kernel(
-    raw, alphas, colours, known, poses, lenses, means, scales, quats, opacities, rgb, out,
-    width, height, c_step, p_step, reach, sideways, bias, spread, gain, unseen, BLOCK: tl.constexpr,
+    raw, alphas, colours, known, poses, lenses, means, scales, quats, opacities, rgb, out, to_c, to_p,
+    width, height, s_step, c_step, p_step, reach, sideways, bias, spread, gain, unseen, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As :func:`head_kernel`, with gradients by its results in their places; ``out`` lies in memory as ``raw`` does."""
+    """As :func:`head_kernel`, with gradients by its results in their places; ``out`` has its own steps and no gaps."""
     slot = tl.program_id(1)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     plane = width * height
     mask = pixel < plane
     dx, dy, dz, rx, ry, rz, ux, uy, uz, ox, oy, oz, wide = _ray(poses, lenses, slot, pixel, width, height)
-    inside = slot.to(tl.int64) * (14 * plane) + pixel * p_step
-    at, by = raw + inside, out + inside
+    at = raw + slot.to(tl.int64) * s_step + pixel * p_step
+    by = out + slot.to(tl.int64) * (14 * plane) + pixel * to_p
     kind = out.dtype.element_ty
     swing = _tanh(tl.load(at, mask=mask, other=0.0).to(tl.float32))
     depth = tl.sqrt(ox * ox + oy * oy + oz * oz) + reach * swing
@@ -108,24 +108,24 @@ def head_gradient_kernel(
     gz = tl.load(means + to * 3 + 2, mask=mask, other=0.0)
     by_right, by_up = gx * rx + gy * ry + gz * rz, gx * ux + gy * uy + gz * uz
     by_foot = sideways * (by_right * right + by_up * up)
-    tl.store(by + c_step, (foot * by_right * (1.0 - right * right)).to(kind), mask=mask)
-    tl.store(by + 2 * c_step, (foot * by_up * (1.0 - up * up)).to(kind), mask=mask)
+    tl.store(by + to_c, (foot * by_right * (1.0 - right * right)).to(kind), mask=mask)
+    tl.store(by + 2 * to_c, (foot * by_up * (1.0 - up * up)).to(kind), mask=mask)
     flag = tl.load(known + slot)
     alpha = tl.load(alphas + to, mask=mask, other=0.0)
     opacity = tl.load(at + 3 * c_step, mask=mask, other=0.0).to(tl.float32)
     opacity = tl.sigmoid(opacity + flag * gain * (2.0 * alpha - 1.0) + (1.0 - flag) * unseen)
     by_opacity = tl.load(opacities + to, mask=mask, other=0.0)
-    tl.store(by + 3 * c_step, (by_opacity * opacity * (1.0 - opacity)).to(kind), mask=mask)
+    tl.store(by + 3 * to_c, (by_opacity * opacity * (1.0 - opacity)).to(kind), mask=mask)
     for k in tl.static_range(3):
         size = _tanh(tl.load(at + (4 + k) * c_step, mask=mask, other=0.0).to(tl.float32) / spread)
         factor = tl.exp(bias + spread * size) * tl.load(scales + to * 3 + k, mask=mask, other=0.0)
         by_foot += factor
-        tl.store(by + (4 + k) * c_step, (foot * factor * (1.0 - size * size)).to(kind), mask=mask)
+        tl.store(by + (4 + k) * to_c, (foot * factor * (1.0 - size * size)).to(kind), mask=mask)
         colour = tl.load(colours + slot.to(tl.int64) * (3 * plane) + k * plane + pixel, mask=mask, other=0.5)
         tint = tl.load(at + (11 + k) * c_step, mask=mask, other=0.0).to(tl.float32)
         colour = tl.sigmoid(tl.log(colour / (1.0 - colour)) + tint)
         by_colour = tl.load(rgb + to * 3 + k, mask=mask, other=0.0)
-        tl.store(by + (11 + k) * c_step, (by_colour * colour * (1.0 - colour)).to(kind), mask=mask)
+        tl.store(by + (11 + k) * to_c, (by_colour * colour * (1.0 - colour)).to(kind), mask=mask)
     by_depth = gx * dx + gy * dy + gz * dz + by_foot * wide
     tl.store(by, (by_depth * reach * (1.0 - swing * swing)).to(kind), mask=mask)
     w = tl.load(at + 7 * c_step, mask=mask, other=0.0).to(tl.float32) + 1.0
@@ -139,10 +139,10 @@ def head_gradient_kernel(
     gj = tl.load(quats + to * 4 + 2, mask=mask, other=0.0)
     gk = tl.load(quats + to * 4 + 3, mask=mask, other=0.0)
     along = w * gw + i * gi + j * gj + k * gk
-    tl.store(by + 7 * c_step, ((gw - w * along) * inverse).to(kind), mask=mask)
-    tl.store(by + 8 * c_step, ((gi - i * along) * inverse).to(kind), mask=mask)
-    tl.store(by + 9 * c_step, ((gj - j * along) * inverse).to(kind), mask=mask)
-    tl.store(by + 10 * c_step, ((gk - k * along) * inverse).to(kind), mask=mask)
+    tl.store(by + 7 * to_c, ((gw - w * along) * inverse).to(kind), mask=mask)
+    tl.store(by + 8 * to_c, ((gi - i * along) * inverse).to(kind), mask=mask)
+    tl.store(by + 9 * to_c, ((gj - j * along) * inverse).to(kind), mask=mask)
+    tl.store(by + 10 * to_c, ((gk - k * along) * inverse).to(kind), mask=mask)
 
 
 class RayHead(torch.autograd.Function):
@@ -155,14 +155,13 @@ class RayHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx, raw, alpha, colour, known, poses, lenses, ranges):
         b, v, _, h, w = raw.shape
-        c, p = raw.stride(2), raw.stride(4)
-        whole = raw.stride(1) == 14 * h * w and raw.stride(0) == v * raw.stride(1) and raw.stride(3) == w * p
-        if not whole or {c, p} not in ({1, 14}, {1, h * w}):
+        step, p = raw.stride(1), raw.stride(4)
+        if raw.stride(3) != w * p or raw.stride(0) != v * step:
             raw = raw.contiguous()
-            c, p = h * w, 1
+            step, p = 14 * h * w, 1
         given = [t.float().contiguous() for t in (alpha, colour, known, poses, lenses)]
         out = [torch.empty((b, v * h * w, k), dtype=torch.float32, device=raw.device) for k in (3, 3, 4, 1, 3)]
-        numbers = (w, h, c, p, *ranges)
+        numbers = (w, h, step, raw.stride(2), p, *ranges)
         launch(head_kernel, (cdiv(h * w, BLOCK), b * v, 1), (raw, *given, *out, *numbers), (BLOCK,), 4)
         ctx.save_for_backward(raw, *given)
         ctx.numbers = numbers
@@ -172,10 +171,11 @@ class RayHead(torch.autograd.Function):
     def backward(ctx, *gradients):
         raw, *given = ctx.saved_tensors
         b, v, _, h, w = raw.shape
-        by_raw = torch.empty_like(raw)
-        if by_raw.stride() != raw.stride():
-            by_raw = torch.empty_strided(raw.shape, raw.stride(), dtype=raw.dtype, device=raw.device)
+        last = raw.stride(2) == 1  # channels lie side by side
+        by_raw = torch.empty((b, v, h, w, 14) if last else raw.shape, dtype=raw.dtype, device=raw.device)
+        by_raw = by_raw.permute(0, 1, 4, 2, 3) if last else by_raw
+        steps = by_raw.stride(2), by_raw.stride(4)
         gradients = [g.float().contiguous() for g in gradients]
-        args = (raw, *given, *gradients, by_raw, *ctx.numbers)
+        args = (raw, *given, *gradients, by_raw, *steps, *ctx.numbers)
         launch(head_gradient_kernel, (cdiv(h * w, BLOCK), b * v, 1), args, (BLOCK,), 4)
         return by_raw, None, None, None, None, None, None

@@ -84,11 +84,21 @@ def _tap(picture, plane, at, weight, inside):
     return r, g, b, a
 
 
-@triton.jit(do_not_specialize=["side", "candidates"])
+@triton.jit(do_not_specialize=["side", "candidates", "s_step"])
 def sweep_kernel(
-    pictures, colours, poses, intrinsics, known, out, side, candidates, VIEWS: tl.constexpr, POINTS: tl.constexpr
+    pictures,
+    colours,
+    poses,
+    intrinsics,
+    known,
+    out,
+    side,
+    candidates,
+    s_step,
+    VIEWS: tl.constexpr,
+    POINTS: tl.constexpr,
 ):
-    """Grid (blocks of rays, fours of candidates, slots of all objects)."""
+    """Grid (blocks of rays, fours of candidates, slots of all objects). ``s_step``: elements of ``out`` from slot to slot."""
     slot, four = tl.program_id(2), tl.program_id(1)
     first = slot // VIEWS * VIEWS  # the object's first slot
     point = tl.arange(0, POINTS)
@@ -168,15 +178,19 @@ def sweep_kernel(
         second = light * hull / (3.0 * tl.maximum(count, 1.0))
     # Folded: numbers 4 n to 4 n + 3 of a ray are row n % 4 of its cell in channel n / 4.
     size = FOLD * side
-    to = out + slot.to(tl.int64) * (2 * candidates) * cells
+    to = out + slot.to(tl.int64) * s_step
     to += row * (FOLD * size) + column * FOLD + one
     tl.store(to + (four // FOLD * size + four % FOLD) * size, hull - 0.5, mask=inside)
     four += candidates // 4
     tl.store(to + (four // FOLD * size + four % FOLD) * size, second, mask=inside)
 
 
-def sweep(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int) -> Tensor:
-    """:func:`.plane_sweep.sweep_channels` in single precision: [B, V, planes, S, S]. S is a multiple of ``CELL``."""
+def sweep(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int, out: Tensor | None = None) -> Tensor:
+    """:func:`.plane_sweep.sweep_channels` in single precision: [B, V, planes, S, S]. S is a multiple of ``CELL``.
+
+    ``out``: where to write them, float32; None for memory of their own. Its pictures are dense and its slots follow one
+    another, such as the last channels of a tensor with more.
+    """
     b, v, _, size, _ = rgba.shape
     if size % CELL:
         raise ValueError(f"pictures must have a multiple of {CELL} pixels along a side, got {size}")
@@ -185,9 +199,20 @@ def sweep(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int) -> Ten
     poses, lenses = (t.float().contiguous() for t in (cameras.camera_to_world, cameras.intrinsics))
     pictures = torch.empty((b, v, 4, half, half), dtype=torch.float32, device=rgba.device)
     colours = torch.empty((b, v, 3, side, side), dtype=torch.float32, device=rgba.device)
-    out = torch.empty((b, v, sweep_planes(candidates), size, size), dtype=torch.float32, device=rgba.device)
+    shape = (b, v, sweep_planes(candidates), size, size)
+    if out is None:
+        out = torch.empty(shape, dtype=torch.float32, device=rgba.device)
+    elif (
+        out.shape != shape
+        or out.stride()[2:] != (size * size, size, 1)
+        or (b > 1 and out.stride(0) != v * out.stride(1))
+    ):
+        raise ValueError(
+            f"out must be dense pictures of shape {shape}, got {tuple(out.shape)} with steps {out.stride()}"
+        )
     count = b * v * side * side
     launch(halve_kernel, (cdiv(count, BLOCK_CELLS), 1, 1), (rgba, pictures, colours, count, side), (BLOCK_CELLS,), 4)
     grid = (cdiv(4 * side * side, BLOCK_POINTS), candidates // 4, b * v)
-    launch(sweep_kernel, grid, (pictures, colours, poses, lenses, known, out, side, candidates), (v, BLOCK_POINTS), 4)
+    args = (pictures, colours, poses, lenses, known, out, side, candidates, out.stride(1))
+    launch(sweep_kernel, grid, args, (v, BLOCK_POINTS), 4)
     return out
