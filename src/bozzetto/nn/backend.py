@@ -56,3 +56,11 @@ def pad_kernel() -> ModuleType:
     from . import pad_kernel
 
     return pad_kernel
+
+
+@cache
+def unfold_kernel() -> ModuleType:
+    """The module ``unfold_kernel``, imported now; only where :func:`use_kernels` says so."""
+    from . import unfold_kernel
+
+    return unfold_kernel
