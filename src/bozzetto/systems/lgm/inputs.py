@@ -20,6 +20,7 @@ from .plane_sweep import sweep_channels, sweep_planes
 if TYPE_CHECKING:
     from .network import LGMConfig
 
+PICTURE = 11  # channels of a picture itself: rgb 3, alpha 1, known 1, rays 6; those of the plane sweep follow
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -53,7 +54,9 @@ def mini_inputs(rgba: Tensor, cameras: Cameras, known: Tensor, size: int, candid
         planes = sweep_planes(candidates)
         channels = input_channels(rgba, cameras, known, planes, IMAGENET_MEAN, IMAGENET_STD)
         if candidates:
-            channels[:, :, 11:] = sweep_channels(rgba, cameras, known, candidates)
+            from .plane_sweep_triton import sweep
+
+            sweep(rgba, cameras, known, candidates, out=channels[:, :, 11:])
         return channels
     return mini_inputs_torch(rgba, cameras, known, size, candidates)
 
