@@ -19,6 +19,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(module.torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(
         module,
         "ON_THE_GPU",
@@ -47,3 +48,24 @@ def test_all_together_end_in_time(run, capfd, monkeypatch):
     out, err = capfd.readouterr()
     assert "slow.py (stopped after 0 s), broken.py (no time was left), quick.py --a 1 (no time was left)" in err
     assert "table" not in out
+
+
+def test_everything_is_started_side_by_side_before_it_is_measured(run, capfd, monkeypatch, tmp_path):
+    (tmp_path / "note.py").write_text(
+        "import sys, pathlib; pathlib.Path(__file__).with_name(sys.argv[1]).touch(); print('seen', sys.argv[1])"
+    )
+    entries = {
+        "note.py a": ("a", 20, "note.py first-a"),
+        "slow.py": ("b", 0.2, "slow.py"),
+        "quick.py": ("c", 20, "broken.py"),
+    }
+    monkeypatch.setattr(run, "ON_THE_GPU", entries)
+    monkeypatch.setattr(run, "FIRST", 3.0)
+    assert run.main([]) == 1
+    out, err = capfd.readouterr()
+    assert (tmp_path / "first-a").exists() and (tmp_path / "a").exists()
+    assert "seen a" in out and "seen first-a" not in out
+    assert "still at work: slow.py" in out and "exit status 3: broken.py" in out
+    assert "broken.py" not in err
+    (tmp_path / "first-a").unlink()
+    assert run.main(["note"]) == 0 and not (tmp_path / "first-a").exists()  # one entry alone compiles in its own time
