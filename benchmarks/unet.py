@@ -23,7 +23,7 @@ from bozzetto.nn.graphs import Captured
 from bozzetto.nn.layout import for_inference
 from bozzetto.systems.l4gm import network as l4gm_network
 from bozzetto.systems.l4gm.network import L4GM
-from bozzetto.systems.lgm import network as lgm_network
+from bozzetto.systems.lgm import blocks as lgm_blocks
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import BIG, MINI
 
@@ -40,7 +40,7 @@ PARTS = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7,
 def plain_layers() -> Iterator[None]:
     """PyTorch's layers instead of the kernels."""
     with ExitStack() as stack:
-        for module in (lgm_network, l4gm_network, group_norm, residual, upsample):
+        for module in (lgm_blocks, l4gm_network, group_norm, residual, upsample):
             stack.enter_context(mock.patch.object(module, "use_kernels", lambda x: False))
         yield
 

@@ -11,7 +11,7 @@ from bozzetto.nn import backend, group_norm, residual, upsample
 from bozzetto.nn.layout import for_inference
 from bozzetto.systems.l4gm import network as l4gm_network
 from bozzetto.systems.l4gm.network import L4GM
-from bozzetto.systems.lgm import network
+from bozzetto.systems.lgm import blocks
 from bozzetto.systems.lgm.network import LGM, LGMConfig
 from bozzetto.systems.lgm.presets import preset
 
@@ -30,7 +30,7 @@ MICRO = LGMConfig(
 
 
 def switch(monkeypatch, kernels: bool) -> None:
-    for module in (network, l4gm_network, group_norm, residual):
+    for module in (blocks, l4gm_network, group_norm, residual):
         monkeypatch.setattr(module, "use_kernels", lambda x: kernels)
 
 

@@ -16,9 +16,10 @@ from bozzetto.systems.l4gm.checkpoint import load_l4gm
 from bozzetto.systems.l4gm.inputs import between, default_rays, l4gm_inputs, on_white, shrink
 from bozzetto.systems.l4gm.network import L4GM, TemporalAttention
 from bozzetto.systems.l4gm.repeated import Repeated
+from bozzetto.systems.lgm.blocks import MVAttention
 from bozzetto.systems.lgm.checkpoint import config_from_shapes, load_lgm, save_lgm
 from bozzetto.systems.lgm.heads import activate_lgm
-from bozzetto.systems.lgm.network import LGM, LGMConfig, MVAttention
+from bozzetto.systems.lgm.network import LGM, LGMConfig
 from bozzetto.systems.lgm.presets import BIG, preset
 
 TOLERANCE = 1e-4  # absolute, stated by the reference data for the whole micro network

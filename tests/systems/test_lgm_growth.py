@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from bozzetto.errors import CheckpointError
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.growth import grown
-from bozzetto.systems.lgm.network import LGM, PICTURE
+from bozzetto.systems.lgm.inputs import PICTURE
+from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.plane_sweep import sweep_planes
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bozzetto import Cameras
+from bozzetto.systems.lgm.blocks import DownBlock, MidBlock, MVAttention, ResnetBlock, UpBlock
 from bozzetto.systems.lgm.heads import activate_lgm, lgm_head
 from bozzetto.systems.lgm.inputs import lgm_inputs
-from bozzetto.systems.lgm.network import LGM, DownBlock, LGMConfig, MidBlock, MVAttention, ResnetBlock, UpBlock
+from bozzetto.systems.lgm.network import LGM, LGMConfig
 from bozzetto.systems.lgm.presets import MINI, preset
 
 TOLERANCE = 1e-4  # absolute, stated by the reference data

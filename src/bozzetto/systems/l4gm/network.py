@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.backend import pointwise_kernel, use_kernels
+from ...nn.bias import add_bias, convolve_with_bias
 from ...nn.convolution import convolve_padded
 from ...nn.folded import Folded
 from ...nn.group_norm import GroupNorm, group_norm
 from ...nn.residual import add_scaled
 from ...nn.upsample import UpsampleConv
-from ..lgm.network import EPS, GROUPS, SKIP_SCALE, Attention, LGMConfig, MVAttention, ResnetBlock
+from ..lgm.blocks import EPS, GROUPS, SKIP_SCALE, Attention, MVAttention, ResnetBlock
+from ..lgm.network import LGMConfig
 from .repeated import Repeated
 
 
@@ -80,7 +82,7 @@ class DownBlock(_Block):
             x = self._attend(i, x, frames, views)
             skips.append(x)
         if self.downsample is not None:
-            x = self.downsample(x)
+            x = convolve_with_bias(x, self.downsample, moments=True)
             skips.append(x)
         return x, skips
 
@@ -255,7 +257,7 @@ class L4GM(Folded):
         x = inputs.reshape(b * t * v, c, h, w) if repeated is None else repeated.distinct(inputs)
         x = self.unet.features(x, t, v, repeated)
         if self.last is not None and use_kernels(x):
-            raw = F.conv2d(x, self.last, self.last_bias, padding=1)[:, : self.config.out_channels]
+            raw = add_bias(F.conv2d(x, self.last, padding=1), self.last_bias)[:, : self.config.out_channels]
         else:
             raw = self.conv(self.unet.conv_out(x))
         return raw.reshape(b, t, v, *raw.shape[1:])

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve_padded
 from ...nn.fold import fold_pixels
+from .blocks import ResnetBlock, lean, make_norm
+from .inputs import PICTURE
 
 if TYPE_CHECKING:
     from .network import LGMConfig
@@ -28,22 +30,18 @@ class DetailBranch(nn.Module):
 
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
-        from .network import PICTURE, ResnetBlock, _norm
-
         width = config.detail
         self.fold, self.unfold, self.seen = config.input_size // config.splat_size, config.unpatch, PICTURE
         self.conv_in = nn.Conv2d(self.seen * self.fold**2, width, 3, padding=1)
         self.features = nn.Conv2d(config.up_channels[-1], width * config.unpatch**2, 1)
         self.blocks = nn.ModuleList([ResnetBlock(width, width) for _ in range(BLOCKS)])
-        self.norm_out = _norm(width, silu=True)
+        self.norm_out = make_norm(width, silu=True)
         self.conv_out = nn.Conv2d(width, config.out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """``dtype``: what the first layer is given; None for that of ``inputs``."""
-        from .network import lean
-
         x = fold_pixels(inputs[:, : self.seen], self.fold, dtype)  # [N, 11*f*f, h, h]
         x = convolve_padded(x, self.conv_in) if lean(x) else convolve_with_bias(x, self.conv_in)
         x = x + F.pixel_shuffle(self.features(features), self.unfold)  # [N, w, h, h]

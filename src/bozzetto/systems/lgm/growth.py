@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from .network import LGM, PICTURE, SKIP_SCALE, Attention, LGMConfig, ResnetBlock
+from .blocks import SKIP_SCALE, Attention, ResnetBlock
+from .inputs import PICTURE
+from .network import LGM, LGMConfig
 
 
 def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str, Tensor]:

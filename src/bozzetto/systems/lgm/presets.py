@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...errors import UnknownModelError
-from .network import PICTURE, LGMConfig
+from .inputs import PICTURE
+from .network import LGMConfig
 from .plane_sweep import sweep_planes
 
 BIG = LGMConfig(
