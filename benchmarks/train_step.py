@@ -1,13 +1,16 @@
 """A training step: ``python benchmarks/train_step.py [--model mini|big] [--optimizer muon]``; prints markdown tables.
 
-First the parts of the step (medians between CUDA events, or by the clock on a CPU; the network's backward pass includes the
-head's), then whole steps, one after the other without a look at the clock in between: objects per second, how long the host
-needs to give a step to the GPU, and peak memory. *Ours* is what ``bozzetto train`` does (bf16, channels-last, one rasterizer
-call for all views, clipping, fused optimiser, moving average, all of it recorded as two CUDA graphs); *network* records the
-network only, and the parts are taken from it; *eager* is the same without graphs; *checkpointed* computes the activations of
-the network's blocks anew in the backward pass, eagerly; *reference* is the usual way: plain PyTorch layers on channels-first
-maps in bf16, a Python loop of one rasterizer call per view (gsplat's where it is installed, else our own), PyTorch's default
-AdamW, clipping, no average.
+Whole steps, one after the other: the median time from the end of one to the end of the next (CUDA events, which nobody waits for
+in between; the clock on a CPU), objects per second at that, how long the host needs on average to give a step to the GPU, and
+peak memory. Then, where nothing hides them from the clock, the parts of a step (medians; the network's backward pass includes the
+head's). What the GPU's clock was after the last step stands on the error stream.
+
+*Ours* is what ``bozzetto train`` does (bf16, channels-last, one rasterizer call for all views, clipping, fused optimiser, moving
+average, all of it recorded as two CUDA graphs, the next batch rendered beside the step); *network* records the network only,
+and the parts are taken from it; *eager* is the same without graphs; *checkpointed* computes the activations of the network's
+blocks anew in the backward pass, eagerly; *reference* is the usual way: plain PyTorch layers on channels-first maps in bf16, a
+Python loop of one rasterizer call per view (gsplat's where it is installed, else our own), PyTorch's default AdamW, clipping, no
+average, and each batch rendered before its step.
 On a CPU the tiny debug network is measured, to see that nothing is broken.
 """
 
@@ -16,7 +19,9 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.util
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -124,6 +129,17 @@ def say(text: str) -> None:
     print(f"[{time.perf_counter() - BEGAN:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
+def state_of_the_gpu() -> str:
+    """Clock, highest clock and power, if ``nvidia-smi`` is there: another clock than usual explains other times."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "clock unknown"
+    which = f"--id=GPU-{torch.cuda.get_device_properties(0).uuid}"
+    what = "--query-gpu=clocks.sm,clocks.max.sm,power.draw"
+    told = subprocess.run([tool, which, what, "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
+    return f"clock, highest clock, power: {told.stdout.strip() or told.stderr.strip()}"
+
+
 def whole_steps(way: Ours, steps: int, warm: int) -> str:
     """A row's cells: ms a step, objects per second, the host's ms, peak memory."""
     batches = way.task.batches(way.device)
@@ -137,21 +153,24 @@ def whole_steps(way: Ours, steps: int, warm: int) -> str:
         if cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            way.advance(batches)
+            for _ in range(2):  # memory for rendering beside a step is asked for anew
+                way.advance(batches)
             torch.cuda.synchronize()
         say(f"{steps} steps")
-        start = time.perf_counter()
+        clock, start = Clock(cuda), time.perf_counter()
+        clock.mark()
         for _ in range(steps):
             way.advance(batches)
-        host = time.perf_counter() - start
+            clock.mark()
+        host = 1e3 * (time.perf_counter() - start) / steps
+        spent = statistics.median(clock.spans())
         if cuda:
-            torch.cuda.synchronize()
-        whole = time.perf_counter() - start
+            say(state_of_the_gpu())
     finally:
         batches.close()
     # Reserved, not allocated: what recordings keep does not count as allocated.
     peak = f"{torch.cuda.max_memory_reserved() / 2**30:.1f}" if cuda else "–"
-    return f"{1e3 * whole / steps:.1f} | {way.task.batch_size * steps / whole:.1f} | {1e3 * host / steps:.1f} | {peak}"
+    return f"{spent:.1f} | {1e3 * way.task.batch_size / spent:.1f} | {host:.1f} | {peak}"
 
 
 def main() -> None:

@@ -38,14 +38,14 @@ def checkpoint_activations(module: nn.Module, blocks: tuple[str, ...] = BLOCKS) 
 
 
 class Mini:
-    """lgm-mini: 4 slots of 256², 8 supervised views of 256², objects rendered in the step; the loss of ``bozzetto train``."""
+    """lgm-mini: its slots of 256², four views more to be supervised, objects rendered in the step; the loss of ``bozzetto train``."""
 
     def __init__(self, batch: int, name: str = "mini") -> None:
         size = preset(name).input_size
         # The same objects serve every step, so that making them, which worker processes do ahead of time, is not measured.
         self.recipe = MiniRecipe(preset=name, batch_size=batch, block=batch, repeats=10**9, render_size=size)
         self.batch_size, self.size, self.views = batch, size, self.recipe.config.slots + self.recipe.novel_views
-        self.title = f"lgm-mini, {batch} objects, {self.views} views of {size}²"
+        self.title = f"{name}, {batch} objects, {self.views} views of {size}²"
 
     def build(self) -> nn.Module:
         return self.recipe.build()
