@@ -25,7 +25,7 @@ import torch
 
 FOLDER = Path(__file__).resolve().parent
 ON_THE_CPU = {  # script and arguments -> what it shows, most seconds
-    "image.py --device cpu": ("`bozzetto image` with the bundled model, by stages", 120),
+    "image.py --device cpu": ("`bozzetto image` with the bundled model, by stages", 240),
     "network.py --device cpu": ("lgm-mini's network", 120),
     "raster_cpu.py": ("rasterizer", 180),
     "data_render.py --device cpu": ("triangle renderer of the training data", 180),
