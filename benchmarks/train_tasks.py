@@ -38,7 +38,7 @@ def checkpoint_activations(module: nn.Module, blocks: tuple[str, ...] = BLOCKS) 
 
 
 class Mini:
-    """lgm-mini: its slots and four views more are supervised, at 256²; objects are rendered in the step; ``bozzetto train``'s loss."""
+    """lgm-mini: its slots and four views more are supervised, at 256²; objects are rendered in the step."""
 
     def __init__(self, batch: int, name: str = "mini") -> None:
         size = preset(name).input_size
