@@ -48,10 +48,17 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, command, message):
     assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
-def test_training_exports_8_bit_weights(tmp_path):
+def test_training_exports_8_bit_weights_and_convert_makes_the_same(tmp_path):
     run = ["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug-tokens", "--steps", "1", "--batch", "1"]
     run += ["--device", "cpu", "--block", "1", "--eval-objects", "1", "--sample-every", "0", "-q"]
     assert main([*run, "--export", str(tmp_path / "m.safetensors"), "--export-dtype", "int8"]) == 0
     about = read_metadata(tmp_path / "m.safetensors")
     assert about == {MARK: LAYOUT, "preset": "debug-tokens", "checkpoint": "checkpoint-00000001.pt"}
     assert load_lgm(tmp_path / "m.safetensors").config == preset("debug-tokens")
+
+    state = torch.load(tmp_path / "run" / "checkpoint-00000001.pt", weights_only=True)
+    assert not all(torch.equal(value, state["model"][key]) for key, value in state["ema"].items())
+    source, made = str(tmp_path / "run" / "checkpoint-00000001.pt"), tmp_path / "c.safetensors"
+    assert main(["convert", source, str(made), "--dtype", "int8", "-q"]) == 0
+    exported, converted = read_tensors(tmp_path / "m.safetensors"), read_tensors(made)
+    assert exported.keys() == converted.keys() and all(torch.equal(exported[k], converted[k]) for k in exported)

@@ -40,6 +40,15 @@ def test_torch_checkpoint_with_loss_network_beside_it(model, tmp_path):
     assert torch.equal(load_lgm(tmp_path / "w.pt").conv.weight, model.conv.weight)
 
 
+def test_of_a_training_checkpoint_the_averaged_weights_are_taken(model, tmp_path):
+    weights = model.state_dict()
+    average = {k: v + 1 for k, v in weights.items()}
+    torch.save({"model": weights, "ema": average, "optimizer": {}, "step": 3}, tmp_path / "w.pt")
+    assert torch.equal(load_lgm(tmp_path / "w.pt").conv.weight, model.conv.weight + 1)
+    torch.save({"model": weights, "ema": {"decay": 0.9, "shadow": average}}, tmp_path / "w.pt")  # another trainer's
+    assert torch.equal(load_lgm(tmp_path / "w.pt").conv.weight, model.conv.weight)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

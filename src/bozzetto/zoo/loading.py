@@ -19,7 +19,8 @@ _SHOWN = 8  # names listed per kind of mismatch
 def read_tensors(
     path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file or of a torch checkpoint (a plain or one-level nested state dict).
+    """All tensors of a ``.safetensors`` file or of a torch checkpoint (a plain or one-level nested state dict); of a training
+    checkpoint with averaged weights, those.
 
     Args:
         device: where they are put. On the CPU those of a ``.safetensors`` file are windows into it, which must not change
@@ -88,8 +89,14 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def unwrap(state: object) -> object:
-    """The state dict inside of a training checkpoint (one level down, under one of the usual names), or the thing itself."""
+    """The state dict inside of a training checkpoint (one level down, under one of the usual names), or the thing itself.
+
+    Where the moving average of all weights of the "model" lies beside them, as "ema", it is that: what the training is for.
+    """
     if isinstance(state, Mapping):
+        model, average = state.get("model"), state.get("ema")
+        if isinstance(model, Mapping) and isinstance(average, Mapping) and model.keys() == average.keys():
+            return average
         for key in ("state_dict", "model_state_dict", "model", "ema"):
             if isinstance(state.get(key), Mapping):
                 return state[key]

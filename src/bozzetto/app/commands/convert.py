@@ -3,7 +3,7 @@
 Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .obj, .ply) to mesh (these, or .usdz), a sequence
 of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames
 (`--frame`) to .ply or .splat. Weights of a network (.safetensors, .pt, .pth, .ckpt, .bin) to .safetensors in another precision
-(`--dtype`).
+(`--dtype`); of a training checkpoint (RUN/checkpoint-*.pt) the averaged ones, as `bozzetto train --export` writes them.
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """
@@ -22,6 +22,7 @@ EXAMPLES = (
     "bozzetto convert mesh.glb mesh.usdz",
     "bozzetto convert splats.4dgs frames/",
     "bozzetto convert weights.safetensors small.safetensors --dtype int8",
+    "bozzetto convert runs/mini/checkpoint-00020000.pt mini.safetensors",
 )
 SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
 MESHES_WRITTEN = (*MESHES, ".usdz")
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
 
 def _convert_weights(options: argparse.Namespace) -> None:
-    """The tensors of a checkpoint in another precision; the metadata of a .safetensors file stay."""
+    """The tensors of a checkpoint (its averages, if any) in another precision; the metadata of a .safetensors file stay."""
     from ...zoo.loading import read_metadata, read_tensors
     from ...zoo.saving import PRECISIONS, save_weights
 
