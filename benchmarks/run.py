@@ -26,13 +26,13 @@ import torch
 FOLDER = Path(__file__).resolve().parent
 ON_THE_CPU = {  # script and arguments -> what it shows, most seconds
     "image.py --device cpu": ("`bozzetto image` with the bundled model, by stages", 240),
-    "network.py --device cpu": ("lgm-mini's network", 120),
-    "raster_cpu.py": ("rasterizer", 180),
-    "data_render.py --device cpu": ("triangle renderer of the training data", 180),
-    "mesh.py": ("meshes from splats, by stages", 120),
-    "marching_cubes.py --device cpu --sizes 128 256": ("marching cubes", 180),
-    "cold_start.py --device cpu": ("from the start of the process to the first Gaussians", 120),
-    "imports.py": ("imports", 120),
+    "network.py --device cpu": ("lgm-mini's network", 240),
+    "raster_cpu.py": ("rasterizer", 240),
+    "data_render.py --device cpu": ("triangle renderer of the training data", 240),
+    "mesh.py": ("meshes from splats, by stages", 240),
+    "marching_cubes.py --device cpu --sizes 128 256": ("marching cubes", 240),
+    "cold_start.py --device cpu": ("from the start of the process to the first Gaussians", 240),
+    "imports.py": ("imports", 240),
 }
 ON_THE_GPU = {  # also: arguments with which it is started beside the others first
     "raster.py --runs 11": (
