@@ -35,6 +35,24 @@ def test_values_and_gradients_are_those_of_the_convolution(kind):
     assert close(conv.bias.grad, twin.bias.grad) and close(conv.weight.grad, twin.weight.grad)
 
 
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "frozen bias"])
+def test_values_without_gradients(monkeypatch, grad):
+    """By the kernel; the result is the convolution's, and the input is untouched."""
+    from bozzetto.nn import bias as module
+
+    if DEVICE == "cpu":
+        monkeypatch.setattr(module, "use_kernels", lambda x: True)
+    torch.manual_seed(0)
+    conv = nn.Conv2d(12, 20, 3, stride=2, padding=1).to(DEVICE, memory_format=torch.channels_last).requires_grad_(False)
+    x = torch.randn(3, 12, 10, 6, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_(grad)
+    before, want = x.detach().clone(), nn.Conv2d.forward(conv, x)
+    got = convolve_with_bias(x, conv, moments=True)
+    assert close(got.detach(), want.detach()) and torch.equal(x.detach(), before) and got.requires_grad == grad
+    if grad:
+        got.sum().backward()
+        assert x.grad is not None
+
+
 def test_the_bias_alone():
     y, bias = (
         torch.randn(2, 5, 4, 3, device=DEVICE).to(memory_format=torch.channels_last),

@@ -139,3 +139,14 @@ def test_the_cpu_takes_the_plain_path():
     x = maps(1, 16, 4, 4, dtype=torch.float32).cpu()
     one = torch.ones(16)
     assert torch.equal(group_norm(x, 4, one, one), torch.nn.functional.group_norm(x, 4, one, one))
+
+
+def test_a_chunk_far_from_the_others():
+    """Moments are joined about the mean of the first chunk: all digits are there when that one stands alone."""
+    torch.manual_seed(6)
+    x = maps(1, 16, 96, 64, dtype=torch.float32) * 0.1
+    x[:, 0, 0] += 40.0  # of the first group, a part of the first chunk
+    weight = torch.ones(16, device=DEVICE)
+    exact = group_norm_torch(x.double(), 4, weight.double(), weight.double())
+    got = group_norm_triton(x, 4, weight, weight)
+    assert relative(got, exact) < 1e-5

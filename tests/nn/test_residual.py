@@ -43,6 +43,24 @@ def test_a_bias_added_in_place(channels):
     assert got is x and torch.equal(got, wanted)
 
 
+def test_a_bias_added_with_moments(monkeypatch):
+    """Those of the map as it was rounded; maps that are too small for it are given none."""
+    from bozzetto.nn import residual_kernel
+    from bozzetto.nn.moments import CHUNK, recall
+
+    torch.manual_seed(2)
+    x = torch.randn(2, 70, 32, 32, device=DEVICE).half().contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(70, device=DEVICE) * 3
+    wanted = (x.double() + bias.double()[:, None, None]).half()
+    assert recall(kernels()[2].add_bias(x.clone(memory_format=torch.preserve_format), bias, moments=True)) is None
+    monkeypatch.setattr(residual_kernel, "PROGRAMS", 1)
+    got = kernels()[2].add_bias(x, bias, moments=True)
+    chunks = wanted.double().permute(0, 2, 3, 1).reshape(2, -1, CHUNK, 70)
+    assert torch.equal(got, wanted)
+    assert torch.allclose(recall(got).means.double(), chunks.mean(2), atol=1e-5)
+    assert torch.allclose(recall(got).m2s.double(), chunks.var(2, correction=0) * CHUNK, rtol=1e-4)
+
+
 def test_half_precision_is_rounded_once():
     torch.manual_seed(1)
     x, y = torch.randn(2, 16, 5, 5, device=DEVICE).half().contiguous(memory_format=torch.channels_last), None

@@ -35,12 +35,16 @@ def compile_kernels(
     with torch.cuda.device(device), torch.no_grad():
         tasks: list[Callable[[], object]] = norm.first_launches(device, dtype)
         x = torch.zeros((1, 64, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        few = torch.zeros((1, 14, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         inputs = torch.zeros((1, 9, 16, 16), device=device, dtype=dtype)
         large = torch.zeros((1, 64, 256, 512), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         z = torch.zeros((1, 256, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
         tasks += [
             lambda: residual.add_scaled(x, x, x[0, :, 0, 0], 64, 1.0),
             lambda: residual.add_scaled(large, large, x[0, :, 0, 0], 64, 1.0, moments=True),
+            lambda: residual.add_bias(x, x[0, :, 0, 0]),
+            lambda: residual.add_bias(few, few[0, :, 0, 0]),
+            lambda: residual.add_bias(large, x[0, :, 0, 0], moments=True),
             lambda: upsample.interleave(z, x[0, :, 0, 0]),
             lambda: backend.pad_kernel().pad(inputs, 16),
             lambda: backend.pad_kernel().pad(inputs.contiguous(memory_format=torch.channels_last), 16),

@@ -3,14 +3,14 @@
 Three ways. Maps of very few pixels: :mod:`.group_norm_held`. Small maps: one program owns some whole groups of one picture (up to
 128 channels), goes over their pixels once for the moments and once more, out of the cache, for the result. Large maps: a
 program owns a chunk of pixels and 64 channels and writes its moments per channel, unless the kernel that made the map did so
-(:mod:`.moments`); a second kernel, one program a group, joins chunks and channels; a third, one program a tile of 32 pixels x
-64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the place of the
-moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a program; launches
-are ordered by the stream.
+(:mod:`.moments`); a second kernel, one program a group, joins chunks and channels in one pass; a third, one program a tile of
+32 pixels x 64 channels, writes the result. The backward pass is built the same way, with the sums of dz and dz * xhat in the
+place of the moments. Registers hold one tile and its running sums; nothing is synchronised but the reductions inside a
+program; launches are ordered by the stream.
 
-Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, so that
-a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``. The result's pictures may stand in
-another order (``turned`` of :mod:`.tiles`).
+Moments are taken about a value of the channel itself (its first pixel in the chunk) and joined by their exact rule, about the
+mean of one chunk, so that a mean far from zero costs no digits. The channels of ``skip`` lie behind those of ``x``. The
+result's pictures may stand in another order (``turned`` of :mod:`.tiles`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SMALL = 1024  # pixels up to which one program does a whole group
 HELD, HELD_VALUES = 8192, 32  # values that one program holds in registers at most, and one thread
 TILE_P, TILE_C = 32, 64  # large maps
 CHUNKS = 1024  # programs wanted for a pass over large maps
+JOINED = 1024  # moments of chunks that a program joins at a time
 
 
 @triton.jit
@@ -136,17 +137,11 @@ def join_kernel(
     local = tl.arange(0, BC)
     c = group * size + local
     valid = local < size
-    total = tl.zeros([BK, BC], tl.float32)
-    start = 0
-    while start < chunks:
-        k = start + tl.arange(0, BK)
-        mask = (k[:, None] < chunks) & valid[None, :]
-        count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
-        at = pair_pointers(means, skip_means, image, k, c, chunks, c1, c2)
-        total += tl.load(at, mask=mask, other=0.0) * count[:, None]
-        start += BK
     added = load_channels(shift + image * shift_stride, c, valid) * shift_gain
-    centre = (tl.sum(tl.sum(total, axis=0), axis=0) + tl.sum(added, axis=0) * pixels) / (size * pixels)
+    row = tl.arange(0, 1)
+    first = tl.load(pair_pointers(means, skip_means, image, row, c, chunks, c1, c2), mask=valid[None, :], other=0.0)
+    pivot = tl.sum(tl.sum(tl.where(local[None, :] == 0, first + added[None, :], 0.0), axis=0), axis=0)
+    total = tl.zeros([BK, BC], tl.float32)
     spread = tl.zeros([BK, BC], tl.float32)
     start = 0
     while start < chunks:
@@ -154,11 +149,17 @@ def join_kernel(
         mask = (k[:, None] < chunks) & valid[None, :]
         count = tl.minimum(pixels - k * chunk, chunk).to(tl.float32)
         at = pair_pointers(means, skip_means, image, k, c, chunks, c1, c2)
-        d = tl.load(at, mask=mask, other=0.0) + added[None, :] - centre
+        d = tl.load(at, mask=mask, other=0.0) + added[None, :] - pivot
         at = pair_pointers(m2s, skip_m2s, image, k, c, chunks, c1, c2)
-        spread += tl.where(mask, tl.load(at, mask=mask, other=0.0) + count[:, None] * d * d, 0.0)
+        m2 = tl.load(at, mask=mask, other=0.0)
+        d = tl.where(mask, d, 0.0)
+        total += count[:, None] * d
+        spread += m2 + count[:, None] * d * d
         start += BK
-    rstd = tl.rsqrt(tl.sum(tl.sum(spread, axis=0), axis=0) / (size * pixels) + eps)
+    mean = tl.sum(tl.sum(total, axis=0), axis=0) / (size * pixels)  # about the pivot, as the spread is
+    variance = tl.sum(tl.sum(spread, axis=0), axis=0) / (size * pixels) - mean * mean
+    rstd = tl.rsqrt(tl.maximum(variance, 0.0) + eps)
+    centre = pivot + mean
     tl.store(rstds + image * channels + c, tl.zeros([BC], tl.float32) + rstd, mask=valid)
     tl.store(centres + image * channels + c, centre - added, mask=valid)
 
@@ -227,7 +228,7 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     def join(wide: int) -> None:
         rstds, centres = torch.empty_like(f[0]), torch.empty_like(f[0])
         args = (f[0], f[1], f[0], f[1], v, rstds, centres, pixels, 1, pixels, 64, 0, 2, 1e-5, 0, 0.0)
-        launch(join_kernel, (1, 1, 1), args, (1024 // wide, wide), 4)
+        launch(join_kernel, (1, 1, 1), args, (JOINED // wide, wide), 4)
 
     def moments() -> None:
         m = torch.empty_like(f)
@@ -241,7 +242,13 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], rows, 64, 0, columns, columns, 1e-5, 0, 0.0, 1, 1, 1)
         launch(held_kernel, (1, 1, 1), args, (True, 8, False, rows, columns), _held_warps(rows * columns))
 
-    tasks = [lambda: small(32), lambda: small(64), moments, normalise, lambda: join(16), lambda: join(128)]
+    tasks = [
+        lambda: small(32),
+        lambda: small(64),
+        moments,
+        normalise,
+        *(lambda w=w: join(w) for w in (16, 32, 64, 128)),
+    ]
     return tasks + [lambda r=r, c=c: held(r, c) for r, c in ((256, 32), (64, 32), (64, 64), (16, 64))]
 
 
@@ -309,9 +316,9 @@ def forward(
     else:
         chunk, split = CHUNK, (c1, c2)
     chunks = cdiv(pixels, chunk)
-    wide = 16 if size <= 16 else 128
+    wide = max(1 << (size - 1).bit_length(), 16)
     args = (*kept, added, rstds, centres, pixels, chunks, chunk, *split, size, eps, stride, gain)
-    launch(join_kernel, (groups, n, 1), args, (1024 // wide, wide), 4)
+    launch(join_kernel, (groups, n, 1), args, (JOINED // wide, wide), 4)
     args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu), *turn)
     launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, (1 not in turn, *tile), 4)
     return y, rstds, centres

@@ -86,22 +86,36 @@ def moments_fit(x: Tensor) -> bool:
 
 
 @triton.jit(do_not_specialize=["rows"])
-def add_bias_kernel(x, bias, rows, channels, BP: tl.constexpr, BC: tl.constexpr):
+def add_bias_kernel(
+    x, bias, means, m2s, rows, channels, MOMENTS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr
+):  # fmt: skip
     p = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     mask = (p[:, None] < rows) & (c[None, :] < channels)
     at = x + p[:, None].to(tl.int64) * channels + c[None, :]
     total = tl.load(at, mask=mask, other=0.0).to(tl.float32) + load_channels(bias, c, c < channels)[None, :]
-    tl.store(at, total.to(x.dtype.element_ty), mask=mask)
+    result = total.to(x.dtype.element_ty)
+    tl.store(at, result, mask=mask)
+    if MOMENTS:  # rows are whole chunks
+        mean, m2 = chunk_moments(result.to(tl.float32), BP)
+        to = tl.program_id(0) * channels + c
+        tl.store(means + to, mean, mask=c < channels)
+        tl.store(m2s + to, m2, mask=c < channels)
 
 
-def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """``x + bias`` in the memory of ``x``, a dense tensor whose memory runs over channels fastest; ``bias`` [channels]."""
+def add_bias(x: Tensor, bias: Tensor, moments: bool = False) -> Tensor:
+    """``x + bias`` in the memory of ``x``, a dense tensor whose memory runs over channels fastest; ``bias`` [channels].
+
+    ``moments``: a map in half precision is given its own, where that is worth while.
+    """
     channels = len(bias)
     rows = x.numel() // channels
-    grid = (cdiv(rows, TILE_P), cdiv(channels, TILE_C), 1)
-    launch(add_bias_kernel, grid, (x, bias, rows, channels), (TILE_P, TILE_C), 4)
-    return x
+    kept = Moments.empty(x) if moments and moments_fit(x) else None
+    tile = TILE_P if kept is None else CHUNK
+    grid = (cdiv(rows, tile), cdiv(channels, TILE_C), 1)
+    args = (x, bias, *(kept or (x, x)), rows, channels)
+    launch(add_bias_kernel, grid, args, (kept is not None, tile, TILE_C), 4)
+    return remember(x, kept)
 
 
 @triton.jit(do_not_specialize=["rows", "chunk"])
