@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from bozzetto.nn import backend, group_norm, residual, upsample
+from bozzetto.nn import backend, bias, group_norm, residual, upsample
 from bozzetto.nn.graphs import Captured
 from bozzetto.nn.layout import for_inference
 from bozzetto.systems.l4gm import network as l4gm_network
@@ -40,7 +40,7 @@ PARTS = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7,
 def plain_layers() -> Iterator[None]:
     """PyTorch's layers instead of the kernels."""
     with ExitStack() as stack:
-        for module in (lgm_blocks, l4gm_network, group_norm, residual, upsample):
+        for module in (lgm_blocks, l4gm_network, bias, group_norm, residual, upsample):
             stack.enter_context(mock.patch.object(module, "use_kernels", lambda x: False))
         yield
 
