@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count, takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -24,26 +25,69 @@ IGNORED_PREFIXES = ("lpips_loss.",)
 LEGACY_FILE = "model_fp16.safetensors"
 
 
-def guess_preset(shapes: dict[str, tuple[int, ...]]) -> str:
-    """The preset whose network has exactly these tensors; raises :class:`CheckpointError` when none fits."""
-    wanted = {k: v for k, v in shapes.items() if not k.startswith(IGNORED_PREFIXES)}
+class Structure(NamedTuple):
+    """What the shapes of a network's tensors say of it, without building it. The U-Net's fields are empty for tokens."""
+
+    given: int  # channels of the trunk's first layer
+    made: int  # channels of its last
+    tokens: tuple[int, int] | None = None  # width and number of blocks of a transformer
+    down_channels: tuple[int, ...] = ()
+    down_attention: tuple[bool, ...] = ()
+    mid_attention: bool = False
+    up_channels: tuple[int, ...] = ()
+    up_attention: tuple[bool, ...] = ()
+    layers_per_block: int = 0
+    detail: int = 0
+
+    @classmethod
+    def of(cls, config: LGMConfig) -> Structure:
+        """That of the network of ``config``."""
+        ends = config.in_channels * config.patch**2, config.out_channels * config.unpatch**2
+        if config.trunk == "tokens":
+            return cls(*ends, (config.token_width, config.token_layers), detail=config.detail)
+        return cls(*ends, **{name: getattr(config, name) for name in cls._fields[3:]})
+
+    @classmethod
+    def read(cls, shapes: Mapping[str, tuple[int, ...]]) -> Structure | None:
+        """That of tensors of these names and shapes; None where they have not the two ends of a trunk."""
+        first, last = shapes.get("unet.conv_in.weight", ()), shapes.get("unet.conv_out.weight", ())
+        if len(first) != 4 or len(last) != 4:
+            return None
+
+        def run(name: str) -> list[str]:
+            return list(takewhile(shapes.__contains__, (name.format(i) for i in count())))
+
+        def widths(kind: str) -> tuple[int, ...]:
+            return tuple(int(shapes[key][0]) for key in run(f"unet.{kind}.{{}}.nets.0.conv1.weight"))
+
+        def attention(kind: str, levels: int) -> tuple[bool, ...]:
+            return tuple(f"unet.{kind}.{level}.attns.0.norm.weight" in shapes for level in range(levels))
+
+        blocks, down, up = run("unet.blocks.{}.qkv.weight"), widths("down_blocks"), widths("up_blocks")
+        return cls(
+            given=int(first[1]),
+            made=int(last[0]),
+            tokens=(int(first[0]), len(blocks)) if blocks else None,
+            down_channels=down,
+            down_attention=attention("down_blocks", len(down)),
+            mid_attention="unet.mid_block.attns.0.norm.weight" in shapes,
+            up_channels=up,
+            up_attention=attention("up_blocks", len(up)),
+            layers_per_block=len(run("unet.down_blocks.0.nets.{}.conv1.weight")),
+            detail=int(shapes.get("detail.conv_in.weight", (0,))[0]),
+        )
+
+
+def guess_preset(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The preset whose network has tensors like these; raises :class:`CheckpointError` when none fits."""
+    structure = Structure.read(shapes)
     for name, config in PRESETS.items():
-        if wanted.get("unet.conv_in.weight") != _first_layer(config):
-            continue  # building a network takes a while, even without memory for it
-        with torch.device("meta"):
-            own = {k: tuple(v.shape) for k, v in LGM(config).state_dict().items()}
-        if own == wanted:
+        if Structure.of(config) == structure:
             return name
     raise CheckpointError(
-        f"these {len(wanted)} tensors fit none of the LGM presets ({', '.join(PRESETS)}); "
+        f"these {len(shapes)} tensors fit none of the LGM presets ({', '.join(PRESETS)}); "
         "name the preset to see which tensors differ"
     )
-
-
-def _first_layer(config: LGMConfig) -> tuple[int, ...]:
-    """The shape of a network's first weights, which tells most presets apart."""
-    width, kernel = (config.token_width, 1) if config.trunk == "tokens" else (config.down_channels[0], 3)
-    return width, config.in_channels * config.patch**2, kernel, kernel
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> LGMConfig:
@@ -55,29 +99,20 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], source: str) -> LG
     Raises:
         CheckpointError: these are not the tensors of such a network.
     """
-
-    def widths(kind: str) -> tuple[int, ...]:
-        keys = (f"unet.{kind}.{level}.nets.0.conv1.weight" for level in count())
-        return tuple(int(shapes[key][0]) for key in takewhile(shapes.__contains__, keys))
-
-    def attention(kind: str, levels: int) -> tuple[bool, ...]:
-        return tuple(f"unet.{kind}.{level}.attns.0.norm.weight" in shapes for level in range(levels))
-
-    down, up = widths("down_blocks"), widths("up_blocks")
-    first, last = shapes.get("unet.conv_in.weight", ()), shapes.get("unet.conv_out.weight", ())
-    if len(first) != 4 or len(last) != 4 or not down or not up or len(up) > len(down) or up[0] != down[-1]:
+    read = Structure.read(shapes)
+    down, up = (read.down_channels, read.up_channels) if read else ((), ())
+    if not down or not up or len(up) > len(down) or up[0] != down[-1]:
         raise CheckpointError(f"{source} is not an LGM or L4GM checkpoint: it has not the blocks of their U-Net")
-    layers = takewhile(shapes.__contains__, (f"unet.down_blocks.0.nets.{i}.conv1.weight" for i in count()))
     splat_size = LGMConfig.input_size >> (len(down) - len(up))
     return LGMConfig(
-        in_channels=int(first[1]),
-        out_channels=int(last[0]),
+        in_channels=read.given,
+        out_channels=read.made,
         down_channels=down,
-        down_attention=attention("down_blocks", len(down)),
-        mid_attention="unet.mid_block.attns.0.norm.weight" in shapes,
+        down_attention=read.down_attention,
+        mid_attention=read.mid_attention,
         up_channels=up,
-        up_attention=attention("up_blocks", len(up)),
-        layers_per_block=len(list(layers)),
+        up_attention=read.up_attention,
+        layers_per_block=read.layers_per_block,
         splat_size=splat_size,
         output_size=512 if splat_size >= 128 else 256,
     )
