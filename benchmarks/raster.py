@@ -253,7 +253,7 @@ class Stages:
         g = gaussians
         layout = Layout(scenes, views, len(g), k, size, size, 0.01, 1e10, False, 16 * views, 16, 4 * views, 4)
         inputs = (g.means, g.quats, g.scales, g.opacities, g.sh, view, intrinsics, layout)
-        needed = torch.zeros(3, dtype=torch.int64, device="cuda")
+        needed = torch.zeros(4, dtype=torch.int64, device="cuda")
 
         room = Room(512, 512)
         for _ in range(3):  # the second time there is room for the pairs, the third time for the entries

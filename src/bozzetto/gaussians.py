@@ -37,13 +37,13 @@ class Gaussians:
     sh: Tensor
 
     def __post_init__(self) -> None:
-        batch, n = self.opacities.shape[:-1], self.opacities.shape[-1]
-        for name, tail in (("means", (n, 3)), ("scales", (n, 3)), ("quats", (n, 4))):
-            if tuple(getattr(self, name).shape) != (*batch, *tail):
-                raise ValueError(f"{name} must be {(*batch, *tail)}, got {tuple(getattr(self, name).shape)}")
+        shape = self.opacities.shape  # [*batch, N]; as they are compared here, shapes need no copies
+        for name, values, size in (("means", self.means, 3), ("scales", self.scales, 3), ("quats", self.quats, 4)):
+            if values.shape != (*shape, size):
+                raise ValueError(f"{name} must be {(*shape, size)}, got {tuple(values.shape)}")
         k = self.sh.shape[-2] if self.sh.ndim >= 2 else -1
-        if k not in (1, 4, 9, 16) or tuple(self.sh.shape) != (*batch, n, k, 3):
-            raise ValueError(f"sh must be {(*batch, n)} + (1, 4, 9 or 16, 3), got {tuple(self.sh.shape)}")
+        if k not in (1, 4, 9, 16) or self.sh.shape != (*shape, k, 3):
+            raise ValueError(f"sh must be {tuple(shape)} + (1, 4, 9 or 16, 3), got {tuple(self.sh.shape)}")
 
     # ---- construction -------------------------------------------------------------------------------------------------
 

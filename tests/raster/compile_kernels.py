@@ -32,7 +32,7 @@ from bozzetto.raster.triton_launch import Launcher  # noqa: E402
 INTEGERS = {"N", "V", "height", "width", "tiles_x", "tiles", "groups", "room", "pair_room", "entry_room"}
 INTEGERS |= {"view_scene", "view_step", "lens_scene", "lens_step"}
 POINTERS = dict.fromkeys(("counts", "scratch", "words", "numbers"), "*i32")
-POINTERS |= dict.fromkeys(("ends", "records", "pairs", "keys", "ordered", "table", "needed"), "*i64")
+POINTERS |= dict.fromkeys(("ends", "records", "pairs", "keys", "ordered", "table", "needed", "report"), "*i64")
 POINTERS |= dict.fromkeys(("cells", "ids", "entries", "last"), "*i16")  # of the last three: up to 65,536 Gaussians
 POINTERS["rest"] = "*i8"
 SPILLS = 32  # bytes a thread; the list kernel runs faster with 20 than with three quarters of the threads
@@ -71,7 +71,7 @@ def launchers() -> list[Launcher]:
         triton_project._launcher(1, True, True),
         *triton_project_gradient._launchers(4, 2, True),
         triton_project_gradient._launchers(1, 2, True)[0],
-        *(triton_lists._launcher(torch.int16, record) for record in (3, 5)),
+        *(triton_lists._launcher(torch.int16, record, True) for record in (3, 5)),
         *(triton_blend._launcher(True, lanes, lean, torch.int16, True) for lanes in (2, 4) for lean in (False, True)),
         *(
             triton_blend_gradient._launcher(lanes, lean, torch.int16, False)

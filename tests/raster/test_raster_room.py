@@ -124,9 +124,10 @@ def test_records_without_colours(room, monkeypatch, scenes, views):
 
 
 def clear_plans() -> None:
-    from bozzetto.raster import triton_call
+    from bozzetto.raster import triton_call, triton_layout
 
     triton_call.plans.cache_clear()
+    triton_layout.layout_of.cache_clear()
 
 
 def test_a_second_backward_pass_draws_again(room):
@@ -155,7 +156,7 @@ def test_pictures_of_more_tiles_than_counters(room, monkeypatch):
         layout, room = triton_project.Layout(1, 1, 3, 1, *size, 0.01, 1e10, False, 16, 16, 4, 4), Room(4096 * 16, 1024)
         arguments = [inputs[k] for k in ("means", "quats", "scales", "opacities", "sh", "view", "intrinsics")]
         kept, work = triton_call.memory(layout, room, False, torch.device("cpu"))
-        needed = torch.zeros(3, dtype=torch.int64)
+        needed = torch.zeros(4, dtype=torch.int64)
         triton_project.project(*arguments, layout, room, kept.records, kept.depths, work.pairs, work.table, needed)
         table = work.table.tensor()
         groups = table.reshape(layout.tiles)

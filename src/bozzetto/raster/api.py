@@ -124,18 +124,17 @@ def rasterize(
     height, width = as_size(size)
     if not room >= 1:
         raise ValueError(f"room is {room}; it must be at least 1")
-    scenes = gaussians.batch_shape
-    views = cameras.batch_shape[-1:] if cameras.batch_shape else None
-    if views is None:
+    scenes, batch = gaussians.batch_shape, cameras.batch_shape
+    if not batch:
         raise ValueError("cameras need a views dimension: use cameras[None] for a single one")
     if backend == "auto":
-        backend = "triton" if gaussians.device.type == "cuda" and triton_usable() else "cpu"
+        backend = "triton" if gaussians.means.is_cuda and triton_usable() else "cpu"
     if backend not in BACKENDS:
         raise ValueError(f"unknown rasterizer backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    v = views[0]
-    if cameras.batch_shape not in ((v,), (*scenes, v)):
+    v = batch[-1]
+    if len(batch) > 1 and batch[:-1] != scenes:
         raise ValueError(
-            f"cameras of shape {tuple(cameras.batch_shape)} do not fit Gaussians of batch shape {tuple(scenes)}: "
+            f"cameras of shape {tuple(batch)} do not fit Gaussians of batch shape {tuple(scenes)}: "
             "give (*scenes, V) or (V,)"
         )
     if backend == "cpu" and gaussians.device.type == "cuda":  # no Triton: there and back, gradients too
@@ -144,7 +143,7 @@ def rasterize(
         return Rendering(*(picture.to(gaussians.device) for picture in (drawn.rgb, drawn.alpha, drawn.depth)))
     if backend == "triton":
         require_triton("rasterizing")
-        return _rasterize_triton(gaussians, cameras, height, width, background, near, far, room)
+        return _rasterize_triton(gaussians, scenes, cameras, v, height, width, background, near, far, room)
     device = gaussians.device
     cameras = cameras.to(device=device, dtype=torch.float32)
     s, n = scenes.numel(), len(gaussians)  # numel of an empty shape is 1
@@ -180,7 +179,9 @@ def rasterize(
 
 def _rasterize_triton(
     gaussians: Gaussians,
+    scenes: tuple[int, ...],
     cameras: Cameras,
+    views: int,
     height: int,
     width: int,
     background: Tensor | Sequence[float] | None,
@@ -191,21 +192,23 @@ def _rasterize_triton(
     """:func:`rasterize` without an operation between the user's tensors and the kernels, which read them as they are."""
     from .triton import render
 
-    device = gaussians.device
+    means = gaussians.means
+    device = means.device
     poses, intrinsics = cameras.camera_to_world, cameras.intrinsics
     if poses.device != device:
         poses, intrinsics = poses.to(device), intrinsics.to(device)
     if background is None:
         background = (0.0, 0.0, 0.0)
     elif isinstance(background, Tensor):
-        background = background.to(device, torch.float32)
+        if background.dtype is not torch.float32 or background.device != device:
+            background = background.to(device, torch.float32)
     else:
         values = torch.as_tensor(background, dtype=torch.float32)
         background = tuple(values.tolist()) if values.shape == (3,) else values.to(device)
     return Rendering(
         *render(
-            gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
-            poses, intrinsics, background, tuple(gaussians.batch_shape), cameras.batch_shape[-1],
+            means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
+            poses, intrinsics, background, scenes, views,
             height, width, near, far, True, room,
         )
     )  # fmt: skip

@@ -16,7 +16,7 @@ tests).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import prod
 
 import torch
 from torch import Tensor
@@ -33,74 +33,86 @@ except ImportError as error:
 
 from .triton_blend import blend, blend_kernel
 from .triton_blend_gradient import blend_gradient
-from .triton_call import Kept, memory
+from .triton_call import memory
 from .triton_launch import aligned
-from .triton_layout import Layout
+from .triton_layout import Layout, layout_of
 from .triton_lists import list_cells
 from .triton_project import project
 from .triton_project_gradient import project_gradient
-from .triton_room import SPARE_RECORDED, Reading, RecordedNeed, counters, expected, known, learn
+from .triton_room import SPARE, SPARE_RECORDED, Reading, RecordedNeed, counters, expected, known, learn
 
 INTERPRETED = not isinstance(blend_kernel, triton.JITFunction)
 
 
-class Drawn(NamedTuple):
-    """What a call leaves.
+class _Call:
+    """One call of the kernels: what it is, and what they leave.
 
     Attributes:
-        pictures: rgb, alpha, depth.
+        layout, shape: what is drawn, and the shape of a picture of depth.
+        spare: see :func:`.triton_room.expected`.
+        view, intrinsics: the cameras.
         alpha: as the gradient needs it: without the NaN of a recorded call that did not fit.
-        kept: what the gradient reads.
-        need: how to check a recorded call.
+        kept: what the gradient reads; None when that is done.
+        need: how to check a recorded call, otherwise None.
     """
 
-    pictures: tuple[Tensor, Tensor, Tensor]
-    alpha: Tensor
-    kept: Kept
-    need: RecordedNeed | None
+    __slots__ = ("alpha", "intrinsics", "kept", "kind", "layout", "need", "reading", "room", "shape", "spare", "view")
 
+    def __init__(
+        self,
+        view: Tensor,
+        intrinsics: Tensor,
+        layout: Layout,
+        shape: tuple[int, ...],
+        spare: float,
+        device: torch.device,
+    ) -> None:
+        self.view, self.intrinsics, self.layout, self.shape, self.spare = view, intrinsics, layout, shape, spare
+        self.kind = device, layout.cameras, layout.height, layout.width
 
-def _draw(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    sh: Tensor,
-    background: Tensor,
-    view: Tensor,
-    intrinsics: Tensor,
-    layout: Layout,
-    shape: tuple[int, ...],
-    spare: float,
-    keep: bool,
-) -> Drawn:
-    """Pictures, and with ``keep`` what the gradient needs; ``spare``: see :func:`.triton_room.expected`, if recorded."""
-    device = means.device
-    kind = (device, layout.cameras, layout.height, layout.width)
-    rows = layout.cameras * layout.n
-    recording = _recording(means)
-    if recording and not known(kind):
-        raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
-    while True:
-        room = expected(kind, rows, spare) if recording else expected(kind, rows)
+    def enqueue(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        sh: Tensor,
+        background: Tensor,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """rgb, alpha and depth, which are right if then :meth:`fits` says so. With ``keep`` what the gradient needs stays."""
+        device, layout = means.device, self.layout
+        recording = _recording(means)
+        if recording and not known(self.kind):
+            raise CapacityError("rasterize once with inputs like these before you record it in a CUDA graph")
+        room = self.room = expected(self.kind, layout.rows, self.spare if recording else SPARE)
         kept, work = memory(layout, room, keep, device)
         needed = counters(device, recording)
         project(
-            means, quats, scales, opacities, sh, view, intrinsics, layout, room,
+            means, quats, scales, opacities, sh, self.view, self.intrinsics, layout, room,
             kept.records, kept.depths, work.pairs, work.table, needed,
         )  # fmt: skip
-        list_cells(kept, work, needed, layout, room)
+        if recording:
+            self.reading, poison = None, None
+            list_cells(kept, work, needed, layout, room)
+            self.need = RecordedNeed(room, needed, self.kind, layout.rows)
+            poison = self.need.poison
+        else:
+            self.reading, self.need, poison = Reading(needed), None, None
+            list_cells(kept, work, needed, layout, room, self.reading.target)
+            self.reading.enqueued()
         del work  # the pictures may take its place
-        reading = None if recording else Reading(needed)
-        need = RecordedNeed(room, needed, kind, rows) if recording else None
-        rgb, alpha, depth = blend(kept, sh, background, layout, shape, need and need.poison)
-        if need is not None:
-            return Drawn((rgb, alpha + need.poison, depth), alpha, kept, need)
-        numbers = reading.result()
-        learn(kind, rows, numbers)
-        if room.holds(numbers):
-            return Drawn((rgb, alpha, depth), alpha, kept, None)
-        del kept, rgb, alpha, depth
+        rgb, alpha, depth = blend(kept, sh, background, layout, self.shape, poison)
+        self.alpha, self.kept = (alpha, kept) if keep else (None, None)
+        return rgb, alpha if poison is None else alpha + poison, depth
+
+    def fits(self) -> bool:
+        """Whether there was room for the lists; of a recorded call always true. Waits for their size; call it once."""
+        if self.reading is None:
+            return True
+        numbers = self.reading.result()
+        learn(self.kind, self.layout.rows, numbers)
+        return self.room.holds(numbers)
 
 
 def _recording(tensor: Tensor) -> bool:
@@ -113,49 +125,56 @@ class _Rasterize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, sh, background, view, intrinsics, layout, shape, spare, recorded):
-        inputs = (means, quats, scales, opacities, sh, background, view, intrinsics)
-        drawn = _draw(*inputs, layout, shape, spare, True)
-        ctx.save_for_backward(*inputs, drawn.alpha)
-        ctx.again = layout, shape, spare
-        ctx.kept = [(drawn.kept, drawn.need)]
+    def forward(ctx, means, quats, scales, opacities, sh, background, call):
+        pictures = call.enqueue(means, quats, scales, opacities, sh, background, True)
+        ctx.save_for_backward(means, quats, scales, opacities, sh, background, call.view, call.intrinsics, call.alpha)
+        call.view = call.intrinsics = call.alpha = (
+            None  # one of them may be a picture, which would hold its own history
+        )
+        ctx.call = call
         ctx.set_materialize_grads(False)
-        recorded.append(drawn.need)
-        return drawn.pictures
+        return pictures
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_rgb, grad_alpha, grad_depth):
-        *inputs, alpha = ctx.saved_tensors
-        means, quats, scales, opacities, sh, background, view, intrinsics = inputs
-        layout = ctx.again[0]
+        means, quats, scales, opacities, sh, background, view, intrinsics, alpha = ctx.saved_tensors
+        call = ctx.call
+        layout = call.layout
         pixels = (layout.cameras, layout.height, layout.width)
         grad_rgb = means.new_zeros(*pixels, 3) if grad_rgb is None else _plain(grad_rgb)
         grad_alpha = means.new_zeros(pixels) if grad_alpha is None else _plain(grad_alpha)
         if grad_depth is not None:
             grad_depth = _plain(grad_depth)
+        wanted = ctx.needs_input_grad
         gradients: tuple[Tensor | None, ...] = (None,) * 5
         grad_background = None
         with torch.cuda.device_of(means):
-            if ctx.kept:
-                kept, need = ctx.kept.pop()
-            else:
-                _, alpha, kept, need = _draw(*inputs, *ctx.again, True)
-            if ctx.needs_input_grad[5]:
+            if call.kept is None:
+                call = _Call(view, intrinsics, layout, call.shape, call.spare, means.device)
+                call.enqueue(means, quats, scales, opacities, sh, background, True)
+                while not call.fits():
+                    call.enqueue(means, quats, scales, opacities, sh, background, True)
+                alpha = call.alpha
+            kept, call.kept = call.kept, None
+            if wanted[5]:
                 through = (1 - alpha.view(*pixels, 1)).add_(kept.rest.tensor().view(*pixels, 1), alpha=2.0**-32)
                 grad_background = (grad_rgb.view(*pixels, 3) * through).sum((1, 2)).reshape(background.shape)
-            if any(ctx.needs_input_grad[:5]):
+            if wanted[0] or wanted[1] or wanted[2] or wanted[3] or wanted[4]:
                 moments = blend_gradient(kept, sh, background, alpha, grad_rgb, grad_alpha, grad_depth, layout)
                 records = kept.records if layout.k > 1 else None
                 del kept  # without higher degrees of SH, the gradients may take its place
                 gradients = project_gradient(
                     means, quats, scales, opacities, sh, view, intrinsics, records, moments, layout
                 )
-            if need is not None:
+            if call.need is not None:
                 for gradient in (*gradients, grad_background):
                     if gradient is not None:
-                        gradient += need.poison
-        return *gradients, grad_background, *(None,) * 6
+                        gradient += call.need.poison
+        return *gradients, grad_background, None
+
+
+_apply = super(torch.autograd.Function, _Rasterize).apply  # without what Function adds, which looks at every argument
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -243,9 +262,7 @@ def render(
         )
     shape = (*scenes, views, height, width)
     n, k = means.shape[-2], sh.shape[-2]
-    s = 1
-    for size in scenes:
-        s *= size
+    s = prod(scenes)
     cameras = s * views
     if isinstance(background, tuple):
         background = plain_background(background, cameras, means.device)
@@ -256,18 +273,27 @@ def render(
         return rgb, rgb.new_zeros(shape), rgb.new_zeros(shape), None
     view, view_scene, view_step = _steps(view, s, views, (4, 4))
     intrinsics, lens_scene, lens_step = _steps(intrinsics, s, views, (4,))
-    layout = Layout(
+    layout = layout_of(
         s, views, n, k, height, width, max(float(near), 0.0), float(far), poses,
         view_scene, view_step, lens_scene, lens_step,
     )  # fmt: skip
     tensors = [_plain(t) for t in (means, quats, scales, opacities, sh, background)]
+    history = torch.is_grad_enabled() and (
+        means.requires_grad or quats.requires_grad or scales.requires_grad or opacities.requires_grad
+        or sh.requires_grad or background.requires_grad
+    )  # fmt: skip
     with torch.cuda.device_of(means):
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            recorded: list[RecordedNeed | None] = []
-            pictures = _Rasterize.apply(*tensors, view, intrinsics, layout, shape, spare, recorded)
-            return *pictures, recorded[0]
-        drawn = _draw(*tensors, view, intrinsics, layout, shape, spare, False)
-        return *drawn.pictures, drawn.need
+        while True:
+            call = _Call(view, intrinsics, layout, shape, spare, means.device)
+            if not history:
+                pictures = call.enqueue(*tensors, False)
+            elif torch._C._are_functorch_transforms_active():
+                pictures = _Rasterize.apply(*tensors, call)  # which says that it cannot be transformed
+            else:
+                pictures = _apply(*tensors, call)
+            if call.fits():
+                return *pictures, call.need
+            del pictures, call  # their memory
 
 
 def rasterize_triton(

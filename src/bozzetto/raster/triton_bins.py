@@ -18,6 +18,7 @@ WORD = tl.constexpr(32)  # every list begins at a multiple of it
 # Where a call counts what it needs, besides PAIRS
 ENTRIES = tl.constexpr(1)  # of all cells' lists, each rounded up to a multiple of WORD
 PLACES = tl.constexpr(2)  # pairs of the tiles that were sorted
+DONE = tl.constexpr(3)  # tiles whose lists are made, where somebody waits for that
 
 
 @triton.jit

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
-from triton.runtime.driver import driver
 
 from .triton_memory import Piece
 
@@ -37,8 +37,9 @@ class Launcher:
         self.options = {name: value for name, value in options.items() if value is not None}
         self.trailing = tuple(constants.values()) if VERSION >= (3, 3) else ()  # since 3.3 launches name constants too
         self.binaries: dict[int, tuple[Any, Any, Any]] = {}
-        self.pieces: list[int] = []  # which arguments they are
-        self.tensors: list[int] = []
+        self.pieces: tuple[int, ...] = ()  # which arguments they are
+        self.tensors: tuple[int, ...] = ()
+        self.interpreted = not isinstance(kernel, triton.JITFunction)
         names = getattr(kernel, "arg_names", [])
         if names[len(names) - len(constants) :] != list(constants):
             raise ValueError(f"{kernel} must end with the constants {', '.join(constants)}")
@@ -47,25 +48,25 @@ class Launcher:
         """Launch on the current device and stream. Nothing is launched for 0 programs."""
         if programs == 0:
             return
-        if not isinstance(self.kernel, triton.JITFunction):  # interpreted
+        if self.interpreted:
             self.kernel[(programs,)](*map(_tensor, arguments), **self.constants)
             return
-        device = driver.active.get_current_device()
+        device = torch._C._cuda_getDevice()
         binary = self.binaries.get(device)
         if binary is None:
             compiled = self.kernel[(programs,)](*map(_tensor, arguments), **self.constants, **self.options)
             if all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata")):
-                self.pieces = [i for i, a in enumerate(arguments) if isinstance(a, Piece)]
-                self.tensors = [i for i, a in enumerate(arguments) if isinstance(a, Tensor)]
+                self.pieces = tuple(i for i, a in enumerate(arguments) if isinstance(a, Piece))
+                self.tensors = tuple(i for i, a in enumerate(arguments) if isinstance(a, Tensor))
                 self.binaries[device] = compiled.run, compiled.function, compiled.packed_metadata
             return
         run, function, metadata = binary
-        stream = driver.active.get_current_stream(device)
         numbers = list(arguments)
         for i in self.pieces:
             numbers[i] = numbers[i].address
         for i in self.tensors:
             numbers[i] = numbers[i].data_ptr()
+        stream = torch._C._cuda_getCurrentRawStream(device)
         run(programs, 1, 1, stream, function, metadata, None, None, None, *numbers, *self.trailing)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -14,8 +15,9 @@ BLOCK = 16 if INTERPRETED else 512  # Gaussians that a program projects
 DENSE = 0.5  # Gaussians per pixel from which larger parts of cells are better for the gradient
 
 
-class Layout(NamedTuple):
-    """What a call of the rasterizer looks like, apart from its tensors.
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a call of the rasterizer looks like, apart from its tensors. Calls that look alike share one (:func:`layout_of`).
 
     Attributes:
         scenes, views, n, k: numbers of scenes, of views of each, of Gaussians of a scene and of SH coefficients of each.
@@ -41,47 +43,58 @@ class Layout(NamedTuple):
     lens_scene: int
     lens_step: int
 
-    @property
+    @cached_property
     def cameras(self) -> int:
         """Pictures in all."""
         return self.scenes * self.views
 
-    @property
+    @cached_property
+    def rows(self) -> int:
+        """Gaussians of all pictures."""
+        return self.cameras * self.n
+
+    @cached_property
     def tiles_x(self) -> int:
         """Tiles of a row of a picture."""
         return -(-self.width // TILE)
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """Programs that project the Gaussians of one view."""
         return -(-self.n // BLOCK)
 
-    @property
+    @cached_property
     def index(self) -> torch.dtype:
         """Of Gaussians' indices within their scene and of positions in lists; 16 bits are read without sign."""
         return torch.int16 if self.n <= 1 << 16 else torch.int32
 
-    @property
+    @cached_property
     def lean(self) -> bool:
         """Whether records are without colour and z. That takes less memory and more loads."""
         return self.k == 1 and self.views == 1
 
-    @property
+    @cached_property
     def record(self) -> int:
         """int64 of a record."""
         return 3 if self.lean else 5
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """Threads for each part of a cell in the gradient of the compositing."""
         return 4 if self.n >= DENSE * self.height * self.width else 2
 
-    @property
+    @cached_property
     def parts(self) -> int:
         """Parts of a cell there, of eight pixels a thread."""
         return CELL * CELL // (8 * self.lanes)
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Tiles of a picture."""
         return self.tiles_x * -(-self.height // TILE)
+
+
+@lru_cache(256)
+def layout_of(*values: float) -> Layout:
+    """The layout of these attributes, in their order."""
+    return Layout(*values)

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_bins import CELLS, PLACES, cells_met, divide, two_by_two
+from .triton_bins import CELLS, DONE, ENTRIES, PLACES, cells_met, divide, two_by_two
 from .triton_launch import Launcher
 from .triton_layout import CELL, TILE, Layout
 from .triton_numbers import INTERPRETED, unpack
@@ -115,13 +115,14 @@ def mark_cells(
 
 @triton.jit(do_not_specialize=["groups", "pair_room", "entry_room", "N", "tiles_x", "tiles"])
 def tile_kernel(
-    table, pairs, keys, ordered, records, needed, counts, ends, entries, scratch,
+    table, pairs, keys, ordered, records, needed, counts, ends, entries, scratch, report,
     groups, pair_room, entry_room, N, tiles_x, tiles,
     RECORD: tl.constexpr, TILE: tl.constexpr, CELL: tl.constexpr, CELLS: tl.constexpr, PART: tl.constexpr, STEPS: tl.constexpr,
     FULLEST: tl.constexpr, TABLE_BLOCK: tl.constexpr, GROUP_BLOCK: tl.constexpr, SORT_BLOCK: tl.constexpr,
     DIVIDE_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program: one tile. All lists are empty if there was no room for the pairs."""
+    """One program: one tile. All lists are empty if there was no room for the pairs. The program that ends last writes to
+    ``report``, where there is one, what the call needed."""
     tile = tl.program_id(0)
     words = shared_words(scratch)
     camera = tile // tiles
@@ -155,11 +156,16 @@ def tile_kernel(
     ids = keys.to(entries.dtype)
     cells = keys.to(tl.pointer_type(tl.int16)) + length * 2
     divide(ids, cells, length, upper, lower, tile, counts, ends, entries, needed, entry_room, CELLS, DIVIDE_BLOCK)
+    if report is not None:
+        before = tl.atomic_add(needed + DONE, 1)
+        if before == tl.num_programs(0) - 1:
+            tl.store(report, tl.atomic_add(needed + PAIRS, 0))
+            tl.store(report + 1, tl.atomic_add(needed + ENTRIES, 0))
 
 
 @cache
-def _launcher(index: torch.dtype, record: int) -> Launcher:
-    """One for each dtype of indices and length of records."""
+def _launcher(index: torch.dtype, record: int, report: bool) -> Launcher:
+    """One for each dtype of indices and length of records, and whether numbers are reported."""
     sizes = {"RECORD": record, "TILE": TILE, "CELL": CELL, "CELLS": CELLS}
     sample = {"PART": PART, "STEPS": STEPS, "FULLEST": FULLEST}
     blocks = {"TABLE_BLOCK": TABLE_BLOCK, "GROUP_BLOCK": GROUP_BLOCK, "SORT_BLOCK": SORT_BLOCK}
@@ -168,16 +174,18 @@ def _launcher(index: torch.dtype, record: int) -> Launcher:
     )
 
 
-def list_cells(kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Room) -> None:
+def list_cells(
+    kept: Kept, work: Work, needed: Tensor, layout: Layout, room: Room, report: Tensor | None = None
+) -> None:
     """Sorted lists of all cells, from what :func:`.triton_project.project` wrote, if they fit in ``room``.
 
     It writes ``kept.entries``, ``counts`` and ``ends`` (see :class:`.triton_call.Kept`), and to ``needed`` how many entries
-    there are, without which the lists are wrong.
+    there are, without which the lists are wrong; to ``report`` [2] int64, if any, how many pairs and entries.
     """
     programs = layout.cameras * layout.tiles
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed
-    _launcher(layout.index, layout.record)(
+    _launcher(layout.index, layout.record, report is not None)(
         programs, work.table, work.pairs, work.keys, work.ordered, kept.records, needed,
-        kept.counts, kept.ends, kept.entries, scratch,
+        kept.counts, kept.ends, kept.entries, scratch, report,
         layout.groups, room.pairs, room.entries, layout.n, layout.tiles_x, layout.tiles,
     )  # fmt: skip

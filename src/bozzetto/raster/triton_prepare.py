@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -32,8 +33,8 @@ def preparations(count: int, coefficients: tuple[int, ...], device: torch.device
         def run() -> None:
             # As many Gaussians as decide about the kernels' types; those that are there are all the same.
             layout = Layout(1, views, 1, k, SIZE, SIZE, 0.01, FAR, True, 0, 0, 0, 0)
-            if layout.index != layout._replace(n=count).index:
-                layout = layout._replace(n=count)
+            if layout.index != replace(layout, n=count).index:
+                layout = replace(layout, n=count)
             room = Room(512, 512)
             n = layout.n
 
@@ -47,10 +48,11 @@ def preparations(count: int, coefficients: tuple[int, ...], device: torch.device
                 pose, lens = torch.eye(4, device=device).reshape(1, 4, 4), zeros(1, 4) + 1
                 project(
                     zeros(n, 3), zeros(n, 4), zeros(n, 3), zeros(n), zeros(n, k, 3), pose, lens, layout, room,
-                    kept.records, kept.depths, work.pairs, work.table, torch.zeros(3, dtype=torch.int64, device=device),
+                    kept.records, kept.depths, work.pairs, work.table, torch.zeros(4, dtype=torch.int64, device=device),
                 )  # fmt: skip
             elif stage == "list":  # too many pairs for the room: all lists are empty
-                list_cells(kept, work, torch.tensor([MOST, 0, 0], device=device), layout, room)
+                report = torch.zeros(2, dtype=torch.int64, device=device)
+                list_cells(kept, work, torch.tensor([MOST, 0, 0, 0], device=device), layout, room, report)
             else:
                 blend(kept, zeros(n, k, 3), zeros(views, 3), layout, (1, views, SIZE, SIZE))
 

@@ -275,7 +275,7 @@ def project(
         pairs [room] int64: camera z, as sortable integer, << 32 | index within the scene, of the Gaussians of every tile.
         table [S * V, tiles, groups] int64: of each tile and program (BLOCK Gaussians of a view), where its pairs begin
             << 16 | how many there are.
-        needed [3] int64, zeros before: how many pairs there are, also if that is more than the room.
+        needed [4] int64, zeros before: how many pairs there are, also if that is more than the room.
     """
     programs = layout.groups * layout.cameras
     scratch = torch.empty(programs * WORDS.value, dtype=torch.int32) if INTERPRETED else needed

@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,12 +32,11 @@ COUNTERS = 256  # calls
 
 _lock = threading.Lock()
 _needed: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()  # of a call, per Gaussian and view
-_readers: dict[torch.device, list[tuple[torch.cuda.Event, Tensor]]] = {}
-_counters: dict[tuple[torch.device, int], list[Tensor]] = {}  # by stream, whose later work finds them set to zero
+_readers: dict[int, list[tuple[torch.cuda.Event, Tensor]]] = {}  # by index of the device
+_counters: dict[tuple[int, int], list[Tensor]] = {}  # by device and stream, whose later work finds them set to zero
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """What a call is prepared for.
 
     Attributes:
@@ -119,8 +119,8 @@ def learn(kind: Hashable, rows: int, needed: tuple[int, int]) -> None:
             "smaller pictures"
         )
     with _lock:
-        before = _needed.pop(kind, (0.0, 0.0))
-        _needed[kind] = tuple(max(count / rows, FADING * share) for count, share in zip(needed, before))
+        pairs, entries = _needed.pop(kind, (0.0, 0.0))
+        _needed[kind] = max(needed[0] / rows, FADING * pairs), max(needed[1] / rows, FADING * entries)
         if len(_needed) > KINDS:
             _needed.popitem(last=False)
 
@@ -138,44 +138,52 @@ def _rounded(count: float) -> int:
 
 
 def counters(device: torch.device, recording: bool) -> Tensor:
-    """Three zeros on the device, int64, from a stock that is made COUNTERS at a time (a memset costs as much as a kernel);
+    """Four zeros on the device, int64, from a stock that is made COUNTERS at a time (a memset costs as much as a kernel);
     in a recorded call they must be set to zero by every replay."""
     if recording or device.type != "cuda":
-        return torch.zeros(3, dtype=torch.int64, device=device)
+        return torch.zeros(4, dtype=torch.int64, device=device)
+    index = torch._C._cuda_getDevice() if device.index is None else device.index
+    key = index, torch._C._cuda_getCurrentRawStream(index)
     with _lock:
-        key = device, torch.cuda.current_stream(device).cuda_stream
         stock = _counters.get(key)
         if not stock:
             with torch.inference_mode(False):
-                zeros = torch.zeros(COUNTERS, 4, dtype=torch.int64, device=device)  # rows of 32 bytes
-                _counters[key] = stock = list(zeros[:, :3].unbind())
+                _counters[key] = stock = list(torch.zeros(COUNTERS, 4, dtype=torch.int64, device=device).unbind())
         return stock.pop()
 
 
 class Reading:
-    """The first two of three integers on their way from the device; the host goes on until it asks for them."""
+    """Two integers on their way from the device; the host goes on until it asks for them.
+
+    Attributes:
+        target: int64, pinned memory of the host, which the list kernel writes by itself (a copy would cost the host as much
+            as two launches); None on the CPU, where ``needed`` holds them.
+    """
 
     def __init__(self, needed: Tensor) -> None:
-        self.device = needed.device
+        self.needed, self.target = needed, None
         if not needed.is_cuda:
-            self.values = needed
             return
+        self.index = needed.get_device()
         with _lock:
-            readers = _readers.setdefault(self.device, [])
+            readers = _readers.setdefault(self.index, [])
             self.reader = readers.pop() if readers else None
         if self.reader is None:
             with torch.inference_mode(False):  # the next call may be outside of it
-                self.reader = torch.cuda.Event(), torch.empty(3, dtype=torch.int64, pin_memory=True)
-        event, self.values = self.reader
-        self.values.copy_(needed, non_blocking=True)
-        event.record()
+                self.reader = torch.cuda.Event(), torch.empty(2, dtype=torch.int64, pin_memory=True)
+        self.target = self.reader[1]
+
+    def enqueued(self) -> None:
+        """To be called when everything is enqueued that computes them."""
+        if self.target is not None:
+            self.reader[0].record()
 
     def result(self) -> tuple[int, int]:
         """The integers; waits until the device has computed them (not for what was enqueued later). Call it once."""
-        if self.device.type != "cuda":
-            return tuple(self.values.tolist()[:2])
+        if self.target is None:
+            return tuple(self.needed.tolist()[:2])
         self.reader[0].synchronize()
-        values = tuple(self.values.tolist()[:2])
+        values = tuple(self.target.tolist())
         with _lock:
-            _readers[self.device].append(self.reader)
+            _readers[self.index].append(self.reader)
         return values
