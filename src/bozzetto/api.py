@@ -12,7 +12,7 @@ from .camera import Cameras
 from .device import pick_device
 from .errors import CheckpointError, InputError, MissingDependencyError, UnknownModelError
 from .job import Job, Progress, silent
-from .options import build_options, check_mesh_method, check_text
+from .options import REFINE_STEPS, build_options, check_mesh_method, check_refine, check_text
 from .photo import Box, Picture, check_picture, cut_photo, picture_name
 from .pipelines import PIPELINES, Pipeline, find_pipeline
 
@@ -157,6 +157,7 @@ def views_to_3d(
     mesh: bool = True,
     mesh_method: str = "fast",
     matting: bool = True,
+    refine: int = REFINE_STEPS,
     device: str = "auto",
     weights: Mapping[str, str | PathLike[str]] | None = None,
     progress: Progress | None = None,
@@ -165,13 +166,15 @@ def views_to_3d(
 
     Any camera distance, orientation and object scale. Pictures with an alpha channel are used as they are, others are cut
     out (``matting``); they may differ in size. lgm-mini uses at most four views (those that see the most different sides),
-    LGM up to eight; the report says which.
+    LGM up to eight; the report says which. ``refine`` steps of optimisation on the pictures used follow the network's answer
+    (:func:`bozzetto.fitting.refine_gaussians`); 0 keeps it.
     """
     from .systems.lgm.network import LGM
     from .systems.lgm.posed import from_views
     from .zoo import ENTRIES, check_name, load
 
     check_mesh_method(mesh_method, mesh)
+    check_refine(refine)
     name = PIPELINES[model].weights["views"][0] if model in PIPELINES and "views" in PIPELINES[model].inputs else model
     fitting = [e.name for e in ENTRIES.values() if "views" in e.inputs]
     if (name in PIPELINES and name not in ENTRIES) or (name in ENTRIES and name not in fitting):
@@ -187,8 +190,8 @@ def views_to_3d(
             f"{replaced.get(name, model)} is no network of the LGM family; models that take posed views: "
             f"{', '.join(fitting)}"
         )
-    asset = from_views(images, cameras, network, matting, job)
-    about = {"command": "views", "inputs": len(images), "model": model, "matting": matting}
+    asset = from_views(images, cameras, network, matting, refine, job)
+    about = {"command": "views", "inputs": len(images), "model": model, "matting": matting, "refine": refine}
     return _finish(asset, about, job)
 
 

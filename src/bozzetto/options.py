@@ -17,6 +17,8 @@ from .errors import InputError
 T = TypeVar("T")
 
 MESH_METHODS = ("fast", "nerf")  # those of bozzetto.surface, which --help must not import
+REFINE_STEPS = 20  # of bozzetto.fitting.refine, after a network that was given several pictures
+MAX_REFINE_STEPS = 1000
 
 
 def option(
@@ -52,6 +54,12 @@ def check_mesh_method(method: str, mesh: bool) -> None:
         raise InputError(f"the mesh method must be one of {', '.join(MESH_METHODS)}, got {method!r}")
     if method != MESH_METHODS[0] and not mesh:
         raise InputError(f"no mesh is wanted, so the mesh method {method!r} does nothing; leave one of the two out")
+
+
+def check_refine(steps: int) -> None:
+    """Raise :class:`InputError` for a number of refining steps that there cannot be."""
+    if type(steps) is not int or not 0 <= steps <= MAX_REFINE_STEPS:
+        raise InputError(f"refine must be a whole number of steps, 0 (none) to {MAX_REFINE_STEPS}, got {steps!r}")
 
 
 def check_options(options: Any) -> None:

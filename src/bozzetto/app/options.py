@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ..options import MESH_METHODS, flag
+from ..errors import InputError
+from ..options import MAX_REFINE_STEPS, MESH_METHODS, REFINE_STEPS, check_refine, flag
 from ..pipelines import for_kind
 
 _PREFIX = "system_"  # of the destinations of options that belong to one model
@@ -185,6 +186,27 @@ def box(text: str) -> tuple[int, int, int, int]:
     if x1 <= x0 or y1 <= y0:
         raise argparse.ArgumentTypeError(f"the box {text} is empty: x1 must exceed x0 and y1 must exceed y0")
     return x0, y0, x1, y1
+
+
+def add_refine(parser: argparse.ArgumentParser, default: int = REFINE_STEPS) -> None:
+    """``--refine STEPS``."""
+    parser.add_argument(
+        "--refine",
+        type=refine_steps,
+        default=default,
+        metavar="STEPS",
+        help=f"steps of optimisation on the given pictures after the network; 0 for none ({default})",
+    )
+
+
+def refine_steps(text: str) -> int:
+    """A number of refining steps."""
+    try:
+        value = int(text)
+        check_refine(value)
+    except (ValueError, InputError):
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 to {MAX_REFINE_STEPS}, got {text!r}") from None
+    return value
 
 
 def positive(text: str) -> int:

@@ -12,6 +12,7 @@ from ..camera import Cameras
 from ..errors import InputError, MissingDependencyError
 from ..gaussians import Gaussians
 from ..mesh import Mesh
+from ..options import REFINE_STEPS
 from .pictures import Distance
 from .protocol import TASKS
 
@@ -38,15 +39,21 @@ class Measured:
     photo_to_mesh: Callable[[Tensor], Mesh] | None = None
 
 
-def lgm_model(name: str, network: torch.nn.Module, device: torch.device | str) -> Measured:
-    """A loaded network of the LGM family. Only lgm-mini's kind can imagine what a single view does not show."""
+def lgm_model(name: str, network: torch.nn.Module, device: torch.device | str, refine: int = REFINE_STEPS) -> Measured:
+    """A loaded network of the LGM family. Only lgm-mini's kind can imagine what a single view does not show.
+
+    Several views are refined on in ``refine`` steps, as ``bozzetto views`` does.
+    """
+    from ..fitting.refine import refine_gaussians
     from ..systems.lgm.reconstruct import reconstruct
 
     device = torch.device(device)
     network = network.to(device).eval()
 
     def run(rgba: Tensor, cameras: Cameras) -> Gaussians:
-        return reconstruct(network, rgba.permute(0, 3, 1, 2)[None], cameras[None])[0].prune()
+        rgba = rgba.permute(0, 3, 1, 2)  # [K, H, W, 4] -> [K, 4, H, W]
+        gaussians = reconstruct(network, rgba[None], cameras[None])[0].prune()
+        return refine_gaussians(gaussians, rgba, cameras, refine).prune() if len(rgba) > 1 and refine else gaussians
 
     tasks = tuple(TASKS) if network.config.head == "ray" else ("4view",)
     return Measured(name, device, run, tasks)
@@ -67,8 +74,8 @@ def photo_model(name: str, device: torch.device | str, seed: int = 0) -> Measure
     return Measured(name, torch.device(device), None, (), run)
 
 
-def load_model(name: str, device: torch.device | str) -> Measured:
-    """A model by its name or weights file.
+def load_model(name: str, device: torch.device | str, refine: int = REFINE_STEPS) -> Measured:
+    """A model by its name or weights file; ``refine`` is of :func:`lgm_model`.
 
     Raises:
         InputError: it makes neither Gaussians of posed views nor a mesh of a photo.
@@ -90,7 +97,7 @@ def load_model(name: str, device: torch.device | str) -> Measured:
     network = load(named, str(device))
     if not isinstance(network, LGM):
         raise InputError(refused)
-    return lgm_model(name, network, device)
+    return lgm_model(name, network, device, refine)
 
 
 def load_distance(given: str | None, device: torch.device) -> tuple[Distance | None, str | None]:

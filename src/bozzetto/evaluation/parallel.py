@@ -16,6 +16,7 @@ import torch
 
 from ..data.procedural.workers import worker_context
 from ..errors import BozzettoError
+from ..options import REFINE_STEPS
 from .models import load_distance, load_model
 from .objects import Sample
 from .protocol import SIZE
@@ -36,6 +37,7 @@ class Job:
     device: str
     perceptual: str | None = None
     mesh_objects: int = 0
+    refine: int = REFINE_STEPS  # as :func:`models.lgm_model` takes it
     size: int = SIZE  # of the pictures; another than the protocol's is for tests
 
 
@@ -45,7 +47,7 @@ _own: dict[str, Any] = {}  # of a worker process
 def _start(job: Job, samples: Sequence[Sample], threads: int) -> None:
     torch.set_num_threads(threads)
     device = torch.device(job.device)
-    _own.update(samples=samples, job=job, model=load_model(job.model, device))
+    _own.update(samples=samples, job=job, model=load_model(job.model, device, job.refine))
     _own["perceptual"] = load_distance(job.perceptual, device)[0]
 
 

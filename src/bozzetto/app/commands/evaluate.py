@@ -13,7 +13,7 @@ import json
 import time
 from pathlib import Path
 
-from ..options import add_device, check_output, positive
+from ..options import add_device, add_refine, check_output, positive
 from ..progress import Progress
 
 EXAMPLES = (
@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="weights of the perceptual distance, or their folder; 'none' leaves it out (the cache folder, where it has them)",
     )
+    add_refine(parser)
     parser.add_argument(
         "--kind",
         choices=("auto", "plain", "objaverse", "gso", "abo", "omniobject3d"),
@@ -135,14 +136,14 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     device = pick_device(options.device)
     perceptual, network = load_distance(options.perceptual, device)
     progress("loading the model", 0.0)
-    model = load_model(options.model, device)
+    model = load_model(options.model, device, options.refine)
     count = options.objects or OBJECTS
     progress("reading the objects", 0.0)
     samples = find_samples(options.data, count, kind=options.kind, up=options.up or "", split=options.split)
     began = time.perf_counter()
     if options.workers > 1:
         del model  # every process has its own
-        job = Job(options.model, str(device), options.perceptual, options.meshes)
+        job = Job(options.model, str(device), options.perceptual, options.meshes, options.refine)
         results = measure_in_processes(job, samples, options.workers, progress)
     else:
         results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
@@ -150,6 +151,7 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
         "protocol": PROTOCOL,
         "split": options.split,
         "model": options.model,
+        "refine": options.refine,
         "objects_per_source": count,
         "mesh_objects_per_source": options.meshes,
         "size": SIZE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import add_matting, add_mesh, add_output, add_weights, asset_options, check_output
+from ..options import add_matting, add_mesh, add_output, add_refine, add_weights, asset_options, check_output
 from ..progress import Progress
 
 EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --model lgm-big --device cuda")
@@ -22,6 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "lgm-mini", "views")
     add_mesh(parser)
     add_matting(parser)
+    add_refine(parser)
     add_weights(parser)
 
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         posed.paths,
         posed.cameras,
         matting=options.matting,
+        refine=options.refine,
         progress=progress,
         **asset_options(options),
     )

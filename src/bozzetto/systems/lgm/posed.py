@@ -10,6 +10,7 @@ from ...asset import Asset
 from ...camera import Cameras
 from ...camera.checks import check_cameras
 from ...errors import CameraError, InputError
+from ...fitting.refine import refine_gaussians
 from ...job import Job
 from ...matting.cutout import cutout
 from ...photo import Picture, load_picture, opaque, reduced
@@ -19,8 +20,13 @@ from .reconstruct import MAX_VIEWS, reconstruct
 from .views import common_up, normalize_views, snap_to_axis, spread_views
 
 
-def from_views(images: Sequence[Picture], cameras: Cameras, network: LGM, matting: bool, job: Job) -> Asset:
-    """``images`` and as many ``cameras`` (one batch dimension); the best spread of them is used if there are too many."""
+def from_views(
+    images: Sequence[Picture], cameras: Cameras, network: LGM, matting: bool, refine: int, job: Job
+) -> Asset:
+    """``images`` and as many ``cameras`` (one batch dimension); the best spread of them is used if there are too many.
+
+    ``refine`` steps of :func:`..fitting.refine.refine_gaussians` follow the network.
+    """
     if len(images) == 0:
         raise InputError("there are no pictures; give at least one")
     if cameras.batch_shape != (len(images),):
@@ -41,7 +47,10 @@ def from_views(images: Sequence[Picture], cameras: Cameras, network: LGM, mattin
         fixed = None if config.head == "ray" else (config.radius, config.fov_y)
         views = normalize_views(pictures, cameras[torch.tensor(used)], config.input_size, fixed)
         gaussians = reconstruct(network, views.rgba[None], views.cameras[None])[0].prune()
-        gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
+    if refine:
+        with job.stage("refine"):
+            gaussians = refine_gaussians(gaussians, views.rgba, views.cameras, refine, progress=job.tell).prune()
+    gaussians = gaussians.transformed(torch.linalg.inv(views.matrix))
     up = snap_to_axis(common_up(cameras))
     job.report |= {"views_used": used, "up": up}
     return Asset(gaussians, up=up)
