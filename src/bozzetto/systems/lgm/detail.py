@@ -1,8 +1,8 @@
 """A branch as fine as the Gaussians, beside a U-Net whose features are coarser: what decides outlines.
 
 The U-Net of the small networks folds 4 x 4 pixels into channels, and unfolds 2 x 2 Gaussians from each of its features. This
-branch sees the pictures and rays folded only as far as the Gaussians are apart, and the U-Net's last features, and adds to the
-raw channels.
+branch sees the inputs folded only as far as the Gaussians are apart, and the U-Net's last features, and adds to the raw channels.
+Of the plane sweep's depths each of its cells holds a quarter; without them it gains nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve_padded
 from ...nn.fold import fold_pixels
 from .blocks import ResnetBlock, lean, make_norm
-from .inputs import PICTURE
 
 if TYPE_CHECKING:
     from .network import LGMConfig
@@ -31,8 +30,8 @@ class DetailBranch(nn.Module):
     def __init__(self, config: LGMConfig) -> None:
         super().__init__()
         width = config.detail
-        self.fold, self.unfold, self.seen = config.input_size // config.splat_size, config.unpatch, PICTURE
-        self.conv_in = nn.Conv2d(self.seen * self.fold**2, width, 3, padding=1)
+        self.fold, self.unfold = config.input_size // config.splat_size, config.unpatch
+        self.conv_in = nn.Conv2d(config.in_channels * self.fold**2, width, 3, padding=1)
         self.features = nn.Conv2d(config.up_channels[-1], width * config.unpatch**2, 1)
         self.blocks = nn.ModuleList([ResnetBlock(width, width) for _ in range(BLOCKS)])
         self.norm_out = make_norm(width, silu=True)
@@ -42,7 +41,7 @@ class DetailBranch(nn.Module):
 
     def forward(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """``dtype``: what the first layer is given; None for that of ``inputs``."""
-        x = fold_pixels(inputs[:, : self.seen], self.fold, dtype)  # [N, 11*f*f, h, h]
+        x = fold_pixels(inputs, self.fold, dtype)  # [N, Cin*f*f, h, h]
         x = convolve_padded(x, self.conv_in) if lean(x) else convolve_with_bias(x, self.conv_in)
         x = x + F.pixel_shuffle(self.features(features), self.unfold)  # [N, w, h, h]
         x = x.contiguous(memory_format=torch.channels_last)
