@@ -1,6 +1,10 @@
 """Train lgm-mini on procedural objects and dataset folders. Stops cleanly on Ctrl-C; run again with the same folder, it resumes.
 
 On several GPUs: torchrun --nproc-per-node N -m bozzetto train lgm-mini -o RUN
+
+Of the presets, mini-sweep is the small one, mini-deep the bundled network's (deeper; imagines the view from above), and
+mini-detail has features as fine as its Gaussians, for outlines. docs/training.md compares them all; debug... are for tests.
+`--init` grows a smaller network's weights into a larger one.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from ..progress import Progress
 EXAMPLES = (
     "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
     "bozzetto train lgm-mini -o runs/mini --data assets/ --optimizer muon --lr 2e-3 --minutes 20 --workers 14",
+    "bozzetto train lgm-mini -o runs/detail --preset mini-detail --init deep.safetensors --data assets/ --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
 
@@ -221,7 +226,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--no-graph", dest="graph", action="store_false", help="do not record a step's launches as CUDA graphs"
     )
     parser.add_argument("--max-minutes", type=above_zero, help="stop with a checkpoint after this time")
-    parser.add_argument("--init", metavar="FILE", help="weights to start from")
+    parser.add_argument(
+        "--init", metavar="FILE", help="weights to start from, of this preset or of one that grows into it"
+    )
     parser.add_argument("--sample-every", type=whole, default=1000, help="steps between sample pictures (1000)")
     parser.add_argument("--eval-every", type=whole, default=0, help="steps between evaluations (0: only at the end)")
     parser.add_argument("--checkpoint-every", type=positive, default=500, help="steps (500)")
