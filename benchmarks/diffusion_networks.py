@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import full_size
+import full_size_shapes
 import published_configs as published
 import torch
 from torch import nn
@@ -147,7 +148,7 @@ class Networks:
             with torch.device("meta"):
                 module = LGM(LGMConfig(**{**vars(BIG), **small}) if self.micro else BIG)
             module = self.put(module)
-            full_size.shape_lgm(dict(module.named_parameters()))
+            full_size_shapes.shape_lgm(dict(module.named_parameters()))
             return for_inference(module)
 
         return self.once("lgm", make)

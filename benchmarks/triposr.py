@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from full_size import draw, shape_triposr
+from full_size import draw
+from full_size_shapes import shape_triposr
 from torch import Tensor
 
 from bozzetto.job import Job

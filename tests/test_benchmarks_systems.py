@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 sys.path.insert(0, str(Path(__file__).resolve().parent / "systems"))
 
 import full_size
+import full_size_shapes
 import micro_mvdream
 import micro_triposr
 import published_configs
@@ -215,7 +216,7 @@ def test_lgm_has_visible_gaussians(monkeypatch, tmp_path):
     from bozzetto.systems.lgm.network import LGM
     from bozzetto.systems.lgm.pipeline import reconstruct_views
 
-    path = write(monkeypatch, tmp_path, LGM(MICRO), "model.safetensors", full_size.shape_lgm, single=True)
+    path = write(monkeypatch, tmp_path, LGM(MICRO), "model.safetensors", full_size_shapes.shape_lgm, single=True)
     gaussians = reconstruct_views(load_lgm(path), torch.rand(4, 256, 256, 4))
     assert float((gaussians.opacities > 0.5).float().mean()) > 0.8 and gaussians.scales.max() < 1
 
@@ -234,7 +235,7 @@ def test_triposr_has_a_ball(monkeypatch, tmp_path):
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     with torch.device("meta"):
         model = TripoSR(read_triposr_config(tmp_path / "config.yaml"))
-    write(monkeypatch, tmp_path, model, "model.ckpt", full_size.shape_triposr)
+    write(monkeypatch, tmp_path, model, "model.ckpt", full_size_shapes.shape_triposr)
     field = photos_to_fields(load_triposr(tmp_path), [torch.rand(48, 48, 4)])[0]
     given = {"bounds": field.bounds, "resolution": 48, "texture": "vertex"}
     mesh = field_to_mesh(field.density, field.colour, level=25.0, **given)
@@ -255,7 +256,7 @@ def test_shap_e_has_balls(monkeypatch, tmp_path):
     monkeypatch.setattr(
         model, "state_dict", lambda: {("encoder." if k.startswith("params") else "") + k: v for k, v in own().items()}
     )
-    path = write(monkeypatch, tmp_path, model, "transmitter.pt", full_size.shape_transmitter, single=True)
+    path = write(monkeypatch, tmp_path, model, "transmitter.pt", full_size_shapes.shape_transmitter, single=True)
     decoder = load_transmitter(path)
     seen = []
     for seed, size in enumerate((0.3, 1.0, 5.0)):
