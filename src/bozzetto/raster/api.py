@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -177,6 +178,13 @@ def rasterize(
     )
 
 
+@cache
+def _render() -> Callable:
+    from .triton import render
+
+    return render
+
+
 def _rasterize_triton(
     gaussians: Gaussians,
     scenes: tuple[int, ...],
@@ -190,8 +198,6 @@ def _rasterize_triton(
     room: float,
 ) -> Rendering:
     """:func:`rasterize` without an operation between the user's tensors and the kernels, which read them as they are."""
-    from .triton import render
-
     means = gaussians.means
     device = means.device
     poses, intrinsics = cameras.camera_to_world, cameras.intrinsics
@@ -206,7 +212,7 @@ def _rasterize_triton(
         values = torch.as_tensor(background, dtype=torch.float32)
         background = tuple(values.tolist()) if values.shape == (3,) else values.to(device)
     return Rendering(
-        *render(
+        *_render()(
             means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
             poses, intrinsics, background, scenes, views,
             height, width, near, far, True, room,

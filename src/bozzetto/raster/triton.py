@@ -34,7 +34,7 @@ except ImportError as error:
 from .triton_blend import blend, blend_kernel
 from .triton_blend_gradient import blend_gradient
 from .triton_call import memory
-from .triton_launch import aligned
+from .triton_launch import ALIGNMENT, aligned
 from .triton_layout import Layout, layout_of
 from .triton_lists import list_cells
 from .triton_project import project
@@ -179,26 +179,25 @@ _apply = super(torch.autograd.Function, _Rasterize).apply  # without what Functi
 
 def _plain(tensor: Tensor) -> Tensor:
     """float32, contiguous, aligned; in the common case the same tensor."""
-    if tensor.dtype is not torch.float32:
-        tensor = tensor.float()
-    if not tensor.is_contiguous():
-        tensor = tensor.contiguous()
-    return aligned(tensor)
+    if tensor.dtype is torch.float32 and tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT == 0:
+        return tensor
+    return aligned(tensor.float().contiguous())
 
 
 def _steps(tensor: Tensor, scenes: int, views: int, tail: tuple[int, ...]) -> tuple[Tensor, int, int]:
     """Cameras' numbers ([*scenes, V, *tail] or [V, *tail], float32) so that the last dimensions lie together, and the elements
     from one scene and from one view to the next."""
-    inner = (4, 1)[-len(tail) :]
     if tensor.dtype is not torch.float32:
         tensor = tensor.float()
-    if tensor.stride()[-len(tail) :] != inner:
+    inner = len(tail)
+    strides = tensor.stride()
+    if strides[-inner:] != (4, 1)[-inner:] or len(strides) > inner + 2 or tensor.data_ptr() % ALIGNMENT:
         tensor = tensor.contiguous()
-    dimensions = tensor.ndim - len(tail)
-    if dimensions > 2:
-        tensor = tensor.reshape(scenes, views, *tail)
-    tensor = aligned(tensor)
-    return tensor, tensor.stride(0) if dimensions > 1 else 0, tensor.stride(-len(tail) - 1)
+        if len(strides) > inner + 2:
+            tensor = tensor.reshape(scenes, views, *tail)
+        tensor = aligned(tensor)
+        strides = tensor.stride()
+    return tensor, strides[0] if len(strides) > inner + 1 else 0, strides[-inner - 1]
 
 
 _black: dict[tuple, Tensor] = {}  # backgrounds of one colour, per device and number of pictures

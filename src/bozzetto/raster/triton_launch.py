@@ -7,6 +7,7 @@ time there than on the device, so a :class:`Launcher` keeps the binary of its fi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,7 +37,9 @@ class Launcher:
         self.kernel, self.constants = kernel, constants
         self.options = {name: value for name, value in options.items() if value is not None}
         self.trailing = tuple(constants.values()) if VERSION >= (3, 3) else ()  # since 3.3 launches name constants too
-        self.binaries: dict[int, tuple[Any, Any, Any]] = {}
+        self.binaries: dict[
+            int, tuple[Callable, tuple]
+        ] = {}  # by device: what launches, and what it gets before the arguments
         self.pieces: tuple[int, ...] = ()  # which arguments they are
         self.tensors: tuple[int, ...] = ()
         self.interpreted = not isinstance(kernel, triton.JITFunction)
@@ -58,16 +61,28 @@ class Launcher:
             if all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata")):
                 self.pieces = tuple(i for i, a in enumerate(arguments) if isinstance(a, Piece))
                 self.tensors = tuple(i for i, a in enumerate(arguments) if isinstance(a, Tensor))
-                self.binaries[device] = compiled.run, compiled.function, compiled.packed_metadata
+                self.binaries[device] = _ready(compiled)
             return
-        run, function, metadata = binary
+        run, head = binary
         numbers = list(arguments)
         for i in self.pieces:
             numbers[i] = numbers[i].address
         for i in self.tensors:
             numbers[i] = numbers[i].data_ptr()
         stream = torch._C._cuda_getCurrentRawStream(device)
-        run(programs, 1, 1, stream, function, metadata, None, None, None, *numbers, *self.trailing)
+        run(programs, 1, 1, stream, *head, *numbers, *self.trailing)
+
+
+def _ready(compiled: Any) -> tuple[Callable, tuple]:
+    """What launches a compiled kernel, called with the grid, the stream, what comes second here, and the kernel's arguments."""
+    run, hooks = compiled.run, (compiled.packed_metadata, None, None, None)
+    if (
+        VERSION == (3, 6)
+        and type(run).__name__ == "CudaLauncher"
+        and not (run.global_scratch_size or run.profile_scratch_size)
+    ):  # Triton's Python around it would only find that there is no scratch memory to be had
+        return run.launch, (compiled.function, run.launch_cooperative_grid, run.launch_pdl, None, None, *hooks)
+    return run, (compiled.function, *hooks)
 
 
 def _tensor(argument: Any) -> Any:
