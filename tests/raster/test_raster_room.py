@@ -123,6 +123,28 @@ def test_records_without_colours(room, monkeypatch, scenes, views):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
 
 
+def test_the_list_kernel_reports_what_it_needed(room, monkeypatch):
+    """The host reads the numbers from its own memory, written by the tile that ends last."""
+    from bozzetto.raster import triton
+
+    seen = []
+
+    def listed(kept, work, needed, layout, size, report=None):
+        if report is None:  # on the CPU nobody waits for it
+            report = torch.full((2,), -1, dtype=torch.int64)
+        list_cells(kept, work, needed, layout, size, report)
+        if CUDA:
+            torch.cuda.synchronize()
+        seen.append((report.tolist(), needed.tolist(), layout.cameras * layout.tiles))
+
+    list_cells = triton.list_cells
+    monkeypatch.setattr(triton, "list_cells", listed)
+    draw(0.1, k=1)
+    for report, (pairs, entries, sorted_pairs, tiles), expected_tiles in seen:
+        assert report == [pairs, entries] and 0 < sorted_pairs <= pairs and tiles == expected_tiles
+    assert seen and min(seen[-1][0]) > 0
+
+
 def clear_plans() -> None:
     from bozzetto.raster import triton_call, triton_layout
 
