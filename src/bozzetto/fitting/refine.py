@@ -19,7 +19,7 @@ from ..gaussians import Gaussians
 from ..options import REFINE_STEPS, check_refine
 from ..raster import rasterize
 
-BETAS = (0.9, 0.99)  # of Adam: in 20 steps the usual 0.999 would remember the first one as well as the last
+BETAS = (0.5, 0.9)  # of Adam, whose usual memory is longer than the whole run: 0.1 dB
 EPS = 1e-8  # of Adam, where the loss is a mean over all pixels of all views: Gaussians that hardly show hardly move
 LEAST_OPACITY = 1e-4
 
