@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve_padded
 from ...nn.fold import fold_pixels
+from ...nn.unfold import add_unfolded, by_pixels
 from .blocks import ResnetBlock, lean, make_norm
 
 if TYPE_CHECKING:
@@ -41,10 +42,18 @@ class DetailBranch(nn.Module):
 
     def forward(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """``dtype``: what the first layer is given; None for that of ``inputs``."""
+        return convolve_with_bias(self.hidden(inputs, features, dtype), self.conv_out)
+
+    def hidden(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """What the last layer reads: [N, w, h, h]."""
         x = fold_pixels(inputs, self.fold, dtype)  # [N, Cin*f*f, h, h]
-        x = convolve_padded(x, self.conv_in) if lean(x) else convolve_with_bias(x, self.conv_in)
-        x = x + F.pixel_shuffle(self.features(features), self.unfold)  # [N, w, h, h]
-        x = x.contiguous(memory_format=torch.channels_last)
+        if lean(x):
+            x = convolve_padded(x, self.conv_in)
+            y = F.conv2d(features, by_pixels(self.features.weight, self.unfold))  # [N, u*u*w, h/u, h/u]
+            x = add_unfolded(x, y, by_pixels(self.features.bias, self.unfold), self.unfold)
+        else:
+            x = convolve_with_bias(x, self.conv_in) + F.pixel_shuffle(self.features(features), self.unfold)
+            x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
-        return convolve_with_bias(self.norm_out(x), self.conv_out)
+        return self.norm_out(x)

@@ -20,6 +20,7 @@ from ...nn.convolution import convolve_padded
 from ...nn.fold import fold_pixels
 from .blocks import DownBlock, MidBlock, UpBlock, lean, make_norm
 from .detail import DetailBranch
+from .ends import joined, joined_with
 from .tokens import TokenTrunk
 
 
@@ -93,9 +94,9 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(up[-1], config.out_channels * config.unpatch**2, 3, padding=1)
         # The last levels down are as fine as the output; what lies before them is never asked for.
         self.skips_used = len(up) * (layers + 1)
-        self.gives_features = config.detail > 0
 
-    def forward(self, x: Tensor, views: int) -> Tensor:  # [B*V, Cin, H, W] -> [B*V, Cout, h, h]
+    def forward(self, x: Tensor, views: int, last: bool = True) -> Tensor:
+        """[B*V, Cin, H, W] -> [B*V, Cout, h, h]; without the ``last`` convolution, what that reads."""
         padded = lean(x) and x.shape[1] % 16 != 0
         x = convolve_padded(x, self.conv_in) if padded else convolve_with_bias(x, self.conv_in)
         skips = [x]
@@ -106,8 +107,7 @@ class UNet(nn.Module):
         for block in self.up_blocks:
             x = block(x, skips, views)
         x = self.norm_out(x)
-        raw = convolve_with_bias(x, self.conv_out)
-        return (raw, x) if self.gives_features else raw
+        return convolve_with_bias(x, self.conv_out) if last else x
 
 
 def _trunk(config: LGMConfig) -> nn.Module:
@@ -142,15 +142,26 @@ class LGM(nn.Module):
             raise ValueError(
                 f"expected [B, V, {self.config.in_channels}, H, W] with H and W multiples of {factor}, got {tuple(inputs.shape)}"
             )
-        x = inputs.reshape(b * v, c, h, w)
-        half = x.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layer does anyway
-        dtype, pixels = torch.get_autocast_dtype("cuda") if half else None, x
-        x = fold_pixels(x, self.config.patch, dtype)
-        x = self.unet(x, v)
-        x, features = x if self.detail is not None else (x, None)
-        if self.config.unpatch > 1:
-            x = F.pixel_shuffle(x, self.config.unpatch)  # [B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w]
-        raw = self.conv(x)
-        if self.detail is not None:
-            raw = raw + self.detail(pixels, features, dtype)
+        pixels = inputs.reshape(b * v, c, h, w)
+        half = pixels.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layers do anyway
+        raw = self._raw(pixels, torch.get_autocast_dtype("cuda") if half else None, v)
         return raw.reshape(b, v, *raw.shape[1:])
+
+    def _raw(self, pixels: Tensor, dtype: torch.dtype | None, views: int) -> Tensor:
+        """[B*V, Cin, S, S] -> [B*V, Cout, h, h]; ``dtype``: what the first layers are given, None for that of ``pixels``."""
+        u = self.config.unpatch
+        x = fold_pixels(pixels, self.config.patch, dtype)
+        if not isinstance(self.unet, UNet):
+            return self._mixed(self.unet(x, views))
+        features = self.unet(x, views, last=False)
+        if u > 1 and torch.is_grad_enabled() and lean(features):
+            layers = (self.unet.conv_out, self.conv, u)
+            if self.detail is None:
+                return joined(features, *layers)
+            return joined_with(features, *layers, self.detail.hidden(pixels, features, dtype), self.detail.conv_out)
+        raw = self._mixed(convolve_with_bias(features, self.unet.conv_out))
+        return raw if self.detail is None else raw + self.detail(pixels, features, dtype)
+
+    def _mixed(self, x: Tensor) -> Tensor:
+        """[B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w], and the 1x1 convolution."""
+        return self.conv(F.pixel_shuffle(x, self.config.unpatch) if self.config.unpatch > 1 else x)
