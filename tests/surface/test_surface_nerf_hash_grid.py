@@ -115,13 +115,13 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from bozzetto.surface.nerf import edges_triton as e, hash_grid_triton as h, march_triton as m
+from bozzetto.surface.nerf import edges_triton as e, hash_grid_triton as h, march_triton as m, surface_triton as s
 
 types = {name: "i32" for name in ("count", "width", "height", "half_edges", "side")} | {"weight": "fp32", "step": "fp32"}
 types |= {name: "*i32" for name in ("numbers", "face", "faces", "neighbour", "counts")} | {"full": "*u8"}
 types |= {name: "*i64" for name in ("keys", "ends", "short_ends")}
 constants = {"LEVELS": 12, "CHANNELS": 4, "OPAQUE": 1e-4, "BLOCK": 128, "AXIS": 1}
-kernels = [h.encode_kernel, h.encode_gradient_kernel, h.variation_kernel, e.surface_kernel, e.outline_kernel]
+kernels = [h.encode_kernel, h.encode_gradient_kernel, h.variation_kernel, s.surface_kernel, e.outline_kernel]
 kernels += [e.blend_kernel, e.blend_gradient_kernel, m.count_kernel, m.place_kernel, m.seen_kernel, m.shorten_kernel]
 for kernel in (*kernels, m.composite_kernel, m.composite_gradient_kernel):
     own = {k: v for k, v in constants.items() if k in kernel.arg_names}

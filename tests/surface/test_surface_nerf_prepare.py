@@ -40,7 +40,7 @@ def test_every_kernel_of_the_route_is_among_them():
     from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 
     from bozzetto.data.render import triton_visibility
-    from bozzetto.surface.nerf import edges_triton, hash_grid_triton, march_triton
+    from bozzetto.surface.nerf import edges_triton, hash_grid_triton, march_triton, surface_triton
 
     assert triton
     launched = set()
@@ -59,7 +59,7 @@ def test_every_kernel_of_the_route_is_among_them():
         GridExecutor.__call__ = call
     kernels = {
         (module.__name__, name)
-        for module in (edges_triton, hash_grid_triton, march_triton, triton_visibility)
+        for module in (edges_triton, hash_grid_triton, march_triton, surface_triton, triton_visibility)
         for name, thing in vars(module).items()
         if name.endswith("_kernel") and isinstance(thing, InterpretedFunction)
     }
@@ -76,12 +76,18 @@ def test_a_run_compiles_nothing_that_was_not_prepared():
     from test_surface_nerf import SMALL
 
     from bozzetto.data.render import triton_visibility
-    from bozzetto.surface.nerf import edges_triton, gaussians_to_mesh_by_nerf, hash_grid_triton, march_triton
+    from bozzetto.surface.nerf import (
+        edges_triton,
+        gaussians_to_mesh_by_nerf,
+        hash_grid_triton,
+        march_triton,
+        surface_triton,
+    )
 
     def variants() -> dict:
         kernels = {
             (module.__name__, name): thing
-            for module in (edges_triton, hash_grid_triton, march_triton, triton_visibility)
+            for module in (edges_triton, hash_grid_triton, march_triton, surface_triton, triton_visibility)
             for name, thing in vars(module).items()
             if name.endswith("_kernel")
         }

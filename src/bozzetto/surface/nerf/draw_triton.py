@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .edges import Topology, project
-from .edges_triton import antialias, surface_points
+from .edges_triton import antialias
 from .field import NerfField
+from .surface_triton import surface_points
 
 NEAR = 0.05
 

@@ -1,7 +1,5 @@
-"""Pictures of triangles and the blending of their outlines in Triton: :mod:`.edges` with shapes that never depend on values.
+"""The blending of pixels across outlines in Triton: :mod:`.edges` with shapes that never depend on values.
 
-* ``surface_kernel``: a lane owns a pixel. It reads the pixel's face, keeps the corners in registers and writes the surface point
-  and its 1 / z.
 * ``outline_kernel``: a lane owns a half-edge. Where the surface turns away there, the lane walks the lines of pixels that the
   edge crosses; each crossing in sight goes to the slot of (pixel, side) by an atomic maximum of an int64: the position's float
   bits above, so that the outermost wins, and the complement of the half-edge's number below, so that the first of equals wins.
@@ -13,76 +11,17 @@ Programs synchronise only by the atomics; the kernels run one after the other on
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .edges import BEHIND, BULGE, Topology
+from .surface_triton import on, screen_place
 
 BLOCK = 128
 CHANNELS = 4
 NEARER, FARTHER = tl.constexpr(1 + BULGE), tl.constexpr(1 - BEHIND)
-
-
-@triton.jit
-def _vertex(screen, index, mask):
-    """Column and row of vertices on the screen."""
-    at = screen + index.to(tl.int64) * 2
-    return tl.load(at, mask=mask, other=0.0), tl.load(at + 1, mask=mask, other=0.0)
-
-
-@triton.jit
-def _position(vertices, a, b, c, wa, wb, wc, axis: tl.constexpr, mask):
-    """One coordinate of the point with weights ``wa``, ``wb``, ``wc``, from -1..1 to 0..1."""
-    x = wa * tl.load(vertices + a.to(tl.int64) * 3 + axis, mask=mask, other=0.0)
-    x += wb * tl.load(vertices + b.to(tl.int64) * 3 + axis, mask=mask, other=0.0)
-    x += wc * tl.load(vertices + c.to(tl.int64) * 3 + axis, mask=mask, other=0.0)
-    return x
-
-
-@triton.jit(do_not_specialize=["count", "width"])
-def surface_kernel(face, faces, vertices, screen, inverse, points, depth, count, width, BLOCK: tl.constexpr):
-    """Grid (blocks of pixels)."""
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    mask = pixel < count
-    own = tl.load(face + pixel, mask=mask, other=-1)
-    shown = own >= 0
-    at = faces + tl.maximum(own, 0).to(tl.int64) * 3
-    a = tl.load(at, mask=shown, other=0)
-    b = tl.load(at + 1, mask=shown, other=0)
-    c = tl.load(at + 2, mask=shown, other=0)
-    row = pixel // width
-    x = (pixel - row * width).to(tl.float32) + 0.5
-    y = row.to(tl.float32) + 0.5
-    ax, ay = _vertex(screen, a, shown)
-    bx, by = _vertex(screen, b, shown)
-    cx, cy = _vertex(screen, c, shown)
-    ax, bx, cx = ax - x, bx - x, cx - x
-    ay, by, cy = ay - y, by - y, cy - y
-    wa = bx * cy - by * cx
-    wb = cx * ay - cy * ax
-    wc = ax * by - ay * bx
-    total = wa + wb + wc
-    large = tl.abs(total) > 1e-9
-    scale = 1.0 / tl.where(large, total, 1.0)
-    third = 1.0 / 3.0
-    wa = tl.minimum(tl.maximum(tl.where(large, wa * scale, third), 0.0), 1.0)
-    wb = tl.minimum(tl.maximum(tl.where(large, wb * scale, third), 0.0), 1.0)
-    wc = tl.minimum(tl.maximum(tl.where(large, wc * scale, third), 0.0), 1.0)
-    wa *= tl.load(inverse + a, mask=shown, other=1.0)
-    wb *= tl.load(inverse + b, mask=shown, other=1.0)
-    wc *= tl.load(inverse + c, mask=shown, other=1.0)
-    near = wa + wb + wc
-    scale = 1.0 / tl.where(near != 0.0, near, 1.0)
-    wa, wb, wc = wa * scale, wb * scale, wc * scale
-    tl.store(depth + pixel, tl.where(shown, near, 0.0), mask=mask)
-    target = points + pixel.to(tl.int64) * 3
-    tl.store(target, tl.where(shown, _position(vertices, a, b, c, wa, wb, wc, 0, shown), 0.0), mask=mask)
-    tl.store(target + 1, tl.where(shown, _position(vertices, a, b, c, wa, wb, wc, 1, shown), 0.0), mask=mask)
-    tl.store(target + 2, tl.where(shown, _position(vertices, a, b, c, wa, wb, wc, 2, shown), 0.0), mask=mask)
 
 
 @triton.jit
@@ -92,9 +31,9 @@ def _area(faces, screen, face, mask):
     a = tl.load(at, mask=mask, other=0)
     b = tl.load(at + 1, mask=mask, other=0)
     c = tl.load(at + 2, mask=mask, other=0)
-    ax, ay = _vertex(screen, a, mask)
-    bx, by = _vertex(screen, b, mask)
-    cx, cy = _vertex(screen, c, mask)
+    ax, ay = screen_place(screen, a, mask)
+    bx, by = screen_place(screen, b, mask)
+    cx, cy = screen_place(screen, c, mask)
     return a, b, c, (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
 
 
@@ -114,8 +53,8 @@ def outline_kernel(
     if tl.max(outline.to(tl.int32), axis=0) > 0:
         first = tl.where(corner == 0, a, tl.where(corner == 1, b, c))
         second = tl.where(corner == 0, b, tl.where(corner == 1, c, a))
-        x0, y0 = _vertex(screen, first, outline)
-        x1, y1 = _vertex(screen, second, outline)
+        x0, y0 = screen_place(screen, first, outline)
+        x1, y1 = screen_place(screen, second, outline)
         i0 = tl.load(inverse + first, mask=outline, other=1.0)
         i1 = tl.load(inverse + second, mask=outline, other=1.0)
         if AXIS == 0:
@@ -274,35 +213,13 @@ def blend_gradient_kernel(
     tl.store(out + mine, result, mask=mask[:, None])
 
 
-def _on(device: torch.device):
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
-
-
-def surface_points(
-    vertices: Tensor, faces: Tensor, face: Tensor, screen: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What pixels show: points [H * W, 3] (0 where there is nothing) and 1 / z [H * W] (likewise).
-
-    Args:
-        vertices: [N, 3]. faces: [F, 3] int32. face: [H, W] int32, -1 for none. screen, inverse: of :func:`.edges.project`.
-    """
-    count = face.numel()
-    points = torch.empty(count, 3, device=face.device)
-    depth = torch.empty(count, device=face.device)
-    with _on(face.device):
-        surface_kernel[(triton.cdiv(count, BLOCK),)](
-            face, faces, vertices, screen, inverse, points, depth, count, face.shape[1], BLOCK, num_warps=4
-        )
-    return points, depth
-
-
 def blend(picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, topology: Topology) -> tuple[Tensor, Tensor]:
     """The picture [H, W, 4] with blended outlines, and where they are: keys [H * W * 4] int64."""
     height, width = picture.shape[:2]
     keys = torch.zeros(height * width * 4, dtype=torch.int64, device=picture.device)
     out = torch.empty_like(picture)
     faces, half_edges = topology.faces, topology.faces.numel()
-    with _on(picture.device):
+    with on(picture.device):
         for axis in range(2):
             outline_kernel[(triton.cdiv(half_edges, BLOCK),)](
                 faces, topology.neighbour, screen, inverse, depth, keys, half_edges, width, height, axis, BLOCK,
@@ -320,7 +237,7 @@ def blend_gradient(
     """The gradients of the picture and of the vertices on the screen from that of :func:`blend`'s."""
     height, width = picture.shape[:2]
     out, out_screen = torch.empty_like(picture), torch.zeros_like(screen)
-    with _on(picture.device):
+    with on(picture.device):
         blend_gradient_kernel[(triton.cdiv(height * width, BLOCK),)](
             picture, keys, gradient, faces, screen, out, out_screen, height * width, width, height,
             CHANNELS, BLOCK, num_warps=4,
@@ -347,7 +264,7 @@ def antialias(picture: Tensor, depth: Tensor, screen: Tensor, inverse: Tensor, t
     """Blend pixels across outlines, as :func:`.edges.antialias` does.
 
     Args:
-        picture: [H, W, 4]. depth: [H * W], from :func:`surface_points`. screen: [N, 2]; inverse: [N].
+        picture: [H, W, 4]. depth: [H * W], from :func:`.surface_triton.surface_points`. screen: [N, 2]; inverse: [N].
             topology: with int32 faces and neighbours.
     """
     if picture.shape[-1] != CHANNELS:

@@ -64,7 +64,7 @@ def device_tasks(device: torch.device, count: int, coefficients: tuple[int, ...]
         count: Gaussians. coefficients: spherical harmonics that pictures are drawn with. levels: of the hash grids.
     """
     from ...raster.triton_prepare import preparations
-    from . import edges_triton, hash_grid_triton, march_triton
+    from . import edges_triton, hash_grid_triton, march_triton, surface_triton
 
     layout = GridLayout.make(levels, 2, 4, 64)
 
@@ -100,7 +100,7 @@ def device_tasks(device: torch.device, count: int, coefficients: tuple[int, ...]
         rays,
         lambda: march_triton.composite_gradient(zeros(1), zeros(1, 3), ends, zeros(1, 4)),
         lambda: march_triton.composite(zeros(1), zeros(1, 3), ends),
-        lambda: edges_triton.surface_points(zeros(3, 3), topology.faces, face, zeros(3, 2), zeros(3)),
+        lambda: surface_triton.surface_points(zeros(3, 3), topology.faces, face, zeros(3, 2), zeros(3)),
         lambda: _networks(device),
     ]
 
