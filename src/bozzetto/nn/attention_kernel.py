@@ -9,17 +9,19 @@ weight then overflows half precision (2^24 times, e^16.6, that of the best sampl
 ``exact_kernel``, with a running maximum (online softmax, Milakov & Gimelshein 2018), computes those queries anew; its other
 programs end at once. All sums are float32. Programs share nothing and never wait for each other.
 
-Measured in float16 with 16 heads, on an H100 under lasting load: 4 x 16,384 tokens 6.05 ms, 16 x 4,096 tokens 1.86 ms;
-without the limit of registers 6.44 and 1.98. Alone, without it: 6.1 and 1.7 (a running maximum 7.2 and 1.8, PyTorch's choice
-8.8 and 2.2). What gained nothing: other tiles (128 x 64, 64 x 128, 64 x 32, 8 warps), two stages, row sums by the tensor
-cores, exponentials in half precision (two instructions all the same), the next products issued before the softmax (the
-assembler undoes it). Under the same load: queries in shared memory 6.60 and 2.03 with 96 registers, 6.37 and 1.95 with 80
-(six programs a multiprocessor, some registers spilled); on an H200, where this takes 6.36 and 1.55 (6.77 and 1.65 without the
-limit): two blocks of queries a program (half the traffic with the L2, 15 % fewer instructions) 6.78 and 1.66, four 6.56 and
-1.77, keys and values through the L1 7.17 and 1.75. A quarter of the exponentials as polynomials in half precision took 5.8 ms
-alone with tiles of 128 x 32, but they end at 2^-15, too early beside a constant that spares sharp heads the second pass. In
-single precision they end nowhere and cost no accuracy; an eighth of them, without the limit of registers, under load on the
-H200: 6.21 and 1.65.
+Queries, keys and values of a token lie at distances that the compiler knows (the number of heads is a constant), so that one
+address serves all loads: 177 instructions for 32 weights a thread instead of 189. Alone that gains nothing, in a network that
+draws all the power the card may, it does: on an H200, L4GM's 16 frames take 99.4 ms instead of 101.4, replayed in turn.
+
+Measured in float16 with 16 heads, before that, on an H100 under lasting load: 4 x 16,384 tokens 6.05 ms, 16 x 4,096 tokens 1.86
+ms; without the limit of registers 6.44 and 1.98. Alone, without it: 6.1 and 1.7 (a running maximum 7.2 and 1.8, PyTorch's
+choice 8.8 and 2.2). What gained nothing, with distances as constants, on an H200 under load (6.35 and 1.61): a 16th, an eighth,
+three 16ths of the exponentials as polynomials in single precision 6.41, 6.48, 6.70 (1.68, 1.77, 1.83; L4GM 100.1 with a 16th);
+queries in shared memory with 80 registers, six programs a multiprocessor, 6.36 and 1.73; 128 queries and 8 warps a program,
+which reads keys and values half as often, 6.56 to 7.52 and 1.81 to 1.93; 64 x 32 with 72 registers 6.19 and 1.68, but L4GM 102.1.
+Before: other tiles (128 x 64, 64 x 128), two stages, row sums by the tensor cores, exponentials in half precision (two
+instructions all the same), the next products issued before the softmax (the assembler undoes it), two blocks of queries a
+program 6.78 and 1.66 (6.36 and 1.55 as it was then), four 6.56 and 1.77, keys and values through the L1 7.17 and 1.75.
 """
 
 from __future__ import annotations
@@ -73,36 +75,35 @@ def sample_kernel(
 
 @triton.jit(do_not_specialize=["length"])
 def fast_kernel(
-    q, k, v, sample, out, flags, batch_stride, head_stride, token_stride, length, heads, scale, below,
-    D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SAMPLES: tl.constexpr, STEPS: tl.constexpr,
-    INLINE: tl.constexpr,
+    qkv, sample, out, flags, length, scale, below,
+    HEADS: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, SAMPLES: tl.constexpr,
+    STEPS: tl.constexpr, INLINE: tl.constexpr,
 ):  # fmt: skip
     block, bh = tl.program_id(0), tl.program_id(1)
-    batch, head = bh // heads, bh % heads
-    base = batch.to(tl.int64) * batch_stride + head * head_stride
+    batch, head = bh // HEADS, bh % HEADS
+    KEY: tl.constexpr = HEADS * D  # from a query to its key, and from a key to its value
+    TOKEN: tl.constexpr = 3 * HEADS * D
+    qkv += batch.to(tl.int64) * length * TOKEN + head * D
     d = tl.arange(0, D)
     rows = block * BM + tl.arange(0, BM)
-    cols = tl.arange(0, BN)
-    queries = tl.load(q + base + rows[:, None].to(tl.int64) * token_stride + d[None, :])
+    queries = tl.load(qkv + rows[:, None].to(tl.int64) * TOKEN + d[None, :])
     queries = (queries.to(tl.float32) * 0.25).to(queries.dtype)  # exact; what was computed stays in registers
     scale *= 4.0
     first = tl.load(sample + (bh * SAMPLES + tl.arange(0, SAMPLES))[None, :] * D + d[:, None])  # [D, SAMPLES]
     pivot = tl.max(tl.dot(queries, first), axis=1) * scale + below
-    keys = k + base + cols[None, :] * token_stride + d[:, None]  # [D, BN]
-    values = v + base + cols[:, None] * token_stride + d[None, :]  # [BN, D]
-    total = tl.zeros([BM, 8], tl.float32)  # of columns 8 apart: what one thread holds, so that threads join once only
+    keys = qkv + KEY + tl.arange(0, BN)[:, None] * TOKEN + d[None, :]  # [BN, D]
+    total = tl.zeros([BM, 4], tl.float32)  # of columns that one thread holds, so that threads join once only
     result = tl.zeros([BM, D], tl.float32)
     for _ in range(STEPS if STEPS > 0 else length // BN):  # the interpreter's loops want a constant
-        s = tl.dot(queries, tl.load(keys))  # [BM, BN]
+        s = tl.dot(queries, tl.trans(tl.load(keys)))  # [BM, BN]
         p = _exp2(s * scale - pivot[:, None], INLINE)
-        total += tl.sum(tl.reshape(p, [BM, BN // 8, 8]), axis=1)
-        result = tl.dot(p.to(v.dtype.element_ty), tl.load(values), result)
-        keys += BN * token_stride
-        values += BN * token_stride
+        total += tl.sum(tl.sum(tl.reshape(p, [BM, BN // 8, 4, 2]), axis=1), axis=2)
+        result = tl.dot(p.to(qkv.dtype.element_ty), tl.load(keys + KEY), result)
+        keys += BN * TOKEN
     result = result / tl.sum(total, axis=1)[:, None]
     bad = tl.where(tl.abs(result) < float("inf"), 0, 1)  # infinite or NaN
     tl.store(flags + bh * tl.num_programs(0) + block, tl.max(tl.max(bad, axis=1), axis=0))
-    at = ((batch.to(tl.int64) * length + rows[:, None]) * heads + head) * D + d[None, :]
+    at = ((batch.to(tl.int64) * length + rows[:, None]) * HEADS + head) * D + d[None, :]
     tl.store(out + at, result.to(out.dtype.element_ty))
 
 
@@ -152,6 +153,7 @@ def attention(qkv: Tensor) -> Tensor:
 
 def attention_and_flags(qkv: Tensor) -> tuple[Tensor, Tensor]:
     """:func:`attention`, and per head and BM queries whether they had to be computed a second time [B * heads, L / BM]."""
+    qkv = qkv.contiguous()
     b, length, _, heads, d = qkv.shape
     q, k, v = qkv.unbind(2)
     out = torch.empty((b, length, heads, d), dtype=qkv.dtype, device=qkv.device)
@@ -161,8 +163,8 @@ def attention_and_flags(qkv: Tensor) -> tuple[Tensor, Tensor]:
     strides = (qkv.stride(0), qkv.stride(3), qkv.stride(1), length)
     share, steps = cdiv(length, SAMPLES), 0 if qkv.is_cuda else length // BN
     launch(sample_kernel, (SAMPLES, b * heads, 1), (k, sample, *strides, share, heads), (d, 64), 1)
-    args = (q, k, v, sample, out, flags, *strides, heads, scale, float(BELOW))
-    constants = (d, BM, BN, SAMPLES, steps, qkv.is_cuda)
+    args = (qkv, sample, out, flags, length, scale, float(BELOW))
+    constants = (heads, d, BM, BN, SAMPLES, steps, qkv.is_cuda)
     launch(fast_kernel, (length // BM, b * heads, 1), args, constants, WARPS, STAGES, REGISTERS)
     args = (q, k, v, out, flags, *strides, heads, scale)
     constants = (d, BM, BN, SHARE, steps, qkv.is_cuda)
