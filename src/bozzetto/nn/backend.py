@@ -64,3 +64,11 @@ def unfold_kernel() -> ModuleType:
     from . import unfold_kernel
 
     return unfold_kernel
+
+
+@cache
+def fold_kernel() -> ModuleType:
+    """The module ``fold_kernel``, imported now; only where :func:`use_kernels` says so."""
+    from . import fold_kernel
+
+    return fold_kernel

@@ -32,7 +32,10 @@ def pointwise(x: Tensor, weight: Tensor, skip: Tensor | None = None) -> Tensor:
     return y.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
-def convolve_padded(x: Tensor, conv: nn.Conv2d, multiple: int = 16) -> Tensor:
+MULTIPLE = 16  # of channels, that the tensor cores' convolutions want
+
+
+def convolve_padded(x: Tensor, conv: nn.Conv2d, multiple: int = MULTIPLE) -> Tensor:
     """``conv`` with its bias, for maps [N, C, H, W] of few channels, such as a network's input of 9; the result is channels-last.
 
     The tensor cores' convolutions want whole multiples of channels. The first channel of the padding is a constant 1, whose
@@ -46,7 +49,13 @@ def convolve_padded(x: Tensor, conv: nn.Conv2d, multiple: int = 16) -> Tensor:
         wide = pad_kernel().pad(x, c + padding)
     else:
         wide = pad_torch(x, c + padding)
-    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, padding))
+    return convolve_wide(wide, conv)
+
+
+def convolve_wide(wide: Tensor, conv: nn.Conv2d) -> Tensor:
+    """``conv`` with its bias for maps with more channels than it takes: the next one holds ones, those behind it zeros."""
+    c = conv.in_channels
+    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, wide.shape[1] - c))
     weight[:, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = conv.bias
     return F.conv2d(wide, weight.contiguous(memory_format=torch.channels_last), None, conv.stride, conv.padding)
 

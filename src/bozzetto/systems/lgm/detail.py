@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...nn.bias import convolve_with_bias
-from ...nn.convolution import convolve_padded
-from ...nn.fold import fold_pixels
+from ...nn.fold import convolve_folded
 from ...nn.unfold import add_unfolded, by_pixels
 from .blocks import ResnetBlock, lean, make_norm
 
@@ -46,13 +45,12 @@ class DetailBranch(nn.Module):
 
     def hidden(self, inputs: Tensor, features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """What the last layer reads: [N, w, h, h]."""
-        x = fold_pixels(inputs, self.fold, dtype)  # [N, Cin*f*f, h, h]
+        x = convolve_folded(inputs, self.fold, self.conv_in, dtype)  # [N, w, h, h]
         if lean(x):
-            x = convolve_padded(x, self.conv_in)
             y = F.conv2d(features, by_pixels(self.features.weight, self.unfold))  # [N, u*u*w, h/u, h/u]
-            x = add_unfolded(x, y, by_pixels(self.features.bias, self.unfold), self.unfold)
+            x = add_unfolded(x, y.to(x.dtype), by_pixels(self.features.bias, self.unfold), self.unfold)
         else:
-            x = convolve_with_bias(x, self.conv_in) + F.pixel_shuffle(self.features(features), self.unfold)
+            x = x + F.pixel_shuffle(self.features(features), self.unfold)
             x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
