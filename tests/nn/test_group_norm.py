@@ -141,8 +141,10 @@ def test_the_cpu_takes_the_plain_path():
     assert torch.equal(group_norm(x, 4, one, one), torch.nn.functional.group_norm(x, 4, one, one))
 
 
-def test_a_chunk_far_from_the_others():
+@pytest.mark.parametrize("many", [False, True], ids=["four warps a group", "one"])
+def test_a_chunk_far_from_the_others(monkeypatch, many):
     """Moments are joined about the mean of the first chunk: all digits are there when that one stands alone."""
+    monkeypatch.setattr(group_norm_kernels, "MANY_GROUPS", 1 if many else 100)
     torch.manual_seed(6)
     x = maps(1, 16, 96, 64, dtype=torch.float32) * 0.1
     x[:, 0, 0] += 40.0  # of the first group, a part of the first chunk

@@ -32,7 +32,7 @@ SMALL = 1024  # pixels up to which one program does a whole group
 HELD, HELD_VALUES = 8192, 32  # values that one program holds in registers at most, and one thread
 TILE_P, TILE_C = 32, 64  # large maps
 CHUNKS = 1024  # programs wanted for a pass over large maps
-JOINED = 1024  # moments of chunks that a program joins at a time
+MANY_GROUPS = 1024  # groups from which a warp joins each, so that all are at work at once; below, four do
 
 
 @triton.jit
@@ -225,10 +225,10 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         args = (x, x, v, v, v, torch.empty_like(x), f[0], f[1], 64, 64, 0, columns, columns, 1e-5, 0, 0.0, 1, 1, 1)
         launch(small_kernel, (1, 1, 1), args, (True, 8, False, 8192 // columns, columns), 8)
 
-    def join(wide: int) -> None:
+    def join(wide: int, many: bool) -> None:
         rstds, centres = torch.empty_like(f[0]), torch.empty_like(f[0])
         args = (f[0], f[1], f[0], f[1], v, rstds, centres, pixels, 1, pixels, 64, 0, 2, 1e-5, 0, 0.0)
-        launch(join_kernel, (1, 1, 1), args, (JOINED // wide, wide), 4)
+        launch(join_kernel, (1, 1, 1), args, *_join_form(wide, many))
 
     def moments() -> None:
         m = torch.empty_like(f)
@@ -250,6 +250,11 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         *(lambda w=w: join(w) for w in (16, 32, 64, 128)),
     ]
     return tasks + [lambda r=r, c=c: held(r, c) for r, c in ((256, 32), (64, 32), (64, 64), (16, 64))]
+
+
+def _join_form(wide: int, many: bool) -> tuple[tuple[int, int], int]:
+    """Constants of ``join_kernel`` for groups of up to ``wide`` channels, and its warps."""
+    return (max((512 if many else 1024) // wide, 1), wide), 1 if many else 4
 
 
 def _held_warps(values: int) -> int:
@@ -316,9 +321,9 @@ def forward(
     else:
         chunk, split = CHUNK, (c1, c2)
     chunks = cdiv(pixels, chunk)
-    wide = max(1 << (size - 1).bit_length(), 16)
     args = (*kept, added, rstds, centres, pixels, chunks, chunk, *split, size, eps, stride, gain)
-    launch(join_kernel, (groups, n, 1), args, (JOINED // wide, wide), 4)
+    form = _join_form(max(1 << (size - 1).bit_length(), 16), n * groups >= MANY_GROUPS)
+    launch(join_kernel, (groups, n, 1), args, *form)
     args = (x, other, rstds, centres, weight, bias, y, pixels, c1, c2, int(silu), *turn)
     launch(normalise_kernel, (cdiv(pixels, TILE_P), n, blocks), args, (1 not in turn, *tile), 4)
     return y, rstds, centres
