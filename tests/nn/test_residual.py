@@ -94,3 +94,41 @@ def test_column_sums(monkeypatch, shape):
         x = x.contiguous(memory_format=torch.channels_last)
     expected = x.double().sum((0, 2, 3) if len(shape) == 4 else 0)
     assert (kernel.column_sums(x, shape[1]) - expected).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 72, 21, 10), (700, 130)], ids=["maps", "tokens"])
+def test_scaled_with_its_column_sums(monkeypatch, shape):
+    torch.manual_seed(2)
+    kernel = kernels()[2]
+    monkeypatch.setattr(kernel, "PROGRAMS", 6)
+    x = torch.randn(shape, device=DEVICE).half()
+    if len(shape) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    scaled, sums = kernel.scaled_with_sums(x, shape[1], 0.7)
+    exact = x.double() * 0.7
+    assert torch.equal(x, before) and scaled.stride() == x.stride()
+    assert (scaled - exact).abs().max() < 2e-3
+    assert (sums - exact.sum((0, 2, 3) if len(shape) == 4 else 0)).abs().max() < 1e-3
+
+
+def test_moments_go_along_in_training(monkeypatch):
+    """And the norm that finds them gives what it gives without."""
+    from bozzetto.nn import residual_kernel
+    from bozzetto.nn.group_norm import group_norm_triton
+    from bozzetto.nn.moments import recall
+
+    torch.manual_seed(4)
+    monkeypatch.setattr(residual_kernel, "PROGRAMS", 1)
+    shape = (2, 64, 64, 32)
+    x, y = (torch.randn(shape, device=DEVICE).half().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    weight, bias = (torch.rand(64, device=DEVICE).requires_grad_() for _ in range(2))
+    results = []
+    for moments in (False, True):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        total = add_scaled_triton(leaf, y, bias, 0.5**0.5, moments=moments)
+        assert (recall(total) is not None) == moments
+        out = group_norm_triton(total, 32, weight, bias, silu=True)
+        results.append([out.detach(), *torch.autograd.grad(out.float().square().sum(), (leaf, weight, bias))])
+    for got, want in zip(*results[::-1]):
+        assert (got - want).float().norm() <= 2e-3 * want.float().norm()

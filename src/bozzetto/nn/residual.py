@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .backend import kernels, pointwise_kernel, use_kernels
 from .convolution import pointwise
@@ -46,7 +47,7 @@ def add_scaled_triton(
 ) -> Tensor:
     """:func:`add_scaled` by the Triton kernel; maps must be channels-last, tokens contiguous."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, bias)):
-        return _AddScaled.apply(x, turn_pictures(y, turn), bias, scale)
+        return _AddScaled.apply(x, turn_pictures(y, turn), bias, scale, moments)
     return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, turn, moments)
 
 
@@ -88,17 +89,22 @@ def bias_gradient(grad: Tensor) -> Tensor:
 
 class _AddScaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, y, bias, scale):
+    def forward(ctx, x, y, bias, scale, moments):
         ctx.scale, ctx.bias = scale, None if bias is None else bias.dtype
-        return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale)
+        return kernels()[2].add_scaled(x, y, bias, x.shape[1 if x.dim() == 4 else -1], scale, moments=moments)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        grad = grad * ctx.scale if ctx.scale != 1.0 else grad
         by_bias = None
-        if ctx.needs_input_grad[2]:
-            by_bias = bias_gradient(grad).to(ctx.bias)
-        return grad, grad, by_bias, None
+        if not ctx.needs_input_grad[2]:
+            grad = grad * ctx.scale if ctx.scale != 1.0 else grad
+        elif ctx.scale != 1.0 and use_kernels(grad) and _channels_fastest(grad):
+            grad, by_bias = kernels()[2].scaled_with_sums(grad, grad.shape[1 if grad.dim() == 4 else -1], ctx.scale)
+        else:
+            grad = grad * ctx.scale if ctx.scale != 1.0 else grad
+            by_bias = bias_gradient(grad)
+        return grad, grad, None if by_bias is None else by_bias.to(ctx.bias), None, None
 
 
 def add_scaled_torch(
