@@ -152,3 +152,9 @@ def test_a_chunk_far_from_the_others(monkeypatch, many):
     exact = group_norm_torch(x.double(), 4, weight.double(), weight.double())
     got = group_norm_triton(x, 4, weight, weight)
     assert relative(got, exact) < 4e-5
+
+
+def test_first_launches_run():
+    """What compiles the kernels before a network's first call; an error there would leave them unused."""
+    for task in group_norm_kernels.first_launches(torch.device(DEVICE), torch.float16):
+        task()

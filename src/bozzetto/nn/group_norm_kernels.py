@@ -247,7 +247,7 @@ def first_launches(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         lambda: small(64),
         moments,
         normalise,
-        *(lambda w=w: join(w) for w in (16, 32, 64, 128)),
+        *(lambda w=w, m=m: join(w, m) for w in (16, 32, 64, 128) for m in (False, True)),
     ]
     return tasks + [lambda r=r, c=c: held(r, c) for r, c in ((256, 32), (64, 32), (64, 64), (16, 64))]
 
