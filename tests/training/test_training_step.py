@@ -135,7 +135,7 @@ def test_weights_that_are_cast_all_at_once_give_the_gradients_of_autocast(name):
     update = Update(model, copy.deepcopy(model), make_optimizer(model, TrainConfig(out="")), 1.0)
     step = RecordedStep(Pictures(), model, update, torch.bfloat16, batch, record=False)
     step._passes()
-    assert float(step.numbers["loss"]) == pytest.approx(float(loss.detach()), rel=1e-3 if device == "cuda" else 1e-6)
+    assert float(step.numbers["loss"]) == pytest.approx(float(loss.detach()), rel=2e-3 if device == "cuda" else 1e-6)
     for got, want in zip(step.gradients.views, wanted):
         error = float((got - want).norm() / want.norm().clamp_min(1e-6))
         assert error < (3e-2 if device == "cuda" else 1e-6)  # on CUDA sums of weights are rounded, too

@@ -29,7 +29,10 @@ def joined_weights(first: nn.Conv2d, second: nn.Conv2d, patch: int) -> tuple[Ten
     mix = second.weight.flatten(1)  # [O, K]
     rows = first.weight.reshape(mix.shape[1], -1)  # [K, patch * patch * C * 9]
     weight = (mix @ rows).reshape(len(mix), squares, *first.weight.shape[1:])
-    bias = mix @ first.bias.reshape(-1, squares) + second.bias.to(mix.dtype)[:, None]
+    single = torch.promote_types(mix.dtype, torch.float32)  # sums of rounded biases would be rounded again
+    bias = (mix.to(single)[..., None] * first.bias.to(single).reshape(-1, squares)).sum(1) + second.bias.to(single)[
+        :, None
+    ]
     return weight, bias
 
 
