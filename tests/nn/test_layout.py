@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 from bozzetto.nn import backend
+from bozzetto.nn import group_norm as group_norm_module
+from bozzetto.nn import residual as residual_module
 from bozzetto.nn.group_norm import GroupNorm
 from bozzetto.nn.layout import for_inference
 
@@ -40,6 +44,38 @@ def test_kernels_are_compiled_before_the_first_call():
     with torch.no_grad():
         net(x)
     assert {made[1] for made in launch._compiled.values()} == before  # nothing new was compiled
+
+
+def test_every_first_launch_fits_its_kernel(monkeypatch):
+    """An error in their list would leave the kernels unused."""
+    pytest.importorskip("triton")
+    from bozzetto.nn import compilation
+    from bozzetto.systems.l4gm.network import L4GM
+    from bozzetto.systems.lgm.network import LGMConfig
+
+    launched = []
+
+    def check(kernel, grid, args, constants, warps, stages=3, registers=None):
+        inspect.signature(kernel.fn).bind(*args, *constants)
+        assert len(grid) == 3 and 1 <= warps <= 16
+        launched.append(kernel)
+
+    modules = (*backend.kernels(), backend.attention_kernel(), backend.pointwise_kernel(), backend.pad_kernel())
+    for module in modules:
+        if hasattr(module, "launch"):
+            monkeypatch.setattr(module, "launch", check)
+    monkeypatch.setattr(backend.pointwise_kernel(), "usable", lambda device: True)
+    for module in (group_norm_module, residual_module):
+        monkeypatch.setattr(module, "use_kernels", lambda x: True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.device("meta"):
+        network = L4GM(LGMConfig())
+    tasks = compilation.first_launches(device, torch.float16, narrow_attention=True)
+    with torch.no_grad():
+        for task in tasks + network.first_launches(device, torch.float16):
+            task()
+    names = {kernel.fn.__name__ for kernel in launched}
+    assert {"join_kernel", "held_kernel", "add_bias_kernel", "fast_kernel", "pointwise_kernel", "pad_kernel"} <= names
 
 
 @pytest.mark.gpu

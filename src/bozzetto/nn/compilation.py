@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 from . import backend
 
@@ -31,28 +32,9 @@ def compile_kernels(
         return
     if ((device, dtype, narrow_attention) in _done and more is None) or backend.failure is not None:
         return
-    norm, _, residual, upsample = backend.kernels()
     with torch.cuda.device(device), torch.no_grad():
-        tasks: list[Callable[[], object]] = norm.first_launches(device, dtype)
-        x = torch.zeros((1, 64, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        few = torch.zeros((1, 14, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        inputs = torch.zeros((1, 9, 16, 16), device=device, dtype=dtype)
-        large = torch.zeros((1, 64, 256, 512), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        z = torch.zeros((1, 256, 3, 3), device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        tasks += [
-            lambda: residual.add_scaled(x, x, x[0, :, 0, 0], 64, 1.0),
-            lambda: residual.add_scaled(large, large, x[0, :, 0, 0], 64, 1.0, moments=True),
-            lambda: residual.add_bias(x, x[0, :, 0, 0]),
-            lambda: residual.add_bias(few, few[0, :, 0, 0]),
-            lambda: residual.add_bias(large, x[0, :, 0, 0], moments=True),
-            lambda: upsample.interleave(z, x[0, :, 0, 0]),
-            lambda: backend.pad_kernel().pad(inputs, 16),
-            lambda: backend.pad_kernel().pad(inputs.contiguous(memory_format=torch.channels_last), 16),
-        ]
-        if narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0):
-            qkv = torch.zeros((1, 128, 3, 16, 32), device=device, dtype=dtype)
-            tasks.append(lambda: backend.attention_kernel().attention(qkv))
-        tasks += [] if more is None else more(device, dtype)
+        narrow = narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0)
+        tasks = first_launches(device, dtype, narrow) + ([] if more is None else more(device, dtype))
 
     def run(task: Callable[[], object]) -> None:
         with torch.cuda.device(device), torch.no_grad():  # threads have their own
@@ -65,3 +47,30 @@ def compile_kernels(
     except Exception as error:  # whatever the compiler, its cache or the driver may raise
         backend.failure = f"Triton's kernels are not used: {type(error).__name__}: {error}"
     _done.add((device, dtype, narrow_attention))
+
+
+def first_launches(device: torch.device, dtype: torch.dtype, narrow_attention: bool) -> list[Callable[[], object]]:
+    """One launch of each kernel that the U-Nets have in common, on small zeros."""
+    norm, _, residual, upsample = backend.kernels()
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    x, few, large, z = zeros(1, 64, 3, 3), zeros(1, 14, 3, 3), zeros(1, 16, 256, 512), zeros(1, 256, 3, 3)
+    bias = x[0, :, 0, 0]
+    inputs = torch.zeros((1, 9, 16, 16), device=device, dtype=dtype)
+    tasks: list[Callable[[], object]] = norm.first_launches(device, dtype)
+    tasks += [
+        lambda: residual.add_scaled(x, x, bias, 64, 1.0),
+        lambda: residual.add_scaled(large, large, bias[:16], 16, 1.0, moments=True),
+        lambda: residual.add_bias(x, bias),
+        lambda: residual.add_bias(few, few[0, :, 0, 0]),
+        lambda: residual.add_bias(large, bias[:16], moments=True),
+        lambda: upsample.interleave(z, bias),
+        lambda: backend.pad_kernel().pad(inputs, 16),
+        lambda: backend.pad_kernel().pad(inputs.contiguous(memory_format=torch.channels_last), 16),
+    ]
+    if narrow_attention:
+        qkv = torch.zeros((1, 128, 3, 16, 32), device=device, dtype=dtype)
+        tasks.append(lambda: backend.attention_kernel().attention(qkv))
+    return tasks
