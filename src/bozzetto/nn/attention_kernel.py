@@ -10,18 +10,19 @@ weight then overflows half precision (2^24 times, e^16.6, that of the best sampl
 programs end at once. All sums are float32. Programs share nothing and never wait for each other.
 
 Queries, keys and values of a token lie at distances that the compiler knows (the number of heads is a constant), so that one
-address serves all loads: 177 instructions for 32 weights a thread instead of 189. Alone that gains nothing, in a network that
+address serves all loads: 177 instructions for 32 weights a thread instead of 189. Alone that gains little, in a network that
 draws all the power the card may, it does: on an H200, L4GM's 16 frames take 99.4 ms instead of 101.4, replayed in turn.
 
-Measured in float16 with 16 heads, before that, on an H100 under lasting load: 4 x 16,384 tokens 6.05 ms, 16 x 4,096 tokens 1.86
-ms; without the limit of registers 6.44 and 1.98. Alone, without it: 6.1 and 1.7 (a running maximum 7.2 and 1.8, PyTorch's
-choice 8.8 and 2.2). What gained nothing, with distances as constants, on an H200 under load (6.35 and 1.61): a 16th, an eighth,
-three 16ths of the exponentials as polynomials in single precision 6.41, 6.48, 6.70 (1.68, 1.77, 1.83; L4GM 100.1 with a 16th);
-queries in shared memory with 80 registers, six programs a multiprocessor, 6.36 and 1.73; 128 queries and 8 warps a program,
-which reads keys and values half as often, 6.56 to 7.52 and 1.81 to 1.93; 64 x 32 with 72 registers 6.19 and 1.68, but L4GM 102.1.
-Before: other tiles (128 x 64, 64 x 128), two stages, row sums by the tensor cores, exponentials in half precision (two
-instructions all the same), the next products issued before the softmax (the assembler undoes it), two blocks of queries a
-program 6.78 and 1.66 (6.36 and 1.55 as it was then), four 6.56 and 1.77, keys and values through the L1 7.17 and 1.75.
+Measured in float16 with 16 heads on an H100: 4 x 16,384 tokens 6.14 ms, 16 x 4,096 tokens 1.63 ms (under lasting load, before,
+6.05 and 1.86; without the limit of registers 6.44 and 1.98; a running maximum, alone, 7.2 and 1.8, PyTorch's choice 8.8 and
+2.2). What gained nothing there: sums of eight weights in half precision 6.11 and 1.71, and an error of 4.1e-4 instead of 2.8e-4
+for sharp heads; queries in shared memory 6.53 and 1.79, with 80 registers, six programs a multiprocessor, and those sums 6.36
+and 1.69. On an H200 under load, where this takes 6.35 and 1.61: a 16th, an eighth, three 16ths of the exponentials as polynomials
+in single precision 6.41, 6.48, 6.70 (1.68, 1.77, 1.83; L4GM 100.1 with a 16th); 128 queries and 8 warps a program, which reads
+keys and values half as often, 6.56 to 7.52 and 1.81 to 1.93; 64 x 32 with 72 registers 6.19 and 1.68, but L4GM 102.1. Before:
+other tiles (128 x 64, 64 x 128), two stages, row sums by the tensor cores, exponentials in half precision (two instructions all
+the same), the next products issued before the softmax (the assembler undoes it), two blocks of queries a program 6.78 and 1.66
+(6.36 and 1.55 as it was then), four 6.56 and 1.77, keys and values through the L1 7.17 and 1.75.
 """
 
 from __future__ import annotations
