@@ -10,7 +10,7 @@ weight then overflows half precision (2^24 times, e^16.6, that of the best sampl
 programs end at once. All sums are float32. Programs share nothing and never wait for each other.
 
 Queries, keys and values of a token lie at distances that the compiler knows (the number of heads is a constant), so that one
-address serves all loads: 177 instructions for 32 weights a thread instead of 189. Alone that gains little, in a network that
+address serves all loads: 177 instructions for 32 weights a thread instead of 189. Alone that gains nothing, in a network that
 draws all the power the card may, it does: on an H200, L4GM's 16 frames take 99.4 ms instead of 101.4, replayed in turn.
 
 Measured in float16 with 16 heads on an H100: 4 x 16,384 tokens 6.14 ms, 16 x 4,096 tokens 1.63 ms (under lasting load, before,
