@@ -21,7 +21,7 @@ from bozzetto.surface.nerf import NerfSettings, pipeline, prepare, recorded_step
 # Where a part is called from, and its name there.
 PARTS = (
     (pipeline, "prepare_kernels"), (pipeline, "normalise_object"),
-    (pipeline, "_check_that_there_is_a_surface"), (pipeline, "train_field"),
+    (pipeline, "depth_guide"), (pipeline, "train_field"),
     (pipeline, "_surface"), (pipeline, "keep_large_components"), (pipeline, "taubin_smooth"), (pipeline, "decimate"),
     (pipeline, "make_manifold"), (pipeline, "refine_mesh"), (refine, "tidy"), (refine, "_fit"), (pipeline, "unwrap"),
     (pipeline, "fit_texture"), (texture, "field_texture"), (texture, "_fit"), (texture, "fill_texture"),
@@ -96,6 +96,9 @@ def main() -> None:
         began = clock.now()
         mesh: Mesh = pipeline.gaussians_to_mesh_by_nerf(gaussians, settings=settings, max_faces=args.faces)
         print(f"run {run}: {clock.now() - began:.2f} s, {len(mesh.faces):,} faces", flush=True)
+        if device.type == "cuda":
+            held = [f(device) / 2**30 for f in (torch.cuda.memory_allocated, torch.cuda.memory_reserved)]
+            print(f"  memory: {held[0]:.2f} GiB in use, {held[1]:.2f} GiB kept", flush=True)
     print("\n| part | s |\n|---|---|")
     for name, seconds in clock.seconds.items():
         print(f"| {name} | {seconds:.2f} |")

@@ -111,7 +111,7 @@ def fuse_depth(
         closest, free = torch.full_like(volume, torch.inf), torch.zeros_like(volume)
         closest[band], free[band] = distances, past
     # Votes differ in steps from voxel to voxel where few views see; a light blur takes the steps out.
-    volume = _blurred(volume)
+    volume = blur(volume)
     if gaussians is not None:
         density = splat_density(gaussians, tuple(volume.shape), origin, voxel)
         volume = volume + _dense_votes(density, volume, free)
@@ -141,8 +141,8 @@ def _dense_votes(density: Tensor, volume: Tensor, free: Tensor) -> Tensor:
     weight = DENSITY_WEIGHT * min(max((solid - FOGGY) / (SOLID - FOGGY), 0.0), 1.0)
     if weight == 0:
         return torch.zeros_like(volume)
-    say = _blurred(((most - DENSE[0]) / (DENSE[1] - DENSE[0])).clamp(0, 1), SAY_BLUR)
-    room = _blurred((free / FREE_VIEWS).clamp(0, 1), FREE_BLUR)
+    say = blur(((most - DENSE[0]) / (DENSE[1] - DENSE[0])).clamp(0, 1), SAY_BLUR)
+    room = blur((free / FREE_VIEWS).clamp(0, 1), FREE_BLUR)
     outward = 1 - density / SURFACE_DENSITY
     return weight * say * torch.where(outward > 0, outward * room, outward.clamp_min(-1))
 
@@ -152,7 +152,7 @@ def _grid(shape: list[int], origin: Tensor, step: float) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)  # [X*Y*Z, 3]
 
 
-def _blurred(volume: Tensor, sigma: float = BLUR) -> Tensor:
+def blur(volume: Tensor, sigma: float = BLUR) -> Tensor:
     """A volume [X, Y, Z] under a Gaussian of ``sigma`` voxels."""
     if volume.device.type == "cpu":
         from scipy import ndimage

@@ -10,18 +10,17 @@ from torch import Tensor
 from ...errors import MeshError
 from ...gaussians import Gaussians
 from ...mesh import Mesh
-from ..bounds import NormalisedObject, normalise_object
-from ..capture import capture_depth, sphere_cameras
+from ..bounds import normalise_object
 from ..clean import keep_large_components, taubin_smooth
 from ..field_mesh import check_surface_options
-from ..fusion import fuse_depth
-from ..marching import marching_cubes
 from ..marching_cubes import grid_surface
 from ..simplify import decimate, make_manifold
 from ..unwrap import unwrap
 from .field import NerfField
+from .guide import DepthGuide, depth_guide
 from .march import Occupancy
 from .prepare import prepare_kernels
+from .recorded_step import release_memory
 from .refine import refine_mesh
 from .settings import OBJECT_RADIUS, NerfSettings
 from .texture import fit_texture
@@ -31,7 +30,6 @@ Progress = Callable[[str, float], None]
 CHUNK = 1 << 20  # points in one call of the field
 MARGIN = 0.05  # around the object's box, in the field's frame
 LEAST_DENSITY = 1.0  # what the field starts with; an object of unit size with less is see-through
-ROUGH_VIEWS, ROUGH_SIZE, ROUGH_RESOLUTION = 12, 64, 32
 
 
 def gaussians_to_mesh_by_nerf(
@@ -74,7 +72,7 @@ def gaussians_to_mesh_by_nerf(
     wait_for_kernels = prepare_kernels(gaussians, s)
     found = normalise_object(gaussians.detach().to("cpu"))
     wait_for_kernels()
-    _check_that_there_is_a_surface(found, gaussians.device)
+    guide = depth_guide(found, gaussians.device)
     g = found.gaussians.to(gaussians.device)
     seen = Gaussians(g.means * OBJECT_RADIUS, g.scales * OBJECT_RADIUS, g.quats, g.opacities, g.sh)
     generator = torch.Generator().manual_seed(seed)
@@ -82,7 +80,7 @@ def gaussians_to_mesh_by_nerf(
         field, occupancy = train_field(seen, s, generator, lambda f: report("radiance field", 0.02 + 0.43 * f))
     field.requires_grad_(False)
     report("surface", 0.45)
-    vertices, faces = _surface(field, occupancy, found.half_extent * OBJECT_RADIUS + MARGIN, s)
+    vertices, faces = _surface(field, occupancy, guide, found.half_extent * OBJECT_RADIUS + MARGIN, s)
     vertices, faces = keep_large_components(vertices, faces)
     vertices = taubin_smooth(vertices, faces)
     vertices, faces = make_manifold(*decimate(vertices, faces, max_faces))
@@ -100,22 +98,16 @@ def gaussians_to_mesh_by_nerf(
         mesh.texture = fit_texture(
             mesh, field, seen, texture_size, s, generator, lambda f: report("texture", 0.9 + 0.1 * f)
         )
+    release_memory(gaussians.device)
     mesh.vertices = found.to_world(mesh.vertices / OBJECT_RADIUS)
     report("done", 1.0)
     return mesh
 
 
 @torch.no_grad()
-def _check_that_there_is_a_surface(found: NormalisedObject, device: torch.device) -> None:
-    """A rough run of the fast route, so that what cannot be meshed is refused in its words before minutes are spent."""
-    cameras = sphere_cameras(ROUGH_VIEWS)
-    depth, spread = capture_depth(found.gaussians.to(device), cameras, ROUGH_SIZE)
-    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, ROUGH_RESOLUTION)
-    keep_large_components(*marching_cubes(volume, origin, voxel))
-
-
-@torch.no_grad()
-def _surface(field: NerfField, occupancy: Occupancy, half: Tensor, s: NerfSettings) -> tuple[Tensor, Tensor]:
+def _surface(
+    field: NerfField, occupancy: Occupancy, guide: DepthGuide, half: Tensor, s: NerfSettings
+) -> tuple[Tensor, Tensor]:
     """Marching cubes of the density in the box of half sides ``half`` [3]; asks only where the occupancy grid has something."""
     device = occupancy.values.device
     voxel = float(2 * half.amax()) / (s.resolution - 1)
@@ -131,6 +123,8 @@ def _surface(field: NerfField, occupancy: Occupancy, half: Tensor, s: NerfSettin
         index = near.contains(points).nonzero()[:, 0]
         for part in index.split(CHUNK):
             values[part] = field.density(points[part])
+        for own, part in zip(values.split(CHUNK), points.split(CHUNK), strict=True):
+            torch.maximum(own, level * guide.filling(part), out=own)
         return values.reshape(stop - start, len(y), len(z))
 
     # A short training stays softer than the published level.

@@ -61,3 +61,9 @@ class RecordedStep:
             self.reason = f"the step cannot be recorded: {error}"
             warnings.warn(f"slower than it could be: {self.reason}", RuntimeWarning, stacklevel=3)
         current.wait_stream(self.stream)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back the memory of recorded steps that are gone: PyTorch lends it to nothing else until memory runs out."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -152,6 +152,7 @@ def _fit(
         else:
             run(view.row, view.rgb, view.alpha)
         progress(i)
+    optimizer.clear()  # gradients lie in the recorded step's memory
     return (base + offset.detach()).cpu()
 
 
