@@ -84,7 +84,7 @@ def parts_of_a_step(way: Ours, batches: Iterator[Batch]) -> list[float]:
     inputs = task.inputs(batch)
     way.record(inputs)
     with way.amp:
-        made = way.model(inputs)
+        made = way.model(*inputs)
     raw = leaf(made)
     clock.mark()
     splats = task.head(raw, batch)

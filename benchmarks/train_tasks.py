@@ -53,8 +53,8 @@ class Mini:
     def batches(self, device: torch.device) -> Iterator[Batch]:
         return self.recipe.batches(0, 0, 0, 1, device)
 
-    def inputs(self, batch: Batch) -> Tensor:
-        return self.recipe.model_inputs(batch)[0]
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return self.recipe.model_inputs(batch)
 
     def head(self, raw: Tensor, batch: Batch) -> Gaussians:
         return ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])
@@ -105,8 +105,8 @@ class Big:
         while True:
             yield batch
 
-    def inputs(self, batch: Batch) -> Tensor:
-        return lgm_inputs(batch["pictures"], batch["slots"], self.config.input_size)
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (lgm_inputs(batch["pictures"], batch["slots"], self.config.input_size),)
 
     def head(self, raw: Tensor, batch: Batch) -> Gaussians:
         return lgm_head(batch["base"] + 0.01 * raw.float())

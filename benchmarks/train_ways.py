@@ -57,11 +57,11 @@ class Ours:
     def draw(self, gaussians: Gaussians, batch: Batch) -> Rendering:
         return draw(self.task, gaussians, batch)
 
-    def record(self, inputs: Tensor) -> None:
+    def record(self, inputs: tuple[Tensor, ...]) -> None:
         """At the first call, the network's launches as a graph."""
         if self.graph:
             self.graph = False
-            print(f"recorded: {graph_network(self.model, (inputs,), torch.bfloat16)}", flush=True)
+            print(f"recorded: {graph_network(self.model, inputs, torch.bfloat16)}", flush=True)
 
     def step(self, batch: Batch) -> None:
         self.loss(batch).backward()
@@ -75,7 +75,7 @@ class Ours:
         inputs = self.task.inputs(batch)
         self.record(inputs)
         with self.amp:
-            raw = self.model(inputs)
+            raw = self.model(*inputs)
         gaussians = self.task.head(raw, batch)
         drawn = self.draw(gaussians, batch)
         with self.amp:
@@ -109,11 +109,11 @@ class AsRecipe:
     def __init__(self, task: Mini | Big) -> None:
         self.task = task
 
-    def model_inputs(self, batch: Batch) -> tuple[Tensor]:
-        return (self.task.inputs(batch),)
+    def model_inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return self.task.inputs(batch)
 
     def loss(self, model: nn.Module, batch: Batch, progress: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        raw = model(self.task.inputs(batch))
+        raw = model(*self.task.inputs(batch))
         with torch.autocast(raw.device.type, enabled=False):
             gaussians = self.task.head(raw, batch)
             drawn = draw(self.task, gaussians, batch)

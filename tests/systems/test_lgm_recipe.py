@@ -259,7 +259,7 @@ def test_zoom_on_the_device_is_the_other(recipe):
     assert torch.allclose(made, zoom(scene, views, generator.set_state(state)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("trunk", ["debug", "debug-tokens", "debug-detail"])
+@pytest.mark.parametrize("trunk", ["debug", "debug-tokens", "debug-detail", "debug-cascade"])
 def test_trunks_learn_and_are_recognised(trunk, tmp_path):
     from bozzetto.systems.lgm.checkpoint import load_lgm, save_lgm
 
@@ -278,9 +278,9 @@ def test_trunks_learn_and_are_recognised(trunk, tmp_path):
     save_lgm(model, tmp_path / "m.safetensors", dtype=torch.float32)
     again = load_lgm(tmp_path / "m.safetensors")
     assert again.config == preset(trunk)
-    inputs = recipe.model_inputs(batch)[0]
+    inputs = recipe.model_inputs(batch)
     with torch.no_grad():
-        assert torch.allclose(again(inputs), model(inputs), atol=1e-5)
+        assert torch.allclose(again(*inputs), model(*inputs), atol=1e-5)
 
 
 def test_evaluation_reports_and_draws(recipe):

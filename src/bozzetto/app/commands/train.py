@@ -91,10 +91,12 @@ MINI_PRESETS = (
     "mini-sweep-tokens16",
     "mini-deep",
     "mini-detail",
+    "mini-cascade",
     "debug",
     "debug-tokens",
     "debug-sweep",
     "debug-detail",
+    "debug-cascade",
 )
 
 

@@ -14,6 +14,7 @@ from ...nn.layout import for_inference
 from ...zoo.identify import refuse_other_system
 from ...zoo.loading import place_state, read_tensors
 from ...zoo.saving import save_weights
+from .cascade import cascade_depths
 from .network import LGM, LGMConfig
 from .presets import PRESETS, preset
 from .reconstruct import published_dtype
@@ -38,13 +39,14 @@ class Structure(NamedTuple):
     up_attention: tuple[bool, ...] = ()
     layers_per_block: int = 0
     detail: int = 0
+    cascade: int = 0
 
     @classmethod
     def of(cls, config: LGMConfig) -> Structure:
         """That of the network of ``config``."""
         ends = config.in_channels * config.patch**2, config.out_channels * config.unpatch**2
         if config.trunk == "tokens":
-            return cls(*ends, (config.token_width, config.token_layers), detail=config.detail)
+            return cls(*ends, (config.token_width, config.token_layers), detail=config.detail, cascade=config.cascade)
         return cls(*ends, **{name: getattr(config, name) for name in cls._fields[3:]})
 
     @classmethod
@@ -75,6 +77,7 @@ class Structure(NamedTuple):
             up_attention=attention("up_blocks", len(up)),
             layers_per_block=len(run("unet.down_blocks.0.nets.{}.conv1.weight")),
             detail=int(shapes.get("detail.conv_in.weight", (0,))[0]),
+            cascade=cascade_depths(shapes.get("detail.near.weight", (0, 0))[1]),
         )
 
 

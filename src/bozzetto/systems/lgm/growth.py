@@ -28,9 +28,12 @@ def grown(state: dict[str, Tensor], old: LGMConfig, new: LGMConfig) -> dict[str,
         CheckpointError: the two differ in anything else, or ``state`` is not of ``old``.
     """
     extra = new.layers_per_block - old.layers_per_block
-    same = ("layers_per_block", "in_channels", "slots", "candidates", "detail")
+    same = ("layers_per_block", "in_channels", "slots", "candidates", "detail", "cascade")
     if replace(old, **{k: getattr(new, k) for k in same}) != new or extra not in (0, 1) or new.trunk != "unet":
         raise CheckpointError("a network grows by layers, input channels, depths on a ray and details, by nothing else")
+    branch = ("detail", "in_channels", "candidates")
+    if old.detail and (any(getattr(old, k) != getattr(new, k) for k in branch) or old.cascade not in (0, new.cascade)):
+        raise CheckpointError("a branch for details grows by evidence around the depths, by nothing else")
     source, target = LGM(old), LGM(new)
     try:
         source.load_state_dict(state)
@@ -83,6 +86,12 @@ class _Growth:
         new.norm_out.load_state_dict(old.norm_out.state_dict())
         new.conv_out.load_state_dict(old.conv_out.state_dict())
         self.target.conv.load_state_dict(self.source.conv.state_dict())
+        if self.source.detail is not None:
+            branch = self.target.detail
+            if branch.near is not None:  # says nothing at first
+                branch.near.weight.zero_()
+                branch.near.bias.zero_()
+            branch.load_state_dict(self.source.detail.state_dict(), strict=False)
 
     def _columns(self, weight: Tensor) -> Tensor:
         """The input layer's weights, for more channels and perhaps more depths on each ray, among which the old ones lie."""

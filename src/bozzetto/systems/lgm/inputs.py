@@ -77,6 +77,12 @@ def inputs_of(rgba: Tensor, cameras: Cameras, known: Tensor, config: LGMConfig) 
     return mini_inputs(rgba, cameras, known, config.input_size, config.candidates)
 
 
+def arguments_of(rgba: Tensor, cameras: Cameras, known: Tensor, config: LGMConfig) -> tuple[Tensor, ...]:
+    """What the network of ``config`` is called with: :func:`inputs_of`, and cameras for those that look again (cascade.py)."""
+    inputs = inputs_of(rgba, cameras, known, config)
+    return (inputs, cameras.camera_to_world, cameras.intrinsics) if config.cascade else (inputs,)
+
+
 def canonical_frame(cameras: Cameras) -> Tensor:
     """World -> network frame, [B, 4, 4]: the rotation about the origin that leaves the first camera without rotation."""
     rotation = cameras.camera_to_world[:, 0, :3, :3].transpose(-1, -2)

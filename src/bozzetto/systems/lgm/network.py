@@ -15,12 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...camera import Cameras
 from ...nn.bias import convolve_with_bias
 from ...nn.convolution import convolve_padded
 from ...nn.fold import fold_pixels
 from .blocks import DownBlock, MidBlock, UpBlock, lean, make_norm
+from .cascade import cascade_channels, small_pictures
 from .detail import DetailBranch
 from .ends import joined, joined_with
+from .heads import ray_depth
 from .tokens import TokenTrunk
 
 
@@ -53,6 +56,7 @@ class LGMConfig:
     token_layers: int = 8
     slots: int = 4  # lgm-mini: views given or imagined; a fifth looks at what the first camera has above it
     detail: int = 0  # channels of a branch as fine as the Gaussians (detail.py); 0: none
+    cascade: int = 0  # depths around the U-Net's own for each Gaussian whose evidence that branch is told (cascade.py)
     rotation: str = "fixed"  # "legacy" for checkpoints trained before April 2024 (heads.py)
 
     @property
@@ -132,9 +136,15 @@ class LGM(nn.Module):
         if config.detail:
             self.detail = DetailBranch(config)
             self.edge_layers = (*self.edge_layers, "detail.conv_in", "detail.conv_out")
+            if config.cascade:
+                self.edge_layers = (*self.edge_layers, "detail.near")
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Network input [B, V, Cin, S, S] -> raw channels [B, V, Cout, h, h], h = ``splat_size``; any V >= 1."""
+    def forward(self, inputs: Tensor, poses: Tensor | None = None, intrinsics: Tensor | None = None) -> Tensor:
+        """Network input [B, V, Cin, S, S] -> raw channels [B, V, Cout, h, h], h = ``splat_size``; any V >= 1.
+
+        ``poses`` [B, V, 4, 4] and ``intrinsics`` [B, V, 4] are those of the slots' cameras (``Cameras``); only networks that
+        look again around their own depths need them (``inputs.arguments_of``).
+        """
         b, v, c, h, w = inputs.shape
         levels = len(self.config.down_channels) - 1 if self.config.trunk == "unet" else 0
         factor = self.config.patch * 2**levels
@@ -144,23 +154,49 @@ class LGM(nn.Module):
             )
         pixels = inputs.reshape(b * v, c, h, w)
         half = pixels.is_cuda and torch.is_autocast_enabled("cuda")  # what the first layers do anyway
-        raw = self._raw(pixels, torch.get_autocast_dtype("cuda") if half else None, v)
+        dtype = torch.get_autocast_dtype("cuda") if half else None
+        if not self.config.cascade:
+            raw = self._raw(pixels, dtype, v)
+        elif poses is None or intrinsics is None:
+            raise ValueError("this network looks at the pictures again: call it with what inputs.arguments_of gives")
+        else:
+            raw = self._raw_of_two_looks(inputs, dtype, Cameras(poses.float(), intrinsics.float()))
         return raw.reshape(b, v, *raw.shape[1:])
 
     def _raw(self, pixels: Tensor, dtype: torch.dtype | None, views: int) -> Tensor:
         """[B*V, Cin, S, S] -> [B*V, Cout, h, h]; ``dtype``: what the first layers are given, None for that of ``pixels``."""
-        u = self.config.unpatch
         x = fold_pixels(pixels, self.config.patch, dtype)
         if not isinstance(self.unet, UNet):
             return self._mixed(self.unet(x, views))
         features = self.unet(x, views, last=False)
-        if u > 1 and torch.is_grad_enabled() and lean(features):
-            layers = (self.unet.conv_out, self.conv, u)
-            if self.detail is None:
-                return joined(features, *layers)
+        if self.detail is None:
+            return self._coarse(features)
+        if self._joins(features):
+            layers = (self.unet.conv_out, self.conv, self.config.unpatch)
             return joined_with(features, *layers, self.detail.hidden(pixels, features, dtype), self.detail.conv_out)
-        raw = self._mixed(convolve_with_bias(features, self.unet.conv_out))
-        return raw if self.detail is None else raw + self.detail(pixels, features, dtype)
+        return self._coarse(features) + self.detail(pixels, features, dtype)
+
+    def _raw_of_two_looks(self, inputs: Tensor, dtype: torch.dtype | None, cameras: Cameras) -> Tensor:
+        """The same for [B, V, Cin, S, S], with the pictures' evidence around the U-Net's own depths (no gradient through it)."""
+        b, v = inputs.shape[:2]
+        pixels = inputs.flatten(0, 1)
+        x = fold_pixels(pixels, self.config.patch, dtype)
+        features = self.unet(x, v, last=False)
+        raw = self._coarse(features)
+        distance = ray_depth(raw.detach().unflatten(0, (b, v)), cameras)
+        near = cascade_channels(
+            *small_pictures(inputs, self.detail.fold), cameras, distance, self.config.cascade, x.dtype
+        )
+        return raw + self.detail(pixels, features, dtype, near)
+
+    def _joins(self, features: Tensor) -> bool:
+        return self.config.unpatch > 1 and torch.is_grad_enabled() and lean(features)
+
+    def _coarse(self, features: Tensor) -> Tensor:
+        """The U-Net's last features -> its raw channels [B*V, Cout, h, h]."""
+        if self._joins(features):
+            return joined(features, self.unet.conv_out, self.conv, self.config.unpatch)
+        return self._mixed(convolve_with_bias(features, self.unet.conv_out))
 
     def _mixed(self, x: Tensor) -> Tensor:
         """[B*V, C*u*u, h/u, w/u] -> [B*V, C, h, w], and the 1x1 convolution."""

@@ -76,7 +76,7 @@ def sweep_torch(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int) 
             rotation = view[:, u, None, :3, :3]  # [B, 1, 3, 3]
             start = matvec(rotation, origins[:, :, 0, 0]) + view[:, u, None, :3, 3]  # [B, V, 3]
             along = matvec(rotation[:, :, None, None], directions)  # [B, V, side, side, 3]
-            grid = _places(start, along, distance, cameras.intrinsics[:, u])
+            grid = projected(start, along, distance, cameras.intrinsics[:, u])
             seen = F.grid_sample(
                 pictures[:, u], grid.view(b, -1, side, 2), mode="bilinear", padding_mode="zeros", align_corners=False
             ).view(b, 4, v, candidates, side, side)
@@ -102,11 +102,11 @@ def _half_size(rgba: Tensor, known: Tensor) -> Tensor:
     return F.avg_pool2d(pictures.flatten(0, 1), 2).unflatten(0, rgba.shape[:2])
 
 
-def _places(start: Tensor, along: Tensor, distance: Tensor, intrinsics: Tensor) -> Tensor:
+def projected(start: Tensor, along: Tensor, distance: Tensor, intrinsics: Tensor) -> Tensor:
     """Where a camera sees points ``start`` + ``distance`` * ``along`` of its own frame (x right, y down, z forward).
 
     Args:
-        start: [B, V, 3]. along: [B, V, h, w, 3]. distance: [B, V, D, 1, 1]. intrinsics: [B, 4].
+        start: [B, V, 3]. along: [B, V, h, w, 3]. distance: [B, V, D, h, w] or [B, V, D, 1, 1]. intrinsics: [B, 4].
 
     Returns:
         [B, V, D, h, w, 2] in -1..1 inside the picture; beside it for points that are not before the camera.

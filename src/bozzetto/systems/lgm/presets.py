@@ -55,6 +55,9 @@ MINI_DEEP = replace(MINI_SWEEP, slots=5, layers_per_block=2)
 # A branch as fine as the Gaussians and a depth on each ray for every 2.4 pixels of a neighbouring picture: outlines.
 FINE = {"candidates": 128, "in_channels": PICTURE + sweep_planes(128)}
 MINI_DETAIL = replace(MINI_DEEP, slots=4, detail=64, **FINE)
+# Told, besides, what the other pictures show 0.08 world units around the depth that the U-Net gives each Gaussian, and whether
+# the other slots' surfaces pass there.
+MINI_CASCADE = replace(MINI_DETAIL, cascade=16)
 # For tests: the same wiring, seconds on a CPU.
 DEBUG = replace(
     MINI,
@@ -73,6 +76,8 @@ DEBUG_SWEEP = replace(DEBUG, **SWEPT)
 
 DEBUG_DETAIL = replace(DEBUG_SWEEP, detail=32, **FINE)
 
+DEBUG_CASCADE = replace(DEBUG_DETAIL, cascade=8)
+
 PRESETS: dict[str, LGMConfig] = {
     "big": BIG,
     "small": SMALL,
@@ -88,10 +93,12 @@ PRESETS: dict[str, LGMConfig] = {
     "mini-sweep-tokens16": MINI_SWEEP_TOKENS16,
     "mini-deep": MINI_DEEP,
     "mini-detail": MINI_DETAIL,
+    "mini-cascade": MINI_CASCADE,
     "debug": DEBUG,
     "debug-tokens": DEBUG_TOKENS,
     "debug-sweep": DEBUG_SWEEP,
     "debug-detail": DEBUG_DETAIL,
+    "debug-cascade": DEBUG_CASCADE,
 }
 
 

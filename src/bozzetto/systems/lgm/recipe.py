@@ -30,7 +30,7 @@ from .drawn import Drawn, draw_from
 from .generated import check_object_number, make_packed_object
 from .growth import grown
 from .heads import ray_head
-from .inputs import inputs_of
+from .inputs import arguments_of
 from .network import LGM
 from .objective import Objective
 from .presets import preset
@@ -287,12 +287,11 @@ class MiniRecipe:
 
     # ---- objective ----------------------------------------------------------------------------------------------------
 
-    def model_inputs(self, batch: dict[str, Any]) -> tuple[Tensor]:
-        return (inputs_of(batch["input_rgba"], batch["input_slots"], batch["known"], self.config),)
+    def model_inputs(self, batch: dict[str, Any]) -> tuple[Tensor, ...]:
+        return arguments_of(batch["input_rgba"], batch["input_slots"], batch["known"], self.config)
 
     def loss(self, model: nn.Module, batch: dict[str, Any], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        (inputs,) = self.model_inputs(batch)
-        raw = model(inputs)
+        raw = model(*self.model_inputs(batch))
         with torch.autocast(raw.device.type, enabled=False):
             gaussians = ray_head(raw, batch["slots"], batch["input_rgba"], batch["known"])
             drawn = rasterize(gaussians, batch["cameras"], self.render_size)

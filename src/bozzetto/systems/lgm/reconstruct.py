@@ -12,7 +12,7 @@ from ...gaussians import Gaussians
 from ...nn.graphs import captured
 from .cameras import SLOTS
 from .heads import lgm_head, ray_head
-from .inputs import camera_above, canonical_frame, inputs_of, lgm_inputs, query_cameras, to_frame
+from .inputs import arguments_of, camera_above, canonical_frame, lgm_inputs, query_cameras, to_frame
 from .network import LGM
 
 MAX_VIEWS = 8
@@ -37,18 +37,21 @@ def _cpu_has_bf16() -> bool:
     return bool(check and check())
 
 
-def run(model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+def run(model: nn.Module, arguments: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     """The network's raw channels, computed in ``dtype``: as it is where its weights have that dtype, else under autocast.
+
+    ``arguments`` are its input channels, and cameras for networks that look again (``inputs.arguments_of``).
 
     On CUDA, a second call with inputs of the same shape is recorded as a graph (``bozzetto.nn.graphs``), which lives as long
     as the network: a single photo pays nothing for it, candidates and evaluations replay it.
     """
+    inputs, *cameras = arguments
     device, own = inputs.device, next(model.parameters()).dtype
     call = captured(model) if device.type == "cuda" else model
     if own == dtype:
-        return call(inputs.to(own))
+        return call(inputs.to(own), *cameras)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        return call(inputs)
+        return call(inputs, *cameras)
 
 
 @torch.no_grad()
@@ -76,12 +79,12 @@ def reconstruct(model: LGM, rgba: Tensor, cameras: Cameras, dtype: torch.dtype |
     slots = to_frame(cameras.to(device, torch.float32), frame)
     if config.head == "ray":
         rgba, slots, known = _slots(rgba, slots, config.slots)
-        raw = run(model, inputs_of(rgba, slots, known, config), dtype)
+        raw = run(model, arguments_of(rgba, slots, known, config), dtype)
         gaussians = ray_head(raw.float(), slots, rgba, known)
     else:
         # LGM's frame has the first camera at distance `radius` on +z: the scale of the rays matters to it.
         inputs = lgm_inputs(rgba[:, :, :3] * rgba[:, :, 3:] + 1 - rgba[:, :, 3:], slots, config.input_size)
-        gaussians = lgm_head(run(model, inputs, dtype).float(), config.rotation)
+        gaussians = lgm_head(run(model, (inputs,), dtype).float(), config.rotation)
     back = [gaussians[i].transformed(frame[i].T) for i in range(b)]
     return Gaussians(*(torch.stack(parts) for parts in zip(*(g.tensors() for g in back))))
 
