@@ -12,15 +12,15 @@ MINI = (
         system="lgm",
         files=(
             WeightsFile(
-                "lgm-mini.safetensors", 15_548_668, "c92c594492dae041dfef76bf93ff32c99b945c7fe76f1afe800f8776b9854fbd"
+                "lgm-mini.safetensors", 16_048_792, "eb438d5fe9cbdb6aa541aa934719313e993ee862bed2ba799cd4a8890add3eec"
             ),
         ),
         licence="CC-BY-SA-4.0",
         terms=_SHARE_ALIKE,
-        summary="photo or posed views (uses up to four) -> Gaussians; 15.4 M parameters, runs on a CPU",
-        options={"preset_name": "mini-deep"},
+        summary="photo or posed views (uses up to four) -> Gaussians; 15.9 M parameters, runs on a CPU",
+        options={"preset_name": "mini-cascade"},
         inputs=("photo", "views"),
-        parameters=15_419_722,
+        parameters=15_912_856,
     ),
     WeightsEntry(
         name="lgm-mini-clean",
