@@ -26,7 +26,7 @@ import torch
 FOLDER = Path(__file__).resolve().parent
 ON_THE_CPU = {  # script and arguments -> what it shows, most seconds
     "image.py --device cpu": ("`bozzetto image` with the bundled model, by stages", 240),
-    "network.py --device cpu --preset mini-sweep --preset mini-deep": ("lgm-mini's network", 240),
+    "network.py --device cpu --preset mini-sweep --preset mini-cascade": ("the bundled networks", 240),
     "raster_cpu.py": ("rasterizer", 240),
     "data_render.py --device cpu": ("triangle renderer of the training data", 240),
     "mesh.py": ("meshes from splats, by stages", 240),
