@@ -2,7 +2,8 @@
 
 Pictures leave a field free where they do not look. Behind opaque surfaces it holds nothing, so that marching cubes finds an inner
 surface besides the outer one, joined to it by pits wherever a colour is so even that pictures do not tell how deep it lies.
-The fast route's fused depth (:mod:`..fusion`) knows what is inside.
+The fast route's fused depth (:mod:`..fusion`) knows what is inside; it is believed but where many views see something behind it,
+as in hollows that it closes over.
 """
 
 from __future__ import annotations
@@ -13,25 +14,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...camera import Cameras
 from ..bounds import NormalisedObject
 from ..capture import capture_depth, sphere_cameras
 from ..clean import keep_large_components
-from ..fusion import fuse_depth
+from ..fusion import FAR, blur, fuse_depth
 from ..marching import marching_cubes
 from .settings import OBJECT_RADIUS
 
 VIEWS, SIZE, RESOLUTION = 36, 192, 96
-# Of the fused volume, which goes from 1 to -1 within three voxels before and behind a surface. Nearer to it the field decides.
-DEEP = 0.5
+SIGHTS = 9  # views that must see a place for it to be no inside; through gaps between splats a few see anything
+SIGHT_BLUR = 1.0  # voxels
+REACH = 3.0  # voxels, within which the volumes go from 1 before a surface to -1 behind it
+DEEP = 0.5  # behind it the field is overruled; nearer to the surface the field decides
 STEEP = 4.0  # by how much the filling grows over a unit of the volume, in levels of the surface
 
 
 @dataclass
 class DepthGuide:
-    """Fused depth in the field's frame.
+    """What is inside, in the field's frame.
 
     Attributes:
-        volume: [X, Y, Z], below 0 inside. origin: [3], centre of its first voxel. voxel: edge length.
+        volume: [X, Y, Z], -1 deep inside, 1 outside, about 0 on the surface.
+        origin: [3], centre of the first voxel. voxel: edge length.
     """
 
     volume: Tensor
@@ -62,4 +67,24 @@ def depth_guide(found: NormalisedObject, device: torch.device) -> DepthGuide:
     depth, spread = capture_depth(found.gaussians.to(device), cameras, SIZE)
     volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, RESOLUTION)
     keep_large_components(*marching_cubes(volume, origin, voxel))
+    axes = [torch.arange(n, device=device) * voxel + o for n, o in zip(volume.shape, origin, strict=True)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    seen = sights(points, depth + spread, cameras.to(device), REACH * voxel).reshape(volume.shape)
+    volume = torch.maximum(volume, blur(seen, SIGHT_BLUR))
     return DepthGuide(volume, origin * OBJECT_RADIUS, voxel * OBJECT_RADIUS)
+
+
+def sights(points: Tensor, depth: Tensor, cameras: Cameras, reach: float) -> Tensor:
+    """How far points [P, 3] lie before what a view sees, [P] in -1..1 (units of ``reach``): of all views the SIGHTS-th farthest.
+
+    Args:
+        depth: [V, H, W], camera z, infinity for background. cameras: batch (V,).
+    """
+    farthest = points.new_full((SIGHTS, len(points)), -1.0)  # in falling order
+    for i, picture in enumerate(depth.clamp_max(FAR)):
+        position, z = cameras[i].project(points)
+        seen = F.grid_sample(picture[None, None], (position * 2 - 1)[None, None], mode="nearest", align_corners=False)
+        ahead = ((seen[0, 0, 0] - z) / reach).clamp(-1, 1)
+        for k in range(SIGHTS):
+            farthest[k], ahead = torch.maximum(farthest[k], ahead), torch.minimum(farthest[k], ahead)
+    return farthest[-1]
