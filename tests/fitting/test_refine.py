@@ -9,7 +9,7 @@ import torch
 
 from bozzetto.camera import Cameras
 from bozzetto.errors import InputError
-from bozzetto.fitting import RefinementRates, refine_gaussians
+from bozzetto.fitting import RefinementRates, refine, refine_gaussians
 from bozzetto.gaussians import Gaussians
 from bozzetto.raster import rasterize
 
@@ -65,6 +65,13 @@ def test_scale_of_the_world_does_not_matter(case):
     assert torch.allclose(there.means, here.means, atol=7 * 2e-3) and torch.allclose(there.sh, here.sh, atol=2e-2)
 
 
+def test_a_tiny_world_is_seen(case):
+    matrix = torch.diag(torch.tensor([1e-3, 1e-3, 1e-3, 1.0]))
+    there = refine_gaussians(case.wrong.transformed(matrix), case.rgba, case.given.transformed(matrix), 3)
+    here = refine_gaussians(case.wrong, case.rgba, case.given, 3).transformed(matrix)
+    assert torch.allclose(there.sh, here.sh, atol=1e-3) and not torch.equal(there.sh, case.wrong.sh)
+
+
 def test_what_no_camera_sees_stays(case):
     behind = Gaussians.from_rgb(
         torch.tensor([[0.0, 50.0, 0.0]]), torch.full((1, 3), 0.1), torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([0.7]),
@@ -91,6 +98,22 @@ def test_callers_without_gradients_and_no_steps(case):
         still.opacities, case.wrong.opacities, atol=1e-5
     )
     assert len(refine_gaussians(Gaussians.empty(), case.rgba, case.given, 2)) == 0
+
+
+def test_what_was_made_in_inference_mode_is_copied(case, monkeypatch):
+    """Autograd cannot keep such tensors, and the kernels on a GPU keep cameras as they are given."""
+    met = []
+
+    def looked_at(gaussians, cameras, size, **more):
+        met.append((cameras.camera_to_world, cameras.intrinsics))
+        return rasterize(gaussians, cameras, size, **more)
+
+    monkeypatch.setattr(refine, "rasterize", looked_at)
+    with torch.inference_mode():
+        cameras = case.given.to("cpu", torch.float64).to("cpu", torch.float32)
+        assert cameras.camera_to_world.is_inference()
+        refine_gaussians(case.wrong, case.rgba.clone(), cameras, 1)
+    assert len(met) == 1 and not any(t.is_inference() for t in met[0])
 
 
 def test_bad_input_is_refused(case):

@@ -22,6 +22,7 @@ from ..raster import rasterize
 BETAS = (0.5, 0.9)  # of Adam, whose usual memory is longer than the whole run: 0.1 dB
 EPS = 1e-8  # of Adam, where the loss is a mean over all pixels of all views: Gaussians that hardly show hardly move
 LEAST_OPACITY = 1e-4
+NEAR = 0.005  # of the cameras' distance: from where they see, in worlds too small for the rasterizer's own near plane
 
 
 @dataclass(frozen=True)
@@ -95,20 +96,24 @@ def _refined(
     progress: Callable[[str, float], None],
 ) -> Gaussians:
     device = gaussians.device
-    rgba, cameras = rgba.detach().clone().to(device, torch.float32), cameras.to(device, torch.float32)
+    rgba = rgba.detach().clone().to(device, torch.float32)
+    # Copies, because autograd takes no tensors that were made in inference mode.
+    poses, lenses = (t.detach().clone() for t in (cameras.camera_to_world, cameras.intrinsics))
+    cameras = Cameras(poses, lenses).to(device, torch.float32)
     goal = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1).permute(0, 2, 3, 1)  # [V, H, W, 4], premultiplied
     means, scales, quats, opacities, sh = (t.detach().clone().float() for t in gaussians.tensors())
-    away = (cameras.positions - means.mean(0)).norm(dim=-1).mean()
+    away = float((cameras.positions - means.mean(0)).norm(dim=-1).mean())
+    near = min(0.01, NEAR * away)
     raw = [means, scales.clamp_min(1e-12).log(), quats, torch.logit(opacities, LEAST_OPACITY), sh]
     raw = [t.requires_grad_() for t in raw]
-    lrs = [rates.position * float(away), rates.scale, rates.rotation, rates.opacity, rates.colour]
+    lrs = [rates.position * away, rates.scale, rates.rotation, rates.opacity, rates.colour]
     adam = torch.optim.Adam(
         [{"params": [t], "lr": lr} for t, lr in zip(raw, lrs)], betas=BETAS, eps=EPS, fused=device.type == "cuda"
     )
     size = tuple(goal.shape[1:3])
     for step in range(steps):
         progress("refining on the given pictures", step / steps)
-        drawn = rasterize(_activated(raw), cameras, size)
+        drawn = rasterize(_activated(raw), cameras, size, near=near)
         difference = torch.cat([drawn.rgb, drawn.alpha[..., None]], dim=-1) - goal
         adam.zero_grad(set_to_none=True)
         difference.square().mean().backward()
