@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -78,6 +80,31 @@ def test_every_first_launch_fits_its_kernel(monkeypatch):
     assert {"join_kernel", "held_kernel", "add_bias_kernel", "fast_kernel", "pointwise_kernel", "pad_kernel"} <= names
 
 
+@pytest.mark.parametrize("where", ["while the list is made", "in a launch"])
+def test_kernels_that_fail_are_told_of_once(monkeypatch, where):
+    from bozzetto.nn import compilation
+
+    def broken(*args):
+        if where == "in a launch" and not args:
+            raise TypeError("too few arguments")
+        if where == "in a launch":
+            return [broken]
+        raise TypeError("too few arguments")
+
+    for name in ("device", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(compilation, "_done", set())
+    monkeypatch.setattr(compilation, "first_launches", broken)
+    monkeypatch.setattr(backend, "failure", None)
+    monkeypatch.setattr(backend, "kernels", lambda: ())
+    with pytest.warns(UserWarning, match="without the fast kernels.*TypeError: too few arguments"):
+        compilation.compile_kernels(torch.device("cuda"), torch.float16)
+    assert "too few arguments" in backend.failure
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compilation.compile_kernels(torch.device("cuda"), torch.bfloat16)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_without_a_compiler_plain_layers_run(monkeypatch):
@@ -89,7 +116,8 @@ def test_without_a_compiler_plain_layers_run(monkeypatch):
     monkeypatch.setattr(compilation, "_done", set())
     monkeypatch.setattr(backend, "failure", None)
     monkeypatch.setattr(backend.kernels()[2], "add_scaled", broken)
-    net = for_inference(nn.Sequential(GroupNorm(8, 64, silu=True)), "cuda", torch.bfloat16)
+    with pytest.warns(UserWarning, match="no C compiler"):
+        net = for_inference(nn.Sequential(GroupNorm(8, 64, silu=True)), "cuda", torch.bfloat16)
     assert "no C compiler" in backend.failure
     x = torch.randn(1, 64, 8, 8, device="cuda").bfloat16()
     assert not backend.use_kernels(x) and bool(torch.isfinite(net(x)).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,7 +23,8 @@ def compile_kernels(
 ) -> None:
     """Compile what inference in half precision uses, or read it from Triton's cache; the second call does nothing.
 
-    Where that fails (Triton wants a C compiler, for its launchers), ``backend.failure`` says why, and plain PyTorch runs.
+    Where that fails (Triton wants a C compiler, for its launchers), a warning and ``backend.failure`` say why, and plain PyTorch
+    runs from then on.
 
     Args:
         narrow_attention: also attention with 32 channels a head.
@@ -32,20 +34,21 @@ def compile_kernels(
         return
     if ((device, dtype, narrow_attention) in _done and more is None) or backend.failure is not None:
         return
-    with torch.cuda.device(device), torch.no_grad():
-        narrow = narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0)
-        tasks = first_launches(device, dtype, narrow) + ([] if more is None else more(device, dtype))
 
     def run(task: Callable[[], object]) -> None:
         with torch.cuda.device(device), torch.no_grad():  # threads have their own
             task()
 
     try:
+        with torch.cuda.device(device), torch.no_grad():
+            narrow = narrow_attention and torch.cuda.get_device_capability(device) >= (9, 0)
+            tasks = first_launches(device, dtype, narrow) + ([] if more is None else more(device, dtype))
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(run, tasks))
         torch.cuda.synchronize(device)
     except Exception as error:  # whatever the compiler, its cache or the driver may raise
         backend.failure = f"Triton's kernels are not used: {type(error).__name__}: {error}"
+        warnings.warn(f"networks run without the fast kernels, slower. {backend.failure}", stacklevel=2)
     _done.add((device, dtype, narrow_attention))
 
 
