@@ -167,7 +167,7 @@ def views_to_3d(
     Any camera distance, orientation and object scale. Pictures with an alpha channel are used as they are, others are cut
     out (``matting``); they may differ in size. lgm-mini uses at most four views (those that see the most different sides),
     LGM up to eight; the report says which. ``refine`` steps of optimisation on the pictures used follow the network's answer
-    (:func:`bozzetto.fitting.refine_gaussians`); 0 keeps it.
+    where there are several (:func:`bozzetto.fitting.refine_gaussians`); 0 keeps it. The report says how many were done.
     """
     from .systems.lgm.network import LGM
     from .systems.lgm.posed import from_views
@@ -191,7 +191,7 @@ def views_to_3d(
             f"{', '.join(fitting)}"
         )
     asset = from_views(images, cameras, network, matting, refine, job)
-    about = {"command": "views", "inputs": len(images), "model": model, "matting": matting, "refine": refine}
+    about = {"command": "views", "inputs": len(images), "model": model, "matting": matting}
     return _finish(asset, about, job)
 
 

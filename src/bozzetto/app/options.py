@@ -195,7 +195,7 @@ def add_refine(parser: argparse.ArgumentParser, default: int = REFINE_STEPS) -> 
         type=refine_steps,
         default=default,
         metavar="STEPS",
-        help=f"steps of optimisation on the given pictures after the network; 0 for none ({default})",
+        help=f"steps of optimisation on the given pictures after the network, if there are several; 0 for none ({default})",
     )
 
 

@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="weights of the perceptual distance, or their folder; 'none' leaves it out (the cache folder, where it has them)",
     )
     add_refine(parser)
+    parser.set_defaults(refine=None)  # to tell whether it was given
     parser.add_argument(
         "--kind",
         choices=("auto", "plain", "objaverse", "gso", "abo", "omniobject3d"),
@@ -81,6 +82,10 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         )
     if protocol == "procedural" and options.meshes:
         raise InputError("--protocol procedural makes no meshes; use --protocol views")
+    if protocol == "procedural" and options.refine is not None:
+        raise InputError(
+            "--protocol procedural measures the network alone; leave out --refine, or use --protocol views"
+        )
     if protocol == "procedural" and options.split == "train":
         raise InputError("--split train measures objects of dataset folders; give them with --data")
     check_output(options.output)
@@ -130,20 +135,26 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
     from ...evaluation.report import write_report
     from ...evaluation.run import measure
     from ...evaluation.summary import summarise
+    from ...options import REFINE_STEPS
 
     if options.meshes < 0:
         raise InputError("--meshes must be 0 or more")
     device = pick_device(options.device)
     perceptual, network = load_distance(options.perceptual, device)
     progress("loading the model", 0.0)
-    model = load_model(options.model, device, options.refine)
+    refine = REFINE_STEPS if options.refine is None else options.refine
+    model = load_model(options.model, device, refine)
+    if model.reconstruct is None:  # it makes a mesh
+        if options.refine is not None:
+            raise InputError(f"{options.model} takes one photo, so that --refine does nothing; leave it out")
+        refine = 0
     count = options.objects or OBJECTS
     progress("reading the objects", 0.0)
     samples = find_samples(options.data, count, kind=options.kind, up=options.up or "", split=options.split)
     began = time.perf_counter()
     if options.workers > 1:
         del model  # every process has its own
-        job = Job(options.model, str(device), options.perceptual, options.meshes, options.refine)
+        job = Job(options.model, str(device), options.perceptual, options.meshes, refine)
         results = measure_in_processes(job, samples, options.workers, progress)
     else:
         results = measure(model, samples, perceptual=perceptual, mesh_objects=options.meshes, tell=progress)
@@ -151,7 +162,7 @@ def _views(options: argparse.Namespace, progress: Progress) -> None:
         "protocol": PROTOCOL,
         "split": options.split,
         "model": options.model,
-        "refine": options.refine,
+        "refine": refine,
         "objects_per_source": count,
         "mesh_objects_per_source": options.meshes,
         "size": SIZE,

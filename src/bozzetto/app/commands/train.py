@@ -2,8 +2,9 @@
 
 On several GPUs: torchrun --nproc-per-node N -m bozzetto train lgm-mini -o RUN
 
-Of the presets, mini-sweep is the small one, mini-deep the bundled network's (deeper; imagines the view from above), and
-mini-detail has features as fine as its Gaussians, for outlines. docs/training.md compares them all; debug... are for tests.
+Of the presets, mini-sweep is the small one, mini-deep is deeper and imagines the view from above, mini-detail has features as
+fine as its Gaussians, for outlines, and mini-cascade, the bundled network's, looks at the pictures again around its own depths.
+docs/training.md compares them all; debug... are for tests.
 `--init` grows a smaller network's weights into a larger one.
 """
 
@@ -18,7 +19,7 @@ from ..progress import Progress
 EXAMPLES = (
     "bozzetto train lgm-mini -o runs/mini --steps 20000 --batch 16 --workers 14",
     "bozzetto train lgm-mini -o runs/mini --data assets/ --optimizer muon --lr 2e-3 --minutes 20 --workers 14",
-    "bozzetto train lgm-mini -o runs/detail --preset mini-detail --init deep.safetensors --data assets/ --workers 14",
+    "bozzetto train lgm-mini -o runs/cascade --preset mini-cascade --init deep.safetensors --data assets/ --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
 
