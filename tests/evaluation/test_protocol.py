@@ -34,7 +34,6 @@ from bozzetto.evaluation.protocol import (
 from bozzetto.evaluation.report import plain, write_report
 from bozzetto.evaluation.run import measure, measure_object
 from bozzetto.evaluation.summary import summarise
-from bozzetto.fitting import refine as fitting_refine
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
@@ -308,7 +307,6 @@ def test_command_on_a_folder(tmp_path, capsys, monkeypatch):
         (["--protocol", "procedural", "--data", "x"], "takes no --data"),
         (["--meshes", "2"], "makes no meshes"),
         (["--workers", "2"], "one process"),
-        (["--refine", "5"], "the network alone"),
         (["--data", "nowhere"], "not a folder"),
         (["--data", ".", "--perceptual", "missing"], "perceptual"),
         (["--data", ".", "--meshes", "-1"], "--meshes"),
@@ -317,27 +315,6 @@ def test_command_on_a_folder(tmp_path, capsys, monkeypatch):
 def test_bad_arguments(tmp_path, capsys, more, message):
     assert main(["evaluate", "lgm-mini", "-o", str(tmp_path / "out"), "--device", "cpu", *more]) != 0
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("more", "steps", "calls"), [([], 20, 2), (["--refine", "3"], 3, 2), (["--refine", "0"], 0, 0)]
-)
-def test_several_given_views_are_refined_on(tmp_path, monkeypatch, more, steps, calls):
-    seen = []
-
-    def refined(gaussians, rgba, cameras, count):
-        assert rgba.shape == (4, 4, 32, 32) and cameras.batch_shape == (4,)
-        seen.append(count)
-        return gaussians
-
-    monkeypatch.setattr(fitting_refine, "refine_gaussians", refined)
-    monkeypatch.setattr(run, "measure_object", partial(run.measure_object, size=32))
-    save_lgm(LGM(preset("debug")), tmp_path / "own.safetensors")
-    command = ["evaluate", str(tmp_path / "own.safetensors"), "--data", str(write_gso(tmp_path / "gso"))]
-    command += ["-o", str(tmp_path / "out"), "--objects", "1", "--perceptual", "none", "--device", "cpu", *more]
-    assert main(command) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["refine"] == steps and seen == [steps] * calls  # one object of each source, its four views only
 
 
 def test_lgm_itself_is_given_four_views_only():
