@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from bozzetto.camera import Cameras
 from bozzetto.systems.lgm import detail, network
 from bozzetto.systems.lgm.network import LGM
 from bozzetto.systems.lgm.presets import preset
@@ -12,7 +13,7 @@ from bozzetto.systems.lgm.presets import preset
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("name", ["debug", "debug-detail"])
+@pytest.mark.parametrize("name", ["debug", "debug-detail", "debug-cascade"])
 def test_values_and_gradients(name, monkeypatch):
     torch.manual_seed(0)
     config = preset(name)
@@ -21,11 +22,13 @@ def test_values_and_gradients(name, monkeypatch):
         torch.nn.init.normal_(model.detail.conv_out.weight, std=0.1)
         torch.nn.init.normal_(model.detail.conv_out.bias, std=0.1)
     inputs = torch.randn(2, 3, config.in_channels, config.input_size, config.input_size).double().to(DEVICE)
+    seen = Cameras.orbit([0.0, 90.0, 200.0], 10.0).to(DEVICE)
+    cameras = [t.expand(2, *t.shape) for t in (seen.camera_to_world, seen.intrinsics)] if config.cascade else []
     results = []
     for lean in (lambda x: False, lambda x: True):
         monkeypatch.setattr(network, "lean", lean)
         monkeypatch.setattr(detail, "lean", lean)  # its own first layers, too
-        raw = model(inputs)
+        raw = model(inputs, *cameras)
         by = torch.randn(raw.shape, generator=torch.Generator().manual_seed(1)).double().to(DEVICE)
         results.append([raw, *torch.autograd.grad(raw, list(model.parameters()), by)])
     names = ["raw", *(n for n, _ in model.named_parameters())]

@@ -128,9 +128,8 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx, means, quats, scales, opacities, sh, background, call):
         pictures = call.enqueue(means, quats, scales, opacities, sh, background, True)
         ctx.save_for_backward(means, quats, scales, opacities, sh, background, call.view, call.intrinsics, call.alpha)
-        call.view = call.intrinsics = call.alpha = (
-            None  # one of them may be a picture, which would hold its own history
-        )
+        # One of them may be a picture, which would hold its own history.
+        call.view = call.intrinsics = call.alpha = None
         ctx.call = call
         ctx.set_materialize_grads(False)
         return pictures

@@ -37,9 +37,8 @@ class Launcher:
         self.kernel, self.constants = kernel, constants
         self.options = {name: value for name, value in options.items() if value is not None}
         self.trailing = tuple(constants.values()) if VERSION >= (3, 3) else ()  # since 3.3 launches name constants too
-        self.binaries: dict[
-            int, tuple[Callable, tuple]
-        ] = {}  # by device: what launches, and what it gets before the arguments
+        # By device: what launches, and what it gets before the arguments.
+        self.binaries: dict[int, tuple[Callable, tuple]] = {}
         self.pieces: tuple[int, ...] = ()  # which arguments they are
         self.tensors: tuple[int, ...] = ()
         self.interpreted = not isinstance(kernel, triton.JITFunction)

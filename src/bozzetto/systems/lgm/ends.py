@@ -30,9 +30,8 @@ def joined_weights(first: nn.Conv2d, second: nn.Conv2d, patch: int) -> tuple[Ten
     rows = first.weight.reshape(mix.shape[1], -1)  # [K, patch * patch * C * 9]
     weight = (mix @ rows).reshape(len(mix), squares, *first.weight.shape[1:])
     single = torch.promote_types(mix.dtype, torch.float32)  # sums of rounded biases would be rounded again
-    bias = (mix.to(single)[..., None] * first.bias.to(single).reshape(-1, squares)).sum(1) + second.bias.to(single)[
-        :, None
-    ]
+    inner = first.bias.to(single).reshape(-1, squares)  # [K, patch * patch]
+    bias = (mix.to(single)[..., None] * inner).sum(1) + second.bias.to(single)[:, None]
     return weight, bias
 
 

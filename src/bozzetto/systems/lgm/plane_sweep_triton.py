@@ -202,14 +202,9 @@ def sweep(rgba: Tensor, cameras: Cameras, known: Tensor, candidates: int, out: T
     shape = (b, v, sweep_planes(candidates), size, size)
     if out is None:
         out = torch.empty(shape, dtype=torch.float32, device=rgba.device)
-    elif (
-        out.shape != shape
-        or out.stride()[2:] != (size * size, size, 1)
-        or (b > 1 and out.stride(0) != v * out.stride(1))
-    ):
-        raise ValueError(
-            f"out must be dense pictures of shape {shape}, got {tuple(out.shape)} with steps {out.stride()}"
-        )
+    dense = out.stride()[2:] == (size * size, size, 1) and (b == 1 or out.stride(0) == v * out.stride(1))
+    if out.shape != shape or not dense:
+        raise ValueError(f"out must be dense pictures of shape {shape}, got {tuple(out.shape)}, steps {out.stride()}")
     count = b * v * side * side
     launch(halve_kernel, (cdiv(count, BLOCK_CELLS), 1, 1), (rgba, pictures, colours, count, side), (BLOCK_CELLS,), 4)
     grid = (cdiv(4 * side * side, BLOCK_POINTS), candidates // 4, b * v)
