@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from test_files_viewer import as_array, ball, psnr, read_page, show
+from test_files_viewer import ball, read_page
+from test_files_viewer_browser import as_array, psnr, show
 
 from bozzetto.camera import Cameras
 from bozzetto.errors import ForegroundError, OutputError
