@@ -20,7 +20,8 @@ from torch import Tensor
 from ...camera import Cameras
 from ...nn.launch import cdiv, launch
 from .cascade import APART, CLOSE, COVERED, SPACING, SURFACES, cascade_planes
-from .plane_sweep_triton import BLOCK_POINTS, FRONT, GAIN, LEAST, _tap, _turned, _turned_back
+from .plane_sweep_triton import BLOCK_POINTS, GAIN
+from .projection_triton import FRONT, LEAST, neighbours, place, shown, slopes, turned, turned_back, unlike
 
 STEP, UNIT, SHARP = tl.constexpr(SPACING), tl.constexpr(APART), tl.constexpr(CLOSE)
 LEAST_COVER, COUNT = tl.constexpr(COVERED), tl.constexpr(SURFACES)
@@ -50,14 +51,13 @@ def cascade_kernel(
 
     # The ray, and how far along it each point lies.
     pose, lens = poses + slot * 16, intrinsics + slot * 4
-    right = ((column.to(tl.float32) + 0.5) / side - tl.load(lens + 2)) / tl.load(lens)
-    up = (tl.load(lens + 3) - (row.to(tl.float32) + 0.5) / side) / tl.load(lens + 1)
+    right, up = slopes(lens, row, column, side)
     ahead = 1.0 / tl.sqrt(right * right + up * up + 1.0)
     right, up = right * ahead, up * ahead
     dx, dy, dz = (
-        _turned(pose, right, up, -ahead, 0),
-        _turned(pose, right, up, -ahead, 1),
-        _turned(pose, right, up, -ahead, 2),
+        turned(pose, right, up, -ahead, 0),
+        turned(pose, right, up, -ahead, 1),
+        turned(pose, right, up, -ahead, 2),
     )
     ox, oy, oz = tl.load(pose + 3), tl.load(pose + 7), tl.load(pose + 11)
     step = STEP * tl.sqrt(ox * ox + oy * oy + oz * oz) / (tl.load(lens + 1) * side)
@@ -74,35 +74,16 @@ def cascade_kernel(
         if (there > 0.0) & (other != slot):
             seen, look = poses + other * 16, intrinsics + other * 4
             sx, sy, sz = ox - tl.load(seen + 3), oy - tl.load(seen + 7), oz - tl.load(seen + 11)
-            x = _turned_back(seen, sx, sy, sz, 0) + along * _turned_back(seen, dx, dy, dz, 0)
-            y = _turned_back(seen, sx, sy, sz, 1) + along * _turned_back(seen, dx, dy, dz, 1)
-            z = -_turned_back(seen, sx, sy, sz, 2) - along * _turned_back(seen, dx, dy, dz, 2)
+            x = turned_back(seen, sx, sy, sz, 0) + along * turned_back(seen, dx, dy, dz, 0)
+            y = turned_back(seen, sx, sy, sz, 1) + along * turned_back(seen, dx, dy, dz, 1)
+            z = -turned_back(seen, sx, sy, sz, 2) - along * turned_back(seen, dx, dy, dz, 2)
             front = inside & (z > FRONT) & (hull > 0.0)  # where a mask rules a point out, nothing else about it matters
-            near = side / tl.maximum(z, FRONT)
-            x = x * near * tl.load(look) + (tl.load(look + 2) * side - 0.5)
-            y = tl.load(look + 3) * side - 0.5 - y * near * tl.load(look + 1)  # the camera's y points up, rows go down
-            x = tl.minimum(tl.maximum(x, -2.0), side + 1.0)
-            y = tl.minimum(tl.maximum(y, -2.0), side + 1.0)
-            left, top = tl.floor(x), tl.floor(y)
-            x, y = x - left, y - top
-            i, j = left.to(tl.int32), top.to(tl.int32)
             picture = pictures + other.to(tl.int64) * (4 * plane)
-            at = j * side + i
-            west, east = (i >= 0) & (i < side), (i >= -1) & (i < side - 1)
-            north, south = front & (j >= 0) & (j < side), front & (j >= -1) & (j < side - 1)
-            r, g, b, a = _tap(picture, plane, at, (1.0 - x) * (1.0 - y), north & west)
-            r1, g1, b1, a1 = _tap(picture, plane, at + 1, x * (1.0 - y), north & east)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
-            r1, g1, b1, a1 = _tap(picture, plane, at + side, (1.0 - x) * y, south & west)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
-            r1, g1, b1, a1 = _tap(picture, plane, at + side + 1, x * y, south & east)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
+            r, g, b, a = shown(picture, plane, side, look, x, y, z, front)
             hull = tl.minimum(hull, a)
             light += r + g + b
             count += 1.0
-            nearest = 1.0 / tl.maximum(a, LEAST)
-            difference = tl.abs(r * nearest - red) + tl.abs(g * nearest - green) + tl.abs(b * nearest - blue)
-            agreement = tl.maximum(agreement, 1.0 - (GAIN / 3.0) * difference)
+            agreement = tl.maximum(agreement, 1.0 - (GAIN / 3.0) * unlike(r, g, b, a, red, green, blue))
 
     if tl.load(known + slot) > 0.0:
         second = agreement * hull
@@ -133,14 +114,13 @@ def surface_kernel(
     row = cell // side
     column = cell - row * side
     pose, lens = poses + slot * 16, intrinsics + slot * 4
-    right = ((column.to(tl.float32) + 0.5) / side - tl.load(lens + 2)) / tl.load(lens)
-    up = (tl.load(lens + 3) - (row.to(tl.float32) + 0.5) / side) / tl.load(lens + 1)
+    right, up = slopes(lens, row, column, side)
     along = tl.load(distance + slot.to(tl.int64) * plane + cell, mask=inside, other=1.0)
     along = along / tl.sqrt(right * right + up * up + 1.0)
     right, up = right * along, up * along
-    px = tl.load(pose + 3) + _turned(pose, right, up, -along, 0)
-    py = tl.load(pose + 7) + _turned(pose, right, up, -along, 1)
-    pz = tl.load(pose + 11) + _turned(pose, right, up, -along, 2)
+    px = tl.load(pose + 3) + turned(pose, right, up, -along, 0)
+    py = tl.load(pose + 7) + turned(pose, right, up, -along, 1)
+    pz = tl.load(pose + 11) + turned(pose, right, up, -along, 2)
     least, many = tl.zeros([RAYS], tl.float32), tl.zeros([RAYS], tl.float32)
     nearest = tl.full([RAYS], 2.0, tl.float32)
     for u in range(VIEWS):
@@ -150,22 +130,14 @@ def surface_kernel(
             seen, look = poses + other * 16, intrinsics + other * 4
             sx, sy, sz = px - tl.load(seen + 3), py - tl.load(seen + 7), pz - tl.load(seen + 11)
             away = tl.sqrt(sx * sx + sy * sy + sz * sz)
-            x, y = _turned_back(seen, sx, sy, sz, 0), _turned_back(seen, sx, sy, sz, 1)
-            z = -_turned_back(seen, sx, sy, sz, 2)
+            x, y = turned_back(seen, sx, sy, sz, 0), turned_back(seen, sx, sy, sz, 1)
+            z = -turned_back(seen, sx, sy, sz, 2)
             front = inside & (z > FRONT)
-            near = side / tl.maximum(z, FRONT)
-            x = x * near * tl.load(look) + (tl.load(look + 2) * side - 0.5)
-            y = tl.load(look + 3) * side - 0.5 - y * near * tl.load(look + 1)
-            x = tl.minimum(tl.maximum(x, -2.0), side + 1.0)
-            y = tl.minimum(tl.maximum(y, -2.0), side + 1.0)
-            left, top = tl.floor(x), tl.floor(y)
-            x, y = x - left, y - top
-            i, j = left.to(tl.int32), top.to(tl.int32)
+            i, j, x, y = place(x, y, z, look, side)
+            west, east, north, south = neighbours(i, j, side, front)
             picture = pictures + other.to(tl.int64) * (4 * plane)
             sheet = distance + other.to(tl.int64) * plane
             at = j * side + i
-            west, east = (i >= 0) & (i < side), (i >= -1) & (i < side - 1)
-            north, south = front & (j >= 0) & (j < side), front & (j >= -1) & (j < side - 1)
             d, w = _sheet(picture, sheet, plane, at, (1.0 - x) * (1.0 - y), north & west)
             d1, w1 = _sheet(picture, sheet, plane, at + 1, x * (1.0 - y), north & east)
             d, w = d + d1, w + w1

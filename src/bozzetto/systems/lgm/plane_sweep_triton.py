@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ...camera import Cameras
 from ...nn.launch import cdiv, launch
-from .plane_sweep import CELL, COLOUR_GAIN, FAINT, NEAR, REACH, sweep_planes
+from .plane_sweep import CELL, COLOUR_GAIN, REACH, sweep_planes
+from .projection_triton import FRONT, LEAST, shown, slopes, turned, turned_back, unlike
 
 BLOCK_CELLS, BLOCK_POINTS = 128, 512  # of a program
 FOLD, DEEP, GAIN = tl.constexpr(CELL), tl.constexpr(REACH), tl.constexpr(COLOUR_GAIN)
-LEAST, FRONT = tl.constexpr(FAINT), tl.constexpr(NEAR)
 
 
 @triton.jit(do_not_specialize=["count", "side"])
@@ -62,28 +62,6 @@ def halve_kernel(rgba, pictures, colours, count, side, BLOCK: tl.constexpr):
     tl.store(own + 2 * cells, blue * scale, mask=mask)
 
 
-@triton.jit
-def _turned(pose, x, y, z, ROW: tl.constexpr):
-    """One world coordinate of a camera's direction: row ``ROW`` of the rotation times (x, y, z)."""
-    return tl.load(pose + 4 * ROW) * x + tl.load(pose + 4 * ROW + 1) * y + tl.load(pose + 4 * ROW + 2) * z
-
-
-@triton.jit
-def _turned_back(pose, x, y, z, COLUMN: tl.constexpr):
-    """One camera coordinate of a world direction: column ``COLUMN`` of the rotation times (x, y, z)."""
-    return tl.load(pose + COLUMN) * x + tl.load(pose + 4 + COLUMN) * y + tl.load(pose + 8 + COLUMN) * z
-
-
-@triton.jit
-def _tap(picture, plane, at, weight, inside):
-    """Four channels of one neighbour, times its weight; zeros outside."""
-    r = weight * tl.load(picture + at, mask=inside, other=0.0)
-    g = weight * tl.load(picture + plane + at, mask=inside, other=0.0)
-    b = weight * tl.load(picture + 2 * plane + at, mask=inside, other=0.0)
-    a = weight * tl.load(picture + 3 * plane + at, mask=inside, other=0.0)
-    return r, g, b, a
-
-
 @triton.jit(do_not_specialize=["side", "candidates", "s_step"])
 def sweep_kernel(
     pictures,
@@ -118,14 +96,13 @@ def sweep_kernel(
 
     # The ray, and how far along it each candidate lies.
     pose, lens = poses + slot * 16, intrinsics + slot * 4
-    right = ((column.to(tl.float32) + 0.5) / side - tl.load(lens + 2)) / tl.load(lens)
-    up = (tl.load(lens + 3) - (row.to(tl.float32) + 0.5) / side) / tl.load(lens + 1)
+    right, up = slopes(lens, row, column, side)
     ahead = 1.0 / tl.sqrt(right * right + up * up + 1.0)
     right, up = right * ahead, up * ahead
     dx, dy, dz = (
-        _turned(pose, right, up, -ahead, 0),
-        _turned(pose, right, up, -ahead, 1),
-        _turned(pose, right, up, -ahead, 2),
+        turned(pose, right, up, -ahead, 0),
+        turned(pose, right, up, -ahead, 1),
+        turned(pose, right, up, -ahead, 2),
     )
     ox, oy, oz = tl.load(pose + 3), tl.load(pose + 7), tl.load(pose + 11)
     step = (4 * four + one).to(tl.float32) * 2.0 / (candidates - 1) - 1.0
@@ -141,36 +118,17 @@ def sweep_kernel(
         if there > 0.0:
             seen, look = poses + other * 16, intrinsics + other * 4
             sx, sy, sz = ox - tl.load(seen + 3), oy - tl.load(seen + 7), oz - tl.load(seen + 11)
-            x = _turned_back(seen, sx, sy, sz, 0) + along * _turned_back(seen, dx, dy, dz, 0)
-            y = _turned_back(seen, sx, sy, sz, 1) + along * _turned_back(seen, dx, dy, dz, 1)
-            z = -_turned_back(seen, sx, sy, sz, 2) - along * _turned_back(seen, dx, dy, dz, 2)
+            x = turned_back(seen, sx, sy, sz, 0) + along * turned_back(seen, dx, dy, dz, 0)
+            y = turned_back(seen, sx, sy, sz, 1) + along * turned_back(seen, dx, dy, dz, 1)
+            z = -turned_back(seen, sx, sy, sz, 2) - along * turned_back(seen, dx, dy, dz, 2)
             front = inside & (z > FRONT) & (hull > 0.0)  # where a mask rules a point out, nothing else about it matters
-            near = half / tl.maximum(z, FRONT)
-            x = x * near * tl.load(look) + (tl.load(look + 2) * half - 0.5)
-            y = tl.load(look + 3) * half - 0.5 - y * near * tl.load(look + 1)  # the camera's y points up, rows go down
-            x = tl.minimum(tl.maximum(x, -2.0), half + 1.0)
-            y = tl.minimum(tl.maximum(y, -2.0), half + 1.0)
-            left, top = tl.floor(x), tl.floor(y)
-            x, y = x - left, y - top
-            i, j = left.to(tl.int32), top.to(tl.int32)
             picture = pictures + other.to(tl.int64) * (4 * plane)
-            at = j * half + i
-            west, east = (i >= 0) & (i < half), (i >= -1) & (i < half - 1)
-            north, south = front & (j >= 0) & (j < half), front & (j >= -1) & (j < half - 1)
-            r, g, b, a = _tap(picture, plane, at, (1.0 - x) * (1.0 - y), north & west)
-            r1, g1, b1, a1 = _tap(picture, plane, at + 1, x * (1.0 - y), north & east)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
-            r1, g1, b1, a1 = _tap(picture, plane, at + half, (1.0 - x) * y, south & west)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
-            r1, g1, b1, a1 = _tap(picture, plane, at + half + 1, x * y, south & east)
-            r, g, b, a = r + r1, g + g1, b + b1, a + a1
+            r, g, b, a = shown(picture, plane, half, look, x, y, z, front)
             hull = tl.minimum(hull, a)
             light += r + g + b
             count += 1.0
             if other != slot:
-                scale = 1.0 / tl.maximum(a, LEAST)
-                difference = tl.abs(r * scale - red) + tl.abs(g * scale - green) + tl.abs(b * scale - blue)
-                agreement = tl.maximum(agreement, 1.0 - (GAIN / 3.0) * difference)
+                agreement = tl.maximum(agreement, 1.0 - (GAIN / 3.0) * unlike(r, g, b, a, red, green, blue))
 
     if tl.load(known + slot) > 0.0:
         second = agreement * hull
