@@ -24,7 +24,7 @@ from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
 from bozzetto.systems.lgm.objective import Objective, depth_error
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
-from bozzetto.systems.lgm.zoom import MAX_RADIUS, draw_fill, zoom, zoom_of
+from bozzetto.systems.lgm.zoom import MAX_RADIUS, PLACED_RADIUS, draw_fill, zoom, zoom_of
 from bozzetto.training.checkpoint import latest_checkpoint
 from bozzetto.training.loop import TrainConfig, train
 
@@ -255,8 +255,31 @@ def test_zoom_on_the_device_is_the_other(recipe):
     scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(4)])
     state = generator.get_state()
     fill, photo = draw_fill(views.known, generator)
-    made = zoom_of(scene, views.world()[:, :SLOTS], fill, photo)
+    views.placed = torch.tensor([False, True, False, True])
+    made = zoom_of(scene, views.world()[:, :SLOTS], fill, photo, views.placed)
     assert torch.allclose(made, zoom(scene, views, generator.set_state(state)), rtol=1e-4)
+
+
+def test_placed_objects_have_one_size_around_what_the_cameras_look_at():
+    recipe = MiniRecipe(
+        preset="debug", batch_size=8, novel_views=2, render_size=64, block=8, known=(1, 0, 0, 0), placed=0.5
+    )
+    views = sample_views(8, 2, torch.Generator().manual_seed(5), known=recipe.known, placed=0.5)
+    assert 0 < int(views.placed.sum()) < 8
+    assert torch.equal(views.target.abs().sum(1) == 0, views.placed)
+    scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(8)])
+    scene.vertices *= zoom(scene, views, torch.Generator().manual_seed(6))
+    radius = torch.stack([p.norm(dim=-1).max() for p in scene.vertices.split(scene.vertex_start.diff().tolist())])
+    assert torch.allclose(radius[views.placed], torch.tensor(PLACED_RADIUS), rtol=1e-4)
+    assert not torch.isclose(radius[~views.placed], torch.tensor(PLACED_RADIUS), rtol=1e-3).any()
+    assert recipe.identity()["placed"] == 0.5 and torch.isfinite(first_batches(recipe, 1)[0]["rgba"]).all()
+
+
+def test_nothing_is_placed_unless_asked_for():
+    with_none, without = (
+        sample_views(8, 2, torch.Generator().manual_seed(5), **more) for more in ({"placed": 0.0}, {})
+    )
+    assert not with_none.placed.any() and torch.equal(with_none.target, without.target)
 
 
 @pytest.mark.parametrize("trunk", ["debug", "debug-tokens", "debug-detail", "debug-cascade"])

@@ -175,6 +175,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--front", type=probability, default=0.3, help="share of single photos that are taken from the front (0.3)"
     )
     parser.add_argument(
+        "--placed",
+        type=probability,
+        default=0.0,
+        help="share of objects with one size, whatever their pictures show of them; the rest fill their pictures (0)",
+    )
+    parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
     )
     parser.add_argument("--lr", type=above_zero, default=4e-4, help="peak learning rate (4e-4)")
@@ -278,6 +284,7 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         ring=options.ring,
         studio=options.studio,
         front=options.front,
+        placed=options.placed,
         distortion_probability=options.distort,
         jitter_probability=options.jitter,
         data=tuple(options.data),

@@ -25,6 +25,7 @@ class ViewSet:
         novel: (B, n), in the network's frame.
         frame: [B, 4, 4], world -> network frame (a rotation about the origin).
         target: [B, 3], the world point that the network's frame has as its origin.
+        placed: [B] bool, whether the object is to have a bounding sphere of ``zoom.PLACED_RADIUS`` around that origin.
     """
 
     slots: Cameras
@@ -32,6 +33,7 @@ class ViewSet:
     novel: Cameras
     frame: Tensor
     target: Tensor
+    placed: Tensor
 
     def pin_memory(self) -> ViewSet:
         """All tensors in page-locked memory (needs CUDA)."""
@@ -70,6 +72,7 @@ KNOWN = (0.25, 0.05, 0.05, 0.65)  # shares of objects of which one, two, three a
 RING = 0.75  # share of input sets that are rings of four
 STUDIO = 0.7  # share of objects seen by LGM's camera
 FRONT = 0.3  # share of single photos that are taken from the front
+PLACED = 0.0  # share of objects whose size does not depend on what their pictures show
 FRONT_SPREAD = 20.0  # degrees: standard deviation of their azimuth
 
 
@@ -82,6 +85,7 @@ def sample_views(
     ring: float = RING,
     studio: float = STUDIO,
     front: float = FRONT,
+    placed: float = PLACED,
     slots: int = SLOTS,
     object_radius: float = 0.6,
     target_jitter: float = 0.04,
@@ -92,7 +96,9 @@ def sample_views(
     from a distance that fits the object. A share ``ring`` of the input sets are rings of four (neighbours 90 degrees apart, one
     elevation; half of them exactly so and level), the others stand anywhere from 30 degrees below to 60 above, at unequal
     distances. One to four views are known, with the probabilities ``known``. Of the objects with one, a share ``front`` is seen
-    from about its front (+z), as people take photos. ``slots`` is 4, or 5 with :func:`~.inputs.camera_above` behind them.
+    from about its front (+z), as people take photos. A share ``placed`` is placed as data sets of models are: a bounding
+    sphere of one size (``zoom.PLACED_RADIUS``) around the point that all cameras look at, so that a small outline means a
+    deep object. ``slots`` is 4, or 5 with :func:`~.inputs.camera_above` behind them.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -145,4 +151,7 @@ def sample_views(
         _orbit(novel_azimuth, novel_elevation, radius[:, None].expand(batch, novel)), fov[:, None].expand(batch, novel)
     )
     target = uniform(-target_jitter, target_jitter, batch, 3)
-    return ViewSet(seen, given, to_frame(asked, frame), frame, target)
+    # Without a share nothing is drawn, so that runs from before it go on with the same numbers.
+    centred = torch.rand(batch, generator=generator) < placed if placed else torch.zeros(batch, dtype=torch.bool)
+    target = target * ~centred[:, None]
+    return ViewSet(seen, given, to_frame(asked, frame), frame, target, centred)

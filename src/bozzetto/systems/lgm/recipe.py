@@ -24,7 +24,7 @@ from ...data.stream import ObjectStream
 from ...errors import InputError
 from ...raster import rasterize
 from ...training.augment import augment_views
-from .cameras import FRONT, KNOWN, RING, SLOTS, STUDIO, ViewSet, sample_views
+from .cameras import FRONT, KNOWN, PLACED, RING, SLOTS, STUDIO, ViewSet, sample_views
 from .checkpoint import guess_preset
 from .drawn import Drawn, draw_from
 from .generated import check_object_number, make_packed_object
@@ -54,7 +54,7 @@ class MiniRecipe:
         opacity_weight: mean of o (1 - o), against fog where the network cannot know; grows from 0 over the run.
         silhouette_weight: of the mean absolute error of alpha.
         several: share of the last three for objects of which several views are known.
-        known, ring, studio, front: shares of kinds of input views, see :func:`~.cameras.sample_views`.
+        known, ring, studio, front, placed: shares of kinds of input views, see :func:`~.cameras.sample_views`.
         distortion_probability, jitter_probability: LGM's augmentations of all input views but the first, for networks that
             will be fed by a diffusion model; 0 for true pictures.
         data: dataset folders (``bozzetto data convert``), of which the training split is used; none: procedural objects only.
@@ -83,6 +83,7 @@ class MiniRecipe:
     ring: float = RING
     studio: float = STUDIO
     front: float = FRONT
+    placed: float = PLACED
     distortion_probability: float = 0.0
     jitter_probability: float = 0.0
     block: int = 1024
@@ -166,6 +167,7 @@ class MiniRecipe:
             "ring": self.ring,
             "studio": self.studio,
             "front": self.front,
+            "placed": self.placed,
         }
         # A run without data is the same as one from before there was any.
         return out if self._mixture is None else out | {"mix": self.mix, "data": self._mixture.digest}
@@ -206,6 +208,7 @@ class MiniRecipe:
                 ring=self.ring,
                 studio=self.studio,
                 front=self.front,
+                placed=self.placed,
                 slots=self.config.slots,
             )
             if scene is not None:
@@ -252,7 +255,9 @@ class MiniRecipe:
         if count:
             drawn = drawn.to(device, non_blocking=True)
             own = self.library(device).scene(drawn.poses, tints=drawn.tints)
-            own.vertices = own.vertices * zoom_of(own, cameras[:count, :SLOTS], drawn.fill, drawn.photo)
+            own.vertices = own.vertices * zoom_of(
+                own, cameras[:count, :SLOTS], drawn.fill, drawn.photo, views.placed[:count]
+            )
             made.append(render_objects(own, cameras[:count], size, lights.rows(slice(0, count)), outputs=OUTPUTS))
         if scene is not None:
             scene = scene.to(device, non_blocking=True)
