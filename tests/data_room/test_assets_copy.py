@@ -13,6 +13,7 @@ from bozzetto.data.assets.catalogue import Dataset
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.assets.copy import CopyOptions, copy_dataset
 from bozzetto.data.assets.licence_choice import permits
+from bozzetto.data.assets.shard import DatasetError
 from bozzetto.errors import InputError
 
 
@@ -142,3 +143,15 @@ def test_objects_are_chosen_by_licence(tmp_path, capsys):
 )
 def test_clean_licences(licence, clean):
     assert permits(licence, ("clean",)) is clean
+
+
+def test_damage_is_not_copied_under_a_new_checksum(tmp_path):
+    convert("zeroad", [noisy(k) for k in range(2)], tmp_path / "assets")
+    shard = tmp_path / "assets/zeroad-00000.assets"
+    data = bytearray(shard.read_bytes())
+    data[200] ^= 1
+    shard.write_bytes(data)
+    for size in (None, 64):
+        with pytest.raises(DatasetError, match="blob 0 is damaged"):
+            copy_dataset([Dataset(tmp_path / "assets")], tmp_path / "new", CopyOptions(texture_size=size))
+    assert not (tmp_path / "new").exists()

@@ -64,7 +64,7 @@ def copy_dataset(
     Raises:
         InputError: ``folder`` is a dataset already, a source is in two datasets, no object is under one of the licences, or
             nothing is chosen.
-        DatasetError: a picture is damaged.
+        DatasetError: what is to be copied is damaged.
     """
     options, tell, folder = options or CopyOptions(), tell or (lambda what, share: None), Path(folder)
     if (folder / CATALOGUE).is_file():
@@ -126,10 +126,10 @@ class _Shrink:
 
     def __call__(self, shard: Shard, number: int) -> bytes:
         if self._limit is None:
-            return shard.blob(number)
+            return shard.sound_blob(number)
         key = (shard.path, number)
         if key not in self._made:
-            data = shard.blob(number)
+            data = shard.sound_blob(number)
             picture = decode_picture(data)
             small = max(picture.shape[:2]) <= self._limit
             self._made[key] = data if small else encode_picture(picture, self._limit, True)
@@ -146,7 +146,7 @@ def _chosen(
         record["clips"] = [record["clips"][k] for k in sorted(by_motion[: options.clips])]
     blobs = {b: shrink(shard, b) for b in record["textures"]}
     for number in [p["geometry"] for p in record["parts"]] + [c["blob"] for c in record["clips"]]:
-        blobs[number] = shard.blob(number)
+        blobs[number] = shard.sound_blob(number)
     return record, {n: (hashlib.sha256(b).digest(), b) for n, b in blobs.items()}
 
 

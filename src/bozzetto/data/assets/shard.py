@@ -132,9 +132,16 @@ class Shard:
         return int(self._table[number]["size"])
 
     def blob(self, number: int) -> bytes:
-        """The bytes of one blob, as they are; :meth:`damaged` checks them."""
+        """The bytes of one blob, as they are; :meth:`sound_blob` and :meth:`damaged` check them."""
         offset, size, _ = (int(x) for x in self._table[number])
         return self._map[offset : offset + size]
+
+    def sound_blob(self, number: int) -> bytes:
+        """The bytes of one blob, compared with their checksum. Raises :class:`DatasetError` where they differ."""
+        data = self.blob(number)
+        if zlib.crc32(data) != int(self._table[number]["crc"]):
+            raise DatasetError(f"{self.path}: blob {number} is damaged; convert or copy the file again")
+        return data
 
     def damaged(self) -> list[int]:
         """Numbers of the blobs whose checksum is wrong; reads the whole file."""
