@@ -87,6 +87,8 @@ def test_list_names_every_collection(tmp_path, capsys):
         (["convert", "EMPTY", "-o", "OUT"], "holds no objects"),
         (["convert", "MODELS", "-o", "OUT", "--name", "zeroad"], "known collection"),
         (["convert", "MODELS", "-o", "OUT", "--texture-size", "100"], "power of two"),
+        (["convert", "MODELS", "-o", "OUT", "--name", "../up"], "cannot name a source"),
+        (["convert", "MODELS", "-o", "OUT", "--turn", "nan"], "number of degrees"),
         (["convert", "MODELS", "MODELS", "-o", "OUT"], "same name"),
         (["download", "ducks", "-o", "OUT"], "no asset source is called"),
         (["stats", "EMPTY"], "not a dataset folder"),

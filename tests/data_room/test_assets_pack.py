@@ -275,3 +275,26 @@ def test_missing_or_foreign_folders(tmp_path):
     (tmp_path / "dataset.json").write_text('{"version": 99}')
     with pytest.raises(DatasetError, match="version 99"):
         Dataset(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["", "a/b", "../up", ".hidden", "two words"])
+def test_names_that_cannot_name_files(tmp_path, source):
+    with pytest.raises(InputError, match="cannot name a source"):
+        convert(source, [ball_object()], tmp_path / "new")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("turn", [float("nan"), float("inf")])
+def test_a_turn_is_a_number(tmp_path, turn):
+    with pytest.raises(InputError, match="number of degrees"):
+        convert("mine", [ball_object()], tmp_path / "new", turn=turn)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_and_a_foreign_catalogue_are_no_dataset(tmp_path):
+    (tmp_path / "file").write_text("hello")
+    with pytest.raises(DatasetError, match="is a file, not a dataset folder"):
+        Dataset(tmp_path / "file")
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(DatasetError, match="convert or copy it again"):
+        Dataset(tmp_path)

@@ -16,7 +16,7 @@ from bozzetto.data.assets.catalogue import Dataset
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.assets.mesh_files import read_mesh_file
 from bozzetto.data.assets.user_folder import detect_kind, find_objects
-from bozzetto.errors import InputError, MeshError
+from bozzetto.errors import InputError, MeshError, MissingDependencyError
 
 needs_trimesh = pytest.mark.skipif(importlib.util.find_spec("trimesh") is None, reason="trimesh is not installed")
 
@@ -130,6 +130,16 @@ def test_captions_beside_files_and_generic_names(tmp_path):
     (tmp_path / "x1.obj").write_text(box_obj())
     (tmp_path / "x1.txt").write_text("a tall white box\nmore")
     assert [t.caption for t in find_objects(tmp_path)] == ["chair", "a tall white box"]
+
+
+def test_a_package_that_a_format_needs_is_named(tmp_path, monkeypatch):
+    def missing(path, process):
+        raise ModuleNotFoundError("No module named 'lxml'", name="lxml")
+
+    monkeypatch.setattr(pytest.importorskip("trimesh"), "load_scene", missing)
+    (tmp_path / "a.3mf").write_bytes(b"PK")
+    with pytest.raises(MissingDependencyError, match=r"reading \.3mf files needs the package lxml: pip install"):
+        read_mesh_file(tmp_path / "a.3mf")
 
 
 def test_folders_without_meshes(tmp_path):

@@ -39,6 +39,8 @@ def list_sources(options: argparse.Namespace, progress: Progress) -> None:
         table.append((r["name"], f"{r['megabytes']} MB", r["use"], here, ", ".join(r["licences"])))
     _print_table(table)
     print("\nfetch: bozzetto data download SOURCE -o DIR    (needs apt-get, or .deb files put into DIR)")
+    if not options.packages:
+        print("HERE is told with --packages DIR")
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
@@ -62,7 +64,7 @@ def convert_sources(options: argparse.Namespace, progress: Progress) -> None:
     from itertools import islice
 
     from ..data.assets.checks import Limits
-    from ..data.assets.convert import convert
+    from ..data.assets.convert import convert, refused_name
     from ..data.assets.pack import PackOptions
     from ..errors import InputError
 
@@ -97,6 +99,8 @@ def convert_sources(options: argparse.Namespace, progress: Progress) -> None:
         progress.result(f"{report.source}: {report.objects:,} objects, {human_size(report.bytes)}")
         for reason, count in report.refused.items():
             progress.result(f"  refused {count:,}: {reason}")
+        if report.refused:
+            progress.result(f"  each with its reason: {Path(options.output) / refused_name(report.source)}")
     progress.summary([Path(options.output)])
 
 

@@ -1,14 +1,7 @@
 """Get, pack, look at and check collections of 3D objects for training.
 
-list      which collections can be had, and which are here
-download  fetch a collection's packages (Debian packages; nothing is installed)
-convert   collections, or your own folders of GLB, OBJ, PLY, STL or USD files, into one compact dataset folder
-copy      parts of dataset folders into a new one: a split, some sources, smaller pictures, small files
-sheet     draw what is in a dataset folder
-stats     count what is in it
-verify    read all of it and report damage
-light     measure the light of panoramas (.hdr, .exr), as surroundings of scenes
-render    draw it into LGM's or L4GM's folder layout, or into WebDataset shards
+A dataset folder is made of collections (Debian packages; nothing is installed) or of your own GLB, OBJ, PLY, STL or USD
+files; `bozzetto train` and `bozzetto evaluate` take it as it is, other programs what `render` draws of it.
 """
 
 from __future__ import annotations
@@ -156,21 +149,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     one = action(
         "render",
-        "draw the objects of a dataset folder to disk; an interrupted run goes on where it stopped",
+        "draw the objects of a dataset folder to disk, in LGM's or L4GM's layout or as WebDataset shards; an interrupted "
+        "run goes on where it stopped",
         "render assets/ -o rendered/ --format lgm",
         "render assets/ -o clips/ --format l4gm --source zeroad",
         "render assets/ -o shards/ --format webdataset --views 24 --size 256 --light random --device cuda",
     )
-    _add_dataset(one)
+    _add_dataset(one, usual=" (train)")
     add_render(one)
     for one in actions.choices.values():
         one.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
+def _add_dataset(parser: argparse.ArgumentParser, usual: str = "") -> None:
     parser.add_argument("folder", metavar="DIR", help="dataset folder")
     parser.add_argument("--source", action="append", help="only this source (may be given again)")
-    parser.add_argument("--split", choices=("train", "val", "test", "unused"), help="only this split")
+    parser.add_argument("--split", choices=("train", "val", "test", "unused"), help=f"only this split{usual}")
 
 
 def run(options: argparse.Namespace, progress: Progress) -> int | None:

@@ -33,8 +33,10 @@ def read_catalogue(folder: str | PathLike[str]) -> dict[str, Any]:
         raise DatasetError(
             f"{folder} holds no {CATALOGUE}; it is not a dataset folder (bozzetto data convert makes one)"
         ) from None
+    except NotADirectoryError:
+        raise DatasetError(f"{folder} is a file, not a dataset folder (bozzetto data convert makes one)") from None
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise DatasetError(f"{path} cannot be read: {problem}") from problem
+        raise DatasetError(f"{path} cannot be read ({problem}); convert or copy it again") from problem
     if version != VERSION:
         raise DatasetError(f"{path} has version {version}; this program reads {VERSION}: convert it again")
     return catalogue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import re
 from collections import Counter, deque
@@ -122,6 +123,11 @@ def reason_kind(reason: str) -> str:
     return re.split(r"[:;(]", reason, maxsplit=1)[0].strip()
 
 
+def refused_name(source: str) -> str:
+    """The file in a dataset folder that says what of a source was refused, and why: a JSON object a line."""
+    return f"{source}-refused.jsonl"
+
+
 def convert(
     source: str,
     tasks: Iterable[SourceObject | Task],
@@ -148,9 +154,16 @@ def convert(
         origin: what the source was made from (packages and versions), kept in the catalogue.
 
     Raises:
-        InputError: no object was fit; the reasons are in the message. OutputError: the folder cannot be written.
+        InputError: no object was fit (the reasons are in the message), ``source`` cannot name files, or ``turn`` is no
+            number. OutputError: the folder cannot be written.
     """
     options, tell, folder = options or PackOptions(), tell or (lambda what, share: None), Path(folder)
+    if not math.isfinite(turn):
+        raise InputError(f"the turn must be a number of degrees, not {turn}")
+    if not re.fullmatch(r"\w[\w.-]*", source):
+        raise InputError(
+            f"{source!r} cannot name a source, whose files are called by it: letters, digits, _, - and . only"
+        )
     refused: list[dict[str, str]] = []
     seen: dict[str, str] = {}
     shards: list[str] = []
@@ -177,7 +190,7 @@ def convert(
             example = f"; the first: {refused[0]['name']} {refused[0]['reason']}" if refused else ""
             raise InputError(f"nothing of {source} can be used: {why}{example}")
         lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in refused]
-        (work / f"{source}-refused.jsonl").write_text("".join(lines), encoding="utf-8")
+        (work / refused_name(source)).write_text("".join(lines), encoding="utf-8")
         opened = [Shard(work / name) for name in shards]
         records = [r for s in opened for r in s.records]
         size = sum(s.path.stat().st_size for s in opened)

@@ -115,6 +115,8 @@ def _by_trimesh(path: Path, source: str, name: str) -> SourceObject:
     check_input(path, "a mesh", MeshError)
     try:
         scene = trimesh.load_scene(path, process=False)
+    except ImportError as problem:
+        raise needs_extra(problem.name or "trimesh", f"reading {path.suffix} files") from None
     except Exception as problem:  # trimesh and its readers raise nearly anything on damaged files
         raise MeshError(f"{path} cannot be read: {type(problem).__name__}: {problem}") from problem
     parts: list[Part] = []
