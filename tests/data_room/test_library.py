@@ -231,6 +231,13 @@ def test_mixture_by_licence(two):
         Mixture(two, {}, ("CC-BY-3.0",))
 
 
+def test_folders_without_training_data_are_refused(tmp_path):
+    convert("ufoai", variants("ufoai", 2), tmp_path)
+    for mix in ({}, {"procedural": 0.3}):
+        with pytest.raises(InputError, match="no object there may be trained on"):
+            Mixture.open([tmp_path], mix)
+
+
 def test_sources_of_share_zero_are_not_loaded(two):
     mixture = Mixture(two, {"zeroad": 0.0, "procedural": 0.0})
     assert {two[d].record(i)["source"] for d, i in mixture.numbers} == {"sweethome3d"}

@@ -88,6 +88,11 @@ class Mixture:
             raise InputError(
                 f"--mix names {', '.join(sorted(unknown))}, of which there is no training data; known: {known}"
             )
+        if datasets and not found:
+            raise InputError(
+                f"{', '.join(str(data.folder) for data in datasets)}: no object there may be trained on (held out, "
+                "under the GPL or another licence than asked for, in scattered pieces, or too simple)"
+            )
         self.procedural = mix.get(PROCEDURAL, PROCEDURAL_SHARE if found else 1.0)
         named = {s: mix[s] for s in found if s in mix}
         others = {s: math.sqrt(len({r["group"] for *_, r in rows})) for s, rows in found.items() if s not in mix}
