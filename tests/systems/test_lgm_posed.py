@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bozzetto import Cameras, rasterize, views_to_3d
-from bozzetto.errors import InputError
+from bozzetto.errors import ForegroundError, InputError
 from bozzetto.systems.lgm import posed
 from bozzetto.systems.lgm.checkpoint import save_lgm
 from bozzetto.systems.lgm.network import LGM
@@ -68,3 +68,9 @@ def test_refining_brings_the_splats_nearer_and_keeps_the_cameras_world(weights):
 def test_a_number_of_steps_that_cannot_be_is_refused_before_any_work(weights):
     with pytest.raises(InputError, match="whole number of steps"):
         views_to_3d(*given(2), model=weights, refine=-1)
+
+
+def test_the_picture_without_an_object_is_named(weights):
+    pictures, cameras = given(2)
+    with pytest.raises(ForegroundError, match=r"picture 1: .*fully transparent"):
+        views_to_3d([pictures[0], torch.zeros(48, 48, 4)], cameras, model=weights, device="cpu")

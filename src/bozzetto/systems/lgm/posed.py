@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 
 import torch
 
 from ...asset import Asset
 from ...camera import Cameras
 from ...camera.checks import check_cameras
-from ...errors import CameraError, InputError
+from ...errors import CameraError, ForegroundError, InputError
 from ...fitting.refine import refine_gaussians
 from ...job import Job
 from ...matting.cutout import cutout
@@ -41,7 +42,12 @@ def from_views(
         for count, i in enumerate(used):
             job.tell("cutting out the object", count / len(used))
             picture, _ = reduced(load_picture(images[i], exif_rotation=False))
-            pictures.append(cutout(picture) if matting else opaque(picture))
+            try:
+                pictures.append(cutout(picture) if matting else opaque(picture))
+            except ForegroundError as problem:
+                image = images[i]
+                which = image if isinstance(image, (str, PathLike)) else f"picture {i}"
+                raise ForegroundError(f"{which}: {problem}") from None
     with job.stage("network"):
         job.tell("reconstructing", 0.0)
         config = network.config
