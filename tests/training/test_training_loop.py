@@ -39,6 +39,13 @@ def test_resumed_run_is_bit_identical(tmp_path):
     assert steps == list(range(1, 13))  # the rows after the last checkpoint were made again, not doubled
 
 
+def test_a_finished_run_says_so(tmp_path, capsys):
+    train(Line(), config(tmp_path), "cpu")
+    assert "is finished" not in capsys.readouterr().out
+    train(Line(), config(tmp_path, quiet=False), "cpu")
+    assert "has 12 steps and is finished; it goes on with more than 12 steps" in capsys.readouterr().out
+
+
 def test_learns_logs_and_prunes_checkpoints(tmp_path):
     numbers = train(Line(), config(tmp_path, steps=300, lr=0.1, checkpoint_every=50, sample_every=100), "cpu")
     assert abs(numbers["weight"] - 3) < 0.3

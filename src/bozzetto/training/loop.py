@@ -253,6 +253,9 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
         load_training_state(Path(config.init_from), model, ema, None, adapt=getattr(recipe, "starting_weights", None))
     _same_start(start, world, target, out)
     over = start >= config.steps if config.minutes is None else before >= 60 * config.minutes
+    if over and rank == 0 and not config.quiet:
+        goal = f"{config.steps:,} steps" if config.minutes is None else f"{config.minutes:g} minutes"
+        print(f"{out} has {start:,} steps and is finished; it goes on with more than {goal}", flush=True)
     if config.compile:
         model.compile(dynamic=False)
     streams = [recipe.batches(start, config.seed, part, parts, target) for part in own]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+from pathlib import Path
 
 from ..options import add_device, add_licences, positive
 from ..progress import Progress
@@ -325,13 +327,12 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     train(recipe, config, options.device)
     if options.export:
         export(options.output, options.preset, options.export, options.export_dtype or "fp16")
+    if int(os.environ.get("RANK", "0")) == 0:
+        progress.summary([Path(p) for p in (options.output, options.export) if p])
 
 
 def export(run_folder: str, preset_name: str, target: str, precision: str = "fp16") -> None:
     """Write the averaged weights of a run's newest checkpoint as ``.safetensors``: "fp16", "fp32" or "int8"."""
-    import os
-    from pathlib import Path
-
     import torch
 
     from ...systems.lgm.checkpoint import save_lgm
