@@ -40,6 +40,7 @@ def test_convert_weights(tmp_path):
         (["convert", "a.safetensors", "b.ply"], "weights: .safetensors"),
         (["convert", "none.safetensors", "b.safetensors"], "no checkpoint at"),
         (["train", "lgm-mini", "-o", "run", "--export-dtype", "int8"], "--export-dtype is about the file of --export"),
+        (["train", "lgm-mini", "-o", "run", "--export", "mini.pt"], "must end in .safetensors"),
     ],
 )
 def test_bad_arguments(tmp_path, monkeypatch, capsys, command, message):

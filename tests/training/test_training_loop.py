@@ -246,3 +246,10 @@ def test_a_run_planned_by_time_anneals_and_ends(tmp_path):
     train(Line(), config(tmp_path, minutes=0.03, warmup=0), "cpu")  # more time: it goes on where the clock stood
     more = [float(r["lr"]) for r in rows(tmp_path / "log.csv")][len(rates) :]
     assert more and max(more) < 0.02
+
+
+def test_what_is_no_checkpoint_is_told_without_advice_to_load_it_unsafely(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"version": 1}')
+    with pytest.raises(CheckpointError, match="is no training checkpoint; give one of a run") as told:
+        train(Line(), config(tmp_path / "run", init_from=str(tmp_path / "dataset.json")), "cpu")
+    assert "weights_only" not in str(told.value)

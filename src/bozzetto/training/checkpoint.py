@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,8 @@ def load_training_state(
         return 0
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to load it unsafely
+        raise CheckpointError(f"{path} is no training checkpoint; give one of a run, or a .safetensors file") from error
     except Exception as error:
         raise CheckpointError(f"cannot read the training checkpoint {path}: {error}") from error
     missing = {"step", "model", "ema", "optimizer"} - set(state)

@@ -180,7 +180,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--placed",
         type=probability,
         default=0.0,
-        help="share of objects with one size, whatever their pictures show of them; the rest fill their pictures (0)",
+        help="share of objects of one size, whatever their pictures show; the rest fill their pictures (0)",
     )
     parser.add_argument(
         "--render-size", type=positive, help="pixels of the supervision pictures (the network's input size)"
@@ -269,6 +269,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--licences chooses among the objects of --data; give it folders")
     if options.export_dtype and not options.export:
         raise InputError("--export-dtype is about the file of --export; give one")
+    if options.export and Path(options.export).suffix.lower() != ".safetensors":
+        raise InputError(f"--export {options.export}: the file's name must end in .safetensors")
 
     recipe = MiniRecipe(
         preset=options.preset,
