@@ -12,19 +12,16 @@ import torch
 
 from bozzetto.app.cli import main
 from bozzetto.data.assets.convert import convert
-from bozzetto.data.render import SceneBatch
 from bozzetto.data.render.surroundings import save_light
 from bozzetto.errors import InputError
 from bozzetto.raster import rasterize
-from bozzetto.systems.lgm.cameras import SLOTS, sample_views
+from bozzetto.systems.lgm.cameras import SLOTS
 from bozzetto.systems.lgm.drawn import draw_from
 from bozzetto.systems.lgm.evaluation import NOVEL_AZIMUTHS, evaluate_procedural, on_white, psnr
-from bozzetto.systems.lgm.generated import make_packed_object
 from bozzetto.systems.lgm.heads import DEPTH_RANGE, ray_head
 from bozzetto.systems.lgm.objective import Objective, depth_error
 from bozzetto.systems.lgm.presets import preset
 from bozzetto.systems.lgm.recipe import MiniRecipe
-from bozzetto.systems.lgm.zoom import MAX_RADIUS, PLACED_RADIUS, draw_fill, zoom, zoom_of
 from bozzetto.training.checkpoint import latest_checkpoint
 from bozzetto.training.loop import TrainConfig, train
 
@@ -98,20 +95,6 @@ def test_true_depth_gives_the_true_object_from_new_sides():
     white = psnr(((1 - goal) ** 2).mean((-1, -2, -3)))[:, SLOTS:].mean()
     mirrored = psnr(((drawn.flip(3) - goal) ** 2).mean((-1, -2, -3)))[:, SLOTS:].mean()
     assert truth > white + 4 and truth > mirrored + 3
-
-
-def test_zoom_fills_the_picture_and_respects_the_depth_range():
-    generator = torch.Generator().manual_seed(0)
-    views = sample_views(4, 1, generator)
-    scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(4)])
-    scale = zoom(scene, views, generator)
-    assert scale.shape == (len(scene.vertices), 1)
-    scene.vertices *= scale
-    for b in range(4):
-        points = scene.vertices[scene.vertex_start[b] : scene.vertex_start[b + 1]]
-        assert float(points.norm(dim=-1).max()) <= MAX_RADIUS + 1e-5
-        seen, _ = views.world()[b, :SLOTS].project(points.expand(SLOTS, -1, 3))
-        assert 0.4 < float((seen.amax(1) - seen.amin(1)).max()) < 1.5
 
 
 def test_loss_descends_on_one_batch(recipe):
@@ -247,39 +230,6 @@ def test_a_fifth_slot_is_imagined_from_above_and_all_of_the_network_learns():
     loss.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent and torch.isfinite(loss) and {"psnr_known", "psnr_unseen"} <= set(parts)
-
-
-def test_zoom_on_the_device_is_the_other(recipe):
-    generator = torch.Generator().manual_seed(3)
-    views = sample_views(4, 1, generator)
-    scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(4)])
-    state = generator.get_state()
-    fill, photo = draw_fill(views.known, generator)
-    views.placed = torch.tensor([False, True, False, True])
-    made = zoom_of(scene, views.world()[:, :SLOTS], fill, photo, views.placed)
-    assert torch.allclose(made, zoom(scene, views, generator.set_state(state)), rtol=1e-4)
-
-
-def test_placed_objects_have_one_size_around_what_the_cameras_look_at():
-    recipe = MiniRecipe(
-        preset="debug", batch_size=8, novel_views=2, render_size=64, block=8, known=(1, 0, 0, 0), placed=0.5
-    )
-    views = sample_views(8, 2, torch.Generator().manual_seed(5), known=recipe.known, placed=0.5)
-    assert 0 < int(views.placed.sum()) < 8
-    assert torch.equal(views.target.abs().sum(1) == 0, views.placed)
-    scene = SceneBatch.collate([make_packed_object(i, 16) for i in range(8)])
-    scene.vertices *= zoom(scene, views, torch.Generator().manual_seed(6))
-    radius = torch.stack([p.norm(dim=-1).max() for p in scene.vertices.split(scene.vertex_start.diff().tolist())])
-    assert torch.allclose(radius[views.placed], torch.tensor(PLACED_RADIUS), rtol=1e-4)
-    assert not torch.isclose(radius[~views.placed], torch.tensor(PLACED_RADIUS), rtol=1e-3).any()
-    assert recipe.identity()["placed"] == 0.5 and torch.isfinite(first_batches(recipe, 1)[0]["rgba"]).all()
-
-
-def test_nothing_is_placed_unless_asked_for():
-    with_none, without = (
-        sample_views(8, 2, torch.Generator().manual_seed(5), **more) for more in ({"placed": 0.0}, {})
-    )
-    assert not with_none.placed.any() and torch.equal(with_none.target, without.target)
 
 
 @pytest.mark.parametrize("trunk", ["debug", "debug-tokens", "debug-detail", "debug-cascade"])
