@@ -98,5 +98,5 @@ def find_source(name: str) -> Source:
         InputError: there is none; the message lists all.
     """
     if name not in SOURCES:
-        raise InputError(f"no asset source is called {name!r}; there are: {', '.join(SOURCES)}")
+        raise InputError(f"no asset source is called {name!r}; there are: {', '.join((*SOURCES, LIGHT.name))}")
     return SOURCES[name]
