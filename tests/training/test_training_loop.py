@@ -42,7 +42,7 @@ def test_resumed_run_is_bit_identical(tmp_path):
 def test_a_finished_run_says_so(tmp_path, capsys):
     train(Line(), config(tmp_path), "cpu")
     assert "is finished" not in capsys.readouterr().out
-    train(Line(), config(tmp_path, quiet=False), "cpu")
+    train(Line(), config(tmp_path, steps=5, quiet=False), "cpu")
     assert "has 12 steps and is finished; it goes on with more than 12 steps" in capsys.readouterr().out
 
 

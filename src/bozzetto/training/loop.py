@@ -254,7 +254,7 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     _same_start(start, world, target, out)
     over = start >= config.steps if config.minutes is None else before >= 60 * config.minutes
     if over and rank == 0 and not config.quiet:
-        goal = f"{config.steps:,} steps" if config.minutes is None else f"{config.minutes:g} minutes"
+        goal = f"{start:,} steps" if config.minutes is None else f"{config.minutes:g} minutes"
         print(f"{out} has {start:,} steps and is finished; it goes on with more than {goal}", flush=True)
     if config.compile:
         model.compile(dynamic=False)
