@@ -49,6 +49,23 @@ def test_bad_arguments(tmp_path, monkeypatch, capsys, command, message):
     assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
+def test_a_run_is_not_begun_whose_weights_could_not_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    target = str(tmp_path / "file" / "mini.safetensors")
+    assert main(["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug", "--export", target]) != 0
+    assert "is a file; give the name of a folder" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_says_that_init_is_left_aside(tmp_path, capsys):
+    run = ["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug", "--batch", "1", "--device", "cpu"]
+    run += ["--block", "1", "--eval-objects", "1", "--sample-every", "0", "--init", "other.safetensors"]
+    (tmp_path / "run").mkdir()
+    assert main([*run[:-2], "--steps", "1", "-q"]) == 0
+    capsys.readouterr()
+    assert main([*run, "--steps", "2"]) == 0
+    assert "other.safetensors is for a new folder and is left aside" in capsys.readouterr().out
+
+
 def test_training_exports_8_bit_weights_and_convert_makes_the_same(tmp_path):
     run = ["train", "lgm-mini", "-o", str(tmp_path / "run"), "--preset", "debug-tokens", "--steps", "1", "--batch", "1"]
     run += ["--device", "cpu", "--block", "1", "--eval-objects", "1", "--sample-every", "0", "-q"]

@@ -14,7 +14,7 @@ def add_render(one: argparse.ArgumentParser) -> None:
     one.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write")
     one.add_argument("--format", choices=("lgm", "l4gm", "webdataset"), default="lgm", help="layout of the files (lgm)")
     one.add_argument("--size", type=positive, default=512, help="pixels along a side (512)")
-    one.add_argument("--views", type=int, default=0, help="of each still object (lgm 100, webdataset 32)")
+    one.add_argument("--views", type=positive, help="of each still object (lgm 100, webdataset 32)")
     one.add_argument(
         "--light",
         choices=("default", "random", "surroundings"),
@@ -43,7 +43,7 @@ def render(options: argparse.Namespace, progress: Progress) -> None:
     chosen = RenderOptions(
         format=options.format,
         size=options.size,
-        views=options.views,
+        views=options.views or 0,
         split=options.split or "train",
         sources=tuple(options.source or ()),
         without=tuple(options.without),

@@ -249,6 +249,11 @@ def train(recipe: Recipe, config: TrainConfig, device: str = "auto") -> dict[str
     if resume is not None:
         start = load_training_state(resume, model, ema, optimizer, identity)
         before = saved_seconds(resume)
+        if config.init_from and rank == 0 and not config.quiet:
+            print(
+                f"{out} goes on from {resume.name}; {config.init_from} is for a new folder and is left aside",
+                flush=True,
+            )
     elif config.init_from:
         load_training_state(Path(config.init_from), model, ema, None, adapt=getattr(recipe, "starting_weights", None))
     _same_start(start, world, target, out)

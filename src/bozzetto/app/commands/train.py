@@ -11,11 +11,11 @@ docs/training.md compares them all; debug... are for tests.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from pathlib import Path
 
-from ..options import add_device, add_licences, positive
+from ..numbers import above_zero, object_number, probability, shares, weight, whole
+from ..options import add_device, add_licences, check_output, positive
 from ..progress import Progress
 
 EXAMPLES = (
@@ -24,63 +24,6 @@ EXAMPLES = (
     "bozzetto train lgm-mini -o runs/cascade --preset mini-cascade --init deep.safetensors --data assets/ --workers 14",
     "bozzetto train lgm-mini -o runs/try --preset debug --steps 20 --batch 2 --device cpu",
 )
-
-
-def whole(text: str) -> int:
-    """A whole number from 0 to 2**63 - 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 2**63 - 1, got {value}")
-    return value
-
-
-def weight(text: str) -> float:
-    """A finite number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text}")
-    return value
-
-
-def above_zero(text: str) -> float:
-    """A finite number above 0."""
-    value = weight(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("expected a number above 0, got 0")
-    return value
-
-
-def probability(text: str) -> float:
-    """A number from 0 to 1."""
-    value = weight(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return value
-
-
-def shares(text: str) -> tuple[float, ...]:
-    """Four numbers of at least 0, not all 0, with commas between them."""
-    values = tuple(weight(item) for item in text.split(","))
-    if len(values) != 4 or sum(values) == 0:
-        raise argparse.ArgumentTypeError(f"expected four shares such as 0.25,0.05,0.05,0.65, got {text!r}")
-    return values
-
-
-def object_number(text: str) -> int:
-    """The number of an object that training may see."""
-    from ...data.procedural import HELD_OUT_SEEDS
-
-    value = whole(text)
-    if value >= HELD_OUT_SEEDS.start:
-        raise argparse.ArgumentTypeError(f"objects from {HELD_OUT_SEEDS.start} on are kept for evaluation, got {value}")
-    return value
-
 
 MINI_PRESETS = (
     "mini",
@@ -271,6 +214,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
         raise InputError("--export-dtype is about the file of --export; give one")
     if options.export and Path(options.export).suffix.lower() != ".safetensors":
         raise InputError(f"--export {options.export}: the file's name must end in .safetensors")
+    if options.export:
+        check_output(Path(options.export).parent)
 
     recipe = MiniRecipe(
         preset=options.preset,

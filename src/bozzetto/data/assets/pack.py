@@ -55,7 +55,10 @@ class PackOptions:
             ("most_clips", 0, 10_000),
         ):
             if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} must be {low} to {high}, not {getattr(self, name)}")
+                meaning = {"clip_fps": "frames per second of clips", "most_clips": "clips of each object"}.get(
+                    name, name
+                )
+                raise InputError(f"{meaning} must be {low} to {high}, not {getattr(self, name)}")
 
 
 @dataclass
