@@ -50,6 +50,19 @@ def test_finds_the_object_at_any_place_and_scale(scale):
     assert 0.85 < radius / (1.5 * scale) < 1.2
 
 
+def test_cameras_that_do_not_fit_together_are_named(recwarn):
+    object_, target = ellipsoid((2.0, 1.0, -3.0), (1.5, 0.9, 1.2)), (2.3, 0.8, -2.9)
+    cameras = Cameras.orbit([0.0, 90.0, 180.0, 270.0], [10.0, 0.0, 20.0, 0.0], 6.0, 40.0, target)
+    alphas = [p[..., 3] for p in photograph(object_, cameras)]
+    find_object(cameras, alphas)
+    assert not recwarn.list
+    moved = cameras.camera_to_world.clone()
+    moved[2, :3, 3] += torch.tensor([0.0, 5.0, 0.0])
+    with pytest.warns(UserWarning, match="show the object elsewhere") as told:
+        find_object(Cameras(moved, cameras.intrinsics), alphas)
+    assert "2" in str(told[0].message).partition(")")[2].partition("]")[0]
+
+
 def test_reprojection_equals_a_photo_by_the_new_camera():
     object_ = ellipsoid((2.0, 1.0, -3.0), (1.5, 0.9, 1.2))
     cameras = Cameras.orbit([20.0, 130.0], [15.0, -10.0], [6.0, 8.0], 35.0, (2.3, 0.8, -2.9))

@@ -8,6 +8,7 @@ less than a 20 degree view are brought nearer, with the picture scaled to match.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,8 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
 
     The centre is the point nearest to the rays through the middle of each mask's bounding box; the radius is that of the
     smallest sphere around it whose outline covers every mask. One camera alone cannot tell the distance: the object is then
-    taken to lie beside the world's origin, or at unit distance for a camera that stands there.
+    taken to lie beside the world's origin, or at unit distance for a camera that stands there. Warns of views in which the centre
+    lies outside of the circle around the mask: not all cameras are true.
     """
     origins = cameras.positions.double()
     directions, spreads = [], []
@@ -64,6 +66,14 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
         raise CameraError(
             f"the cameras do not look at one object: it would lie behind view(s) {behind}. "
             "transform_matrix must be camera-to-world with OpenGL axes (the camera looks along -z)"
+        )
+    towards = offsets / offsets.norm(dim=-1, keepdim=True)
+    astray = torch.acos((towards * d).sum(-1).clamp(-1, 1)) > spread
+    if bool(astray.any()):
+        warnings.warn(
+            f"view(s) {torch.where(astray)[0].tolist()} show the object elsewhere than the others do; if the result is smeared, "
+            "check their transform_matrix (camera-to-world, OpenGL axes), field of view and masks",
+            stacklevel=2,
         )
     angles = torch.stack([_angle(rays, offset / offset.norm()) for offset, rays in zip(offsets, spreads)])
     radius = float((offsets.norm(dim=-1) * torch.sin(angles)).max())
