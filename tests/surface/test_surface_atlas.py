@@ -117,6 +117,16 @@ def test_a_chart_that_winds_over_itself_is_cut():
         assert torch.bincount(pixel[weights.amin(dim=1) > 0.05]).max() == 1
 
 
+@pytest.mark.parametrize("seed", [0, 3, 4])
+def test_no_face_of_a_rough_surface_is_mirrored(seed):
+    """A sharp fold in a small chart hardly changes the chart's plane, which shows it from behind."""
+    vertices, faces = volume_mesh(lambda p: p.norm(dim=-1) - 0.6, 24)
+    vertices = vertices + 0.03 * torch.randn(vertices.shape, generator=torch.Generator().manual_seed(seed))
+    _, index, uvs = unwrap(vertices, faces, 512)
+    a, b = (uvs[index][:, 1:] - uvs[index][:, :1]).unbind(dim=1)
+    assert bool((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0).all())
+
+
 def test_damaged_faces_and_tiny_pictures():
     needle = torch.tensor([[0.0, 0, 0], [1, 1e-6, 0.3], [2, 0, 0.6]])
     for vertices in (torch.zeros(3, 3), needle, torch.rand(3, 3)):

@@ -15,8 +15,9 @@ def unwrap(vertices: Tensor, faces: Tensor, texture_size: int) -> tuple[Tensor, 
     """Charts and packing for a texture of ``texture_size``² texels.
 
     The surface is cut into charts that lie almost flat (:mod:`.atlas.segment`), each is projected onto its plane
-    (:mod:`.atlas.flatten`), and the charts are packed as tightly as their outlines allow (:mod:`.atlas.pack`). No chart is
-    mirrored, none covers itself or another, and all have the same number of texels per area but for the slant of their faces.
+    (:mod:`.atlas.flatten`), and the charts are packed as tightly as their outlines allow (:mod:`.atlas.pack`). No face is
+    mirrored, no chart covers another, or itself by more than slivers under a texel, and all have the same number of texels per
+    area but for the slant of their faces.
 
     Args:
         vertices: [V, 3]; faces: [F, 3], on the CPU.

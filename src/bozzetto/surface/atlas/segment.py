@@ -22,6 +22,7 @@ EXTENT = (
     0.7  # largest diagonal of a chart's box; unit: root of the whole area. Larger charts leave the atlas half empty
 )
 STEEPEST = 0.3  # cosine between a face and its chart's plane
+TURNED = 0.1  # the same; a face under it would lie almost edge-on or mirrored, and is a chart of its own
 BALANCE = 0.02  # prefers small clusters where nothing bends
 SWEEPS = 6  # of straightening borders
 
@@ -47,7 +48,21 @@ def chart_faces(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
         rest.merge(FLATNESS, 1.0)
         chart[steep] = rest.chart + int(chart.max()) + 1
     chart = connected_charts(chart, first, second)
-    return chart, _axes(chart, vectors)
+    return _without_turned(chart, vectors, first, second)
+
+
+def _without_turned(chart: Tensor, vectors: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """``chart`` [F] with a chart for every face that its chart's plane would show mirrored or edge-on; and the normals [C, 3]."""
+    normals = F.normalize(vectors, dim=-1)
+    while True:
+        axes = _axes(chart, vectors)
+        turned = (normals * axes[chart]).sum(dim=-1) < TURNED
+        turned &= torch.bincount(chart)[chart] > 1  # a face alone lies in its plane, or has no area
+        if not bool(turned.any()):
+            return chart, axes
+        # What is left of a chart may fall apart, and has another plane.
+        alone = len(axes) + turned.cumsum(dim=0) - 1
+        chart = connected_charts(torch.where(turned, alone, chart), first, second)
 
 
 def dual_edges(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
