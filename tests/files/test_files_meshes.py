@@ -211,6 +211,30 @@ def test_obj_side_files(tmp_path):
     assert "f 1 2 3\n" in (tmp_path / "plain.obj").read_text() and not (tmp_path / "plain.mtl").exists()
 
 
+@pytest.mark.parametrize("name", ["-chair", "chair #2", "a\\b"])
+def test_obj_names_that_the_formats_cannot_say(tmp_path, name):
+    write_mesh(quad(texture=picture()), tmp_path / f"{name}.obj")
+    for file in tmp_path.glob("*.[om][bt][jl]"):
+        named = [
+            line.split(" ", 1)[1] for line in file.read_text().splitlines() if line.startswith(("mtllib", "map_Kd"))
+        ]
+        assert len(named) == 1 and not set(named[0]) & set(" #\\") and named[0][0] != "-"
+    torch.testing.assert_close(read_mesh(tmp_path / f"{name}.obj").texture, picture())
+
+
+def test_obj_leaves_pictures_of_others_alone(tmp_path):
+    """The photo that a mesh was made from often has the name that the mesh gets."""
+    for name in ("cup.png", "cup_texture.png"):
+        (tmp_path / name).write_bytes(b"a photo")
+    for _ in range(2):  # its own texture is replaced
+        write_mesh(quad(texture=picture()), tmp_path / "cup.obj")
+        assert {p.name for p in tmp_path.iterdir()} == {
+            "cup.obj", "cup.mtl", "cup.png", "cup_texture.png", "cup_texture2.png"
+        }  # fmt: skip
+        assert (tmp_path / "cup.png").read_bytes() == (tmp_path / "cup_texture.png").read_bytes() == b"a photo"
+        torch.testing.assert_close(read_mesh(tmp_path / "cup.obj").texture, picture())
+
+
 # ---- bad input and output ----
 
 

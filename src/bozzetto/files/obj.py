@@ -6,6 +6,7 @@ position on the ``v`` line, as MeshLab, Blender and others read them.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from os import PathLike
@@ -27,14 +28,17 @@ from .mesh_parts import Part, join_parts
 def write_obj(mesh: Mesh, path: str | PathLike[str]) -> None:
     """Write ``NAME.obj``, and with a texture ``NAME.mtl`` and ``NAME.png`` beside it: all of them or none.
 
+    A picture ``NAME.png`` that is not the texture of an earlier ``NAME.obj`` (the photo, say) stays; the texture is then
+    ``NAME_texture.png``. In the names of the two, what the formats cannot say becomes an underscore.
+
     Raises:
         MeshError: the mesh has no triangles, or positions are NaN or infinite.
         OutputError: a file cannot be written.
     """
     path = Path(path)
     check_mesh(mesh, path)
-    # The format ends a file name at a space.
-    name = re.sub(r"\s", "_", path.stem)
+    # The formats end a file name at a space, begin a comment with # and an option with a hyphen.
+    name = re.sub(r"^-|[\s#\\]", "_", path.stem)
     lines = ["# bozzetto"]
     if mesh.texture is not None:
         lines += [f"mtllib {name}.mtl", "usemtl object"]
@@ -54,7 +58,8 @@ def write_obj(mesh: Mesh, path: str | PathLike[str]) -> None:
     text.append((f"f {corner} {corner} {corner}\n" * len(mesh.faces)) % tuple(numbers))
     with output_folder(path.parent) as folder:
         if mesh.texture is not None:
-            write_image(folder / f"{name}.png", mesh.texture)
+            picture = _picture_name(path.parent, name)
+            write_image(folder / picture, mesh.texture)
             material = [
                 "# bozzetto",
                 "newmtl object",
@@ -62,10 +67,21 @@ def write_obj(mesh: Mesh, path: str | PathLike[str]) -> None:
                 "Kd 1 1 1",
                 "Ks 0 0 0",
                 "illum 1",
-                f"map_Kd {name}.png",
+                f"map_Kd {picture}",
             ]
             (folder / f"{name}.mtl").write_bytes(("\n".join(material) + "\n").encode("utf-8"))
         (folder / path.name).write_bytes("".join(text).encode("utf-8"))
+
+
+def _picture_name(folder: Path, name: str) -> str:
+    """The first name for the texture that is free, or that of the texture which the material file there has."""
+    try:
+        material = (folder / f"{name}.mtl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        material = []
+    endings = itertools.chain(["", "_texture"], (f"_texture{i}" for i in itertools.count(2)))
+    pictures = (f"{name}{ending}.png" for ending in endings)
+    return next(p for p in pictures if not (folder / p).is_file() or f"map_Kd {p}" in material)
 
 
 def _rows(word: str, values: Tensor) -> str:
