@@ -1,5 +1,7 @@
 """Gaussians → textured mesh, end to end on analytic objects."""
 
+import math
+
 import numpy as np
 import pytest
 import shapes
@@ -108,15 +110,31 @@ def test_network_like_splats():
     assert torch.allclose(colour_at(mesh, nose), torch.tensor([[0.95, 0.45, 0.1]]), atol=0.1)
 
 
+def one_splat(opacity: float) -> Gaussians:
+    size, colour = torch.tensor([[0.3, 0.2, 0.1]]), torch.tensor([[1.0, 0.5, 0.0]])
+    place, turn = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    return Gaussians.from_rgb(place, size, turn, torch.tensor([opacity]), colour)
+
+
+def test_one_splat_is_an_ellipsoid():
+    """Half opaque in the picture is where its density is a half; all views' depths of it meet in one point."""
+    mesh = gaussians_to_mesh(one_splat(0.9), **SMALL)
+    solid = check(mesh, 6000)
+    radius = (2 * math.log(0.9 / 0.5)) ** 0.5
+    assert solid.extents == pytest.approx([0.6 * radius, 0.4 * radius, 0.2 * radius], rel=0.02)
+    assert solid.centroid == pytest.approx([1, 2, 3], abs=0.01)
+    assert torch.allclose(mesh.texture, torch.tensor([1.0, 0.5, 0.0]), atol=0.02)
+
+
 def test_bad_input_ends_in_a_clear_error():
     ball = shapes.sphere(3000).gaussians()
-    one = ball.select(torch.arange(1))
     see_through = ball._map(torch.clone)
     see_through.opacities[:] = 0
     broken = ball._map(torch.clone)
     broken.means[:] = torch.nan
     far_apart = Gaussians.cat([ball, move(ball, (1e5, 0.0, 0.0))])
-    for bad in (Gaussians.empty(), see_through, broken, one, far_apart):
+    faint = one_splat(0.5)
+    for bad in (Gaussians.empty(), see_through, broken, faint, far_apart):
         with pytest.raises(MeshError):
             gaussians_to_mesh(bad, **SMALL)
     for name, value in (("resolution", 4), ("texture_size", 0), ("max_faces", 3)):

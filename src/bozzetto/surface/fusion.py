@@ -15,7 +15,8 @@ a soft guess, and hidden votes count about as much as free ones, so that the maj
 Voxels that no view says anything about are inside, so the zero level is always closed.
 
 Last, the splats themselves: where they are dense (:mod:`.density`), what lies beside them is pushed out and they are pushed in.
-Handles and wires, which all views see and no view faces, are put back (:mod:`.thin`).
+Handles and wires, which all views see and no view faces, are put back (:mod:`.thin`). A splat's depth is that of its centre, so
+that the views of a single one agree on no more than a point: where nothing is inside, a level of the density is the surface.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ SAY_BLUR, FREE_BLUR = 1.5, 0.7
 SOLID_DENSITY = 1.0
 NEAR_SURFACE = 0.3
 FOGGY, SOLID = 0.15, 0.35
+LONE_DENSITY = 0.5  # of the surface where nothing but density says what is inside: a lone splat's outline at half alpha
 LEAST_AHEAD = 0.1  # of the truncation; a view to which a point lies that far before the surface sees it free
 FREE_VIEWS = 4  # so many make room for what density pushes out
 POINTS_PER_CHUNK = 1 << 20
@@ -117,6 +119,8 @@ def fuse_depth(
         volume = volume + _dense_votes(density, volume, free)
         if thin is not None:
             volume = with_balls(volume, thin_structures(volume, density, origin, voxel, thin))
+        if not bool((volume < 0).any()):
+            volume = (LONE_DENSITY - density).clamp(-1, 1)
     # A closed surface needs an outside all around.
     for axis in range(3):
         volume.select(axis, 0).fill_(1.0)

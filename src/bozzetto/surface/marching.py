@@ -24,7 +24,7 @@ def marching_cubes(volume: Tensor, origin: Tensor, voxel: float, level: float = 
     surface = grid_surface(lambda start, stop: -volume[start:stop], -level, shape=tuple(volume.shape))
     if len(surface.faces) == 0:
         raise MeshError(
-            "no surface was found in the volume: the object is too transparent or too small for this resolution; "
-            "raise the resolution or crop the Gaussians to the object"
+            "no surface was found in the volume: the object is too transparent, or too small for this resolution, as parts "
+            "far apart are; raise the resolution or crop the Gaussians to the object (or to one part of it)"
         )
     return surface.vertices.cpu() * voxel + origin.cpu().float(), surface.faces.cpu()

@@ -64,8 +64,12 @@ def depth_guide(found: NormalisedObject, device: torch.device) -> DepthGuide:
         MeshError: there is no surface; in the fast route's words, and before minutes are spent.
     """
     cameras = sphere_cameras(VIEWS)
-    depth, spread = capture_depth(found.gaussians.to(device), cameras, SIZE)
-    volume, origin, voxel = fuse_depth(depth, spread, cameras, found.half_extent, RESOLUTION)
+    splats = found.gaussians.to(device)
+    depth, spread = capture_depth(splats, cameras, SIZE)
+    known = depth, spread, cameras, found.half_extent, RESOLUTION
+    volume, origin, voxel = fuse_depth(*known)
+    if not bool((volume < 0).any()):  # as of a single splat
+        volume, origin, voxel = fuse_depth(*known, splats)
     keep_large_components(*marching_cubes(volume, origin, voxel))
     axes = [torch.arange(n, device=device) * voxel + o for n, o in zip(volume.shape, origin, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
