@@ -132,4 +132,6 @@ class NerfSettings:
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
-                raise MeshError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
+                kind = name.rpartition("_")[2]  # one number of the caller's sets all three of a kind
+                advice = {"steps": "; choose other steps", "size": "; choose another picture size"}.get(kind, "")
+                raise MeshError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}{advice}")
