@@ -113,7 +113,7 @@ def test_settings_and_methods():
     twice = cpu.changed(steps=2 * cpu.field_steps, size=2 * cpu.refine_size)
     assert twice.refine_steps == 2 * cpu.refine_steps and twice.field_size == 2 * cpu.field_size
     assert cpu.changed() == cpu and cpu.changed(resolution=77).resolution == 77
-    with pytest.raises(MeshError, match="field_size.*another picture size"):
+    with pytest.raises(MeshError, match=r"field_size.*another picture size"):
         gpu.changed(size=100_000).check()
     assert METHODS == MESH_METHODS
     check_mesh_method("nerf", True)
