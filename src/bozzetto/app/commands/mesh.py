@@ -20,7 +20,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", type=positive, metavar="N", help="at most this many triangles")
     parser.add_argument("--texture", type=positive, metavar="N", help="texture size in pixels")
     parser.add_argument(
-        "--resolution", type=positive, metavar="N", help="voxels along the longest side (128; nerf: 256, 160 on a CPU)"
+        "--resolution",
+        type=positive,
+        metavar="N",
+        help="voxels along the longest side (128; nerf: 256, 160 on a CPU); 512 takes minutes on a CPU, and over 5 GB",
     )
     parser.add_argument(
         "--method", choices=("fast", "nerf"), default="fast",
