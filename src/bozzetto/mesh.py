@@ -59,7 +59,7 @@ class Mesh:
         return read_mesh(path)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write ``.glb``, ``.obj`` (with .mtl and .png beside it), ``.ply`` (vertex colours) or ``.usdz`` (extra ``usd``), atomically."""
+        """Write ``.glb``, ``.obj`` (with .mtl and .png beside it), ``.ply`` (vertex colours) or ``.usdz``, atomically."""
         from .files.meshes import write_mesh
 
         write_mesh(self, path)
