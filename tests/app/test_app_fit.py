@@ -15,7 +15,7 @@ from bozzetto.camera import write_transforms
 from bozzetto.data.procedural import HELD_OUT_SEEDS, generate_object
 from bozzetto.data.render import SceneBatch, render_objects
 from bozzetto.errors import MeshError
-from bozzetto.files.images import write_image
+from bozzetto.files.images import read_image, write_image
 from bozzetto.fitting.folder import hold_out, read_views
 
 AZIMUTHS = [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]
@@ -92,6 +92,15 @@ def test_colmap_projects_are_read_with_their_points(scene, tmp_path):
     out = tmp_path / "out"
     assert main(["fit", str(tmp_path), "-o", str(out), "--steps", "2", "--init", "points", "--no-densify", "-q"]) == 0
     assert json.loads((out / "report.json").read_text())["splats"] == 9
+    pictures = []
+    for name, cameras in (("a", tmp_path), ("b", scene / "transforms.json")):
+        assert (
+            main(["render", str(out / "splats.ply"), "-o", str(tmp_path / name), "--cameras", str(cameras), "-q"]) == 0
+        )
+        pictures.append([read_image(tmp_path / name / f"view{i}.png").rgba for i in range(6)])
+    assert all(a.shape == (32, 32, 4) and (a - b).abs().mean() < 1e-3 for a, b in zip(*pictures))
+    assert main(["views", str(tmp_path), "-o", str(tmp_path / "views"), "--no-mesh", "--refine", "0", "-q"]) == 0
+    assert len(Gaussians.load(tmp_path / "views" / "splats.ply"))
 
 
 def test_a_mesh_that_fails_leaves_the_splats(scene, tmp_path, capsys, monkeypatch):

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..camera import Cameras, read_colmap, read_transforms
+from ..camera import Cameras
 from ..camera.colmap_points import read_colmap_points
-from ..camera.lgm_folder import is_lgm_folder, read_lgm_folder
-from ..errors import CameraError, InputError
+from ..camera.lgm_folder import is_lgm_folder
+from ..camera.posed_folder import is_colmap, read_posed_folder
+from ..errors import InputError
 from ..files.images import read_image, resize_image
 
 LEAST_SIZE = 16  # pixels
@@ -27,17 +28,11 @@ class Views:
     points: tuple[Tensor, Tensor] | None
 
 
-def _is_colmap(folder: Path) -> bool:
-    places = (folder, folder / "sparse" / "0", folder / "sparse")
-    return any((place / f"cameras{suffix}").is_file() for place in places for suffix in (".bin", ".txt"))
-
-
 def read_views(folder: str | PathLike[str], size: int = 0) -> Views:
     """Read the pictures and cameras of a folder.
 
     Args:
-        folder: with ``transforms.json`` (or that file itself), with ``rgb/`` and ``pose/`` as LGM's training data, or a COLMAP
-            project with ``sparse/0`` and ``images``.
+        folder: as :func:`~bozzetto.camera.posed_folder.read_posed_folder` takes it.
         size: pictures whose longer side has more pixels are scaled down to it, from 16 on; 0 keeps them.
 
     Raises:
@@ -46,17 +41,9 @@ def read_views(folder: str | PathLike[str], size: int = 0) -> Views:
     """
     if size and size < LEAST_SIZE:
         raise InputError(f"the size of pictures must be 0, which keeps them, or at least {LEAST_SIZE}, got {size}")
-    folder, points = Path(folder).expanduser(), None
-    if is_lgm_folder(folder):
-        posed = read_lgm_folder(folder)
-    elif _is_colmap(folder):
-        posed, points = read_colmap(folder, require_images=True), read_colmap_points(folder)
-    elif folder.is_file() or (folder / "transforms.json").is_file():
-        posed = read_transforms(folder)
-    else:
-        raise CameraError(
-            f"{folder} holds no posed pictures: it needs transforms.json, rgb/ and pose/, or a COLMAP model in sparse/0"
-        )
+    folder = Path(folder).expanduser()
+    posed = read_posed_folder(folder)
+    points = read_colmap_points(folder) if is_colmap(folder) and not is_lgm_folder(folder) else None
     images = []
     for path in posed.paths:
         picture = read_image(path, exif_rotation=False)

@@ -1,4 +1,4 @@
-"""Render splats: one PNG per camera of a transforms.json, or a turntable.
+"""Render splats: one PNG per camera of a transforms.json, COLMAP project or folder of LGM's, or a turntable.
 
 With --cameras, the output is a folder (one PNG per frame, named like the frame's file), or a single .png if there is one
 camera. Without, it is a turntable: an .mp4, .webp or .gif file, or a folder of PNGs.
@@ -30,7 +30,9 @@ BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "transparent"
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("splats", metavar="SPLATS", help=".ply or .splat file")
     parser.add_argument("-o", "--output", required=True, metavar="FILE_OR_DIR", help="where to write")
-    parser.add_argument("--cameras", metavar="JSON", help="transforms.json with the cameras")
+    parser.add_argument(
+        "--cameras", metavar="FOLDER", help="transforms.json, or what `views` and `fit` take: COLMAP's or LGM's folders"
+    )
     parser.add_argument(
         "--size", type=positive, metavar="N", help="picture height in pixels (512, or the cameras' own)"
     )
@@ -74,9 +76,9 @@ def _render_turntable(gaussians: Gaussians, options: argparse.Namespace, progres
 
 
 def _render_cameras(gaussians: Gaussians, options: argparse.Namespace, progress: Progress) -> None:
-    from ...camera.transforms_json import read_transforms
+    from ...camera.posed_folder import read_posed_folder
 
-    posed = read_transforms(options.cameras, require_images=False)
+    posed = read_posed_folder(options.cameras, require_images=False)
     sizes = []
     for camera, size in zip(range(len(posed.cameras)), posed.sizes):
         fx, fy = posed.cameras.intrinsics[camera, :2].tolist()

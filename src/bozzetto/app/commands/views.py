@@ -1,8 +1,9 @@
 """Turn pictures with known cameras into a 3D object in the cameras' own world frame.
 
 FOLDER/transforms.json holds camera_angle_x (or fl_x, fl_y, cx, cy, w, h) and frames with file_path and transform_matrix
-(camera-to-world, OpenGL axes: the camera looks along -z). Any camera distance, orientation and object scale. A folder with
-rgb/*.png and pose/*.txt, as LGM's training data has them, is read too (field of view 49.1 degrees).
+(camera-to-world, OpenGL axes: the camera looks along -z). Any camera distance, orientation and object scale. A COLMAP project
+(sparse/0 and images) is read too, and a folder with rgb/*.png and pose/*.txt, as LGM's training data has them (field of view
+49.1 degrees).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ EXAMPLES = ("bozzetto views scene/ -o out/", "bozzetto views scene/ -o out/ --mo
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="FOLDER", help="folder with transforms.json (or the file itself), or with rgb/ and pose/"
+        "folder",
+        metavar="FOLDER",
+        help="with transforms.json (or the file itself), sparse/0 and images/, or rgb/ and pose/",
     )
     add_output(parser, "lgm-mini", "views")
     add_mesh(parser)
@@ -28,11 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
     from ...api import views_to_3d
-    from ...camera.lgm_folder import is_lgm_folder, read_lgm_folder
-    from ...camera.transforms_json import read_transforms
+    from ...camera.posed_folder import read_posed_folder
 
     check_output(options.output)
-    posed = read_lgm_folder(options.folder) if is_lgm_folder(options.folder) else read_transforms(options.folder)
+    posed = read_posed_folder(options.folder)
     asset = views_to_3d(
         posed.paths,
         posed.cameras,
