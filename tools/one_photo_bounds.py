@@ -1,6 +1,6 @@
 """What new views from one photo could score: the network's, and those of oracles that know shape or colours, or a part of them.
 
-python tools/one_photo_bounds.py lgm-mini --data carry/assets/t6 --objects 4
+python tools/one_photo_bounds.py lgm-mini --data assets/ --objects 4
 
 The first of the protocol's inputs, the grid's other cameras (every third by default), held-out objects (docs/evaluation.md).
 Prints a table: a row for each prediction, PSNR full frame / foreground of all views and by how far, in degrees of azimuth, a

@@ -34,6 +34,10 @@ def test_one_scene_in_two_layouts(cameras, tmp_path):
         assert torch.allclose(posed.cameras.camera_to_world, cameras.camera_to_world, atol=1e-5)
         assert torch.allclose(posed.cameras.intrinsics, cameras.intrinsics, atol=1e-4)
     assert not is_colmap(plain) and not is_colmap(lgm)
+    (plain / "cameras.txt").write_text(
+        "1 FULL_OPENCV 8 8 1 1 4 4 0.5 0 0 0 0 0 0 0"
+    )  # a model left there that is not asked for
+    assert is_colmap(plain) and read_posed_folder(plain).sizes == [(8, 8), (8, 8)]
 
 
 def test_pictures_may_be_missing_where_cameras_are_enough(cameras, tmp_path):

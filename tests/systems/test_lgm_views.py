@@ -58,9 +58,9 @@ def test_cameras_that_do_not_fit_together_are_named(recwarn):
     assert not recwarn.list
     moved = cameras.camera_to_world.clone()
     moved[2, :3, 3] += torch.tensor([0.0, 5.0, 0.0])
-    with pytest.warns(UserWarning, match="show the object elsewhere") as told:
-        find_object(Cameras(moved, cameras.intrinsics), alphas)
-    assert "2" in str(told[0].message).partition(")")[2].partition("]")[0]
+    with pytest.warns(UserWarning, match="the object stands elsewhere") as told:
+        find_object(Cameras(moved, cameras.intrinsics, ("front.png", "right.png", "back.png", "left.png")), alphas)
+    assert "back.png" in str(told[0].message)
 
 
 def test_reprojection_equals_a_photo_by_the_new_camera():

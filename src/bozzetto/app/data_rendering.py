@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import add_device, add_without, positive
+from .numbers import positive
+from .options import add_device, add_without
 from .progress import Progress
 
 

@@ -6,12 +6,24 @@ import argparse
 import math
 
 
-def whole(text: str) -> int:
-    """A whole number from 0 to 2**63 - 1."""
+def _integer(text: str) -> int:
     try:
-        value = int(text)
+        return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = _integer(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {value}")
+    return value
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 to 2**63 - 1."""
+    value = _integer(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 2**63 - 1, got {value}")
     return value

@@ -207,14 +207,3 @@ def refine_steps(text: str) -> int:
     except (ValueError, InputError):
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 to {MAX_REFINE_STEPS}, got {text!r}") from None
     return value
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {value}")
-    return value

@@ -22,8 +22,8 @@ def read_posed_folder(path: str | PathLike[str], require_images: bool = True) ->
     """Cameras (N,) and pictures of a folder, in its own world frame (LGM's: y up) and scale.
 
     Args:
-        path: a folder with ``transforms.json`` (or a file like it), with ``rgb/`` and ``pose/`` as LGM's training data, or a
-            COLMAP project with ``sparse/0`` and ``images``.
+        path: a folder with ``rgb/`` and ``pose/`` as LGM's training data, with ``transforms.json`` (or a file like it), or a
+            COLMAP project with ``sparse/0`` and ``images``; of two in one folder, the one named first here counts.
         require_images: raise if a picture is missing (of LGM's folders, views without one are always left out).
 
     Raises:
@@ -32,10 +32,10 @@ def read_posed_folder(path: str | PathLike[str], require_images: bool = True) ->
     folder = Path(path).expanduser()
     if is_lgm_folder(folder):
         return read_lgm_folder(folder)
+    if not folder.is_dir() or (folder / "transforms.json").is_file():
+        return read_transforms(folder, require_images)
     if is_colmap(folder):
         return read_colmap(folder, require_images=require_images)
-    if folder.is_dir() and not (folder / "transforms.json").is_file():
-        raise CameraError(
-            f"{folder} holds no posed pictures: it needs transforms.json, rgb/ and pose/, or a COLMAP model in sparse/0"
-        )
-    return read_transforms(folder, require_images)
+    raise CameraError(
+        f"{folder} holds no posed pictures: it needs transforms.json, rgb/ and pose/, or a COLMAP model in sparse/0"
+    )

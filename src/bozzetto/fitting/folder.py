@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..camera import Cameras
+from ..camera import Cameras, read_colmap
 from ..camera.colmap_points import read_colmap_points
-from ..camera.lgm_folder import is_lgm_folder
 from ..camera.posed_folder import is_colmap, read_posed_folder
 from ..errors import InputError
 from ..files.images import read_image, resize_image
@@ -32,7 +31,7 @@ def read_views(folder: str | PathLike[str], size: int = 0) -> Views:
     """Read the pictures and cameras of a folder.
 
     Args:
-        folder: as :func:`~bozzetto.camera.posed_folder.read_posed_folder` takes it.
+        folder: as :func:`~bozzetto.camera.posed_folder.read_posed_folder` takes it; a COLMAP model counts before the others.
         size: pictures whose longer side has more pixels are scaled down to it, from 16 on; 0 keeps them.
 
     Raises:
@@ -41,9 +40,11 @@ def read_views(folder: str | PathLike[str], size: int = 0) -> Views:
     """
     if size and size < LEAST_SIZE:
         raise InputError(f"the size of pictures must be 0, which keeps them, or at least {LEAST_SIZE}, got {size}")
-    folder = Path(folder).expanduser()
-    posed = read_posed_folder(folder)
-    points = read_colmap_points(folder) if is_colmap(folder) and not is_lgm_folder(folder) else None
+    folder, points = Path(folder).expanduser(), None
+    if is_colmap(folder):  # first, for its points
+        posed, points = read_colmap(folder, require_images=True), read_colmap_points(folder)
+    else:
+        posed = read_posed_folder(folder)
     images = []
     for path in posed.paths:
         picture = read_image(path, exif_rotation=False)

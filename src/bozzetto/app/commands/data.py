@@ -11,7 +11,8 @@ import argparse
 from ..data_collecting import convert_sources, copy_folders, download, list_sources
 from ..data_looking import draw_sheet, print_stats, verify_folder
 from ..data_rendering import add_render, measure_light, render
-from ..options import add_licences, add_without, positive
+from ..numbers import positive
+from ..options import add_licences, add_without
 from ..progress import Progress
 
 EXAMPLES = (

@@ -13,7 +13,8 @@ import json
 import time
 from pathlib import Path
 
-from ..options import add_device, add_refine, check_output, positive
+from ..numbers import positive
+from ..options import add_device, add_refine, check_output
 from ..progress import Progress
 
 EXAMPLES = (

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..options import add_device, check_output, positive
+from ..numbers import positive
+from ..options import add_device, check_output
 from ..progress import Progress
 
 EXAMPLES = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import add_device, positive
+from ..numbers import positive
+from ..options import add_device
 from ..progress import Progress
 
 EXAMPLES = (

@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..options import add_device, positive
+from ..numbers import positive
+from ..options import add_device
 from ..progress import Progress
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import argparse
 import os
 from pathlib import Path
 
-from ..numbers import above_zero, object_number, probability, shares, weight, whole
-from ..options import add_device, add_licences, check_output, positive
+from ..numbers import above_zero, object_number, positive, probability, shares, weight, whole
+from ..options import add_device, add_licences, check_output
 from ..progress import Progress
 
 EXAMPLES = (

@@ -70,9 +70,11 @@ def find_object(cameras: Cameras, alphas: Sequence[Tensor]) -> tuple[Tensor, flo
     towards = offsets / offsets.norm(dim=-1, keepdim=True)
     astray = torch.acos((towards * d).sum(-1).clamp(-1, 1)) > spread
     if bool(astray.any()):
+        which = torch.where(astray)[0].tolist()
+        named = ", ".join(cameras.names[i] if cameras.names else f"view {i}" for i in which)
         warnings.warn(
-            f"view(s) {torch.where(astray)[0].tolist()} show the object elsewhere than the others do; if the result is smeared, "
-            "check their transform_matrix (camera-to-world, OpenGL axes), field of view and masks",
+            f"by its camera, the object stands elsewhere than the others say in: {named}. If the result is smeared, "
+            "check the transform_matrix (camera-to-world, OpenGL axes), field of view and masks",
             stacklevel=2,
         )
     angles = torch.stack([_angle(rays, offset / offset.norm()) for offset, rays in zip(offsets, spreads)])
