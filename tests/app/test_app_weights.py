@@ -32,6 +32,21 @@ def test_convert_weights(tmp_path):
     assert MARK not in read_metadata(tmp_path / "b.safetensors")
 
 
+def test_convert_averages(tmp_path):
+    """The metadata are those of A, whose continuation the mean is."""
+    files = [str(tmp_path / f"{name}.safetensors") for name in "abc"]
+    for i, file in enumerate(files):
+        torch.manual_seed(i)
+        save_lgm(LGM(preset("debug")), file, {"note": str(i)}, torch.float32)
+    target = tmp_path / "mean.safetensors"
+    assert main(["convert", files[0], str(target), "--average", *files[1:], "--dtype", "fp32", "-q"]) == 0
+    assert read_metadata(target)["note"] == "0"
+    load_lgm(target)
+    parts, mean = [read_tensors(f) for f in files], read_tensors(target)
+    for name, value in mean.items():
+        assert torch.allclose(value, (parts[0][name] + parts[1][name] + parts[2][name]) / 3, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -39,6 +54,8 @@ def test_convert_weights(tmp_path):
         (["convert", "a.safetensors", "b.ply", "--dtype", "int8"], "--dtype is about the weights"),
         (["convert", "a.safetensors", "b.ply"], "weights: .safetensors"),
         (["convert", "none.safetensors", "b.safetensors"], "no checkpoint at"),
+        (["convert", "a.ply", "b.splat", "--average", "c.ply"], "--average is about the weights"),
+        (["convert", "none.safetensors", "b.safetensors", "--average", "c.safetensors"], "no checkpoint at"),
         (["train", "lgm-mini", "-o", "run", "--export-dtype", "int8"], "--export-dtype is about the file of --export"),
         (["train", "lgm-mini", "-o", "run", "--export", "mini.pt"], "must end in .safetensors"),
     ],

@@ -12,7 +12,7 @@ MINI = (
         system="lgm",
         files=(
             WeightsFile(
-                "lgm-mini.safetensors", 16_048_792, "eb438d5fe9cbdb6aa541aa934719313e993ee862bed2ba799cd4a8890add3eec"
+                "lgm-mini.safetensors", 16_048_792, "80ddb433a97994d28c66ba018ee7d5108008999c01d3eccb6af218c458fe029b"
             ),
         ),
         licence="CC-BY-SA-4.0",
@@ -28,16 +28,16 @@ MINI = (
         files=(
             WeightsFile(
                 "lgm-mini-clean.safetensors",
-                21_185_292,
-                "63bb51d6c18154461fbc20cbedc3e8b9f05784d9acc29c6d16a1b449c64acc35",
+                16_048_792,
+                "3e79ecd54a19da44d5e817c80356cf80132f9c8bded569525237fb0b623a5817",
             ),
         ),
         licence="CC-BY-4.0",
         terms="free to use, also commercially, with attribution",
         summary="lgm-mini without share-alike data: --model lgm-mini-clean; softer where a photo does not look",
-        options={"preset_name": "mini-sweep"},
+        options={"preset_name": "mini-cascade"},
         inputs=("photo", "views"),
-        parameters=10_584_650,
+        parameters=15_912_856,
         stands_for="lgm-mini",
     ),
 )

@@ -3,7 +3,8 @@
 Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .obj, .ply) to mesh (these, or .usdz), a sequence
 of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames
 (`--frame`) to .ply or .splat. Weights of a network (.safetensors, .pt, .pth, .ckpt, .bin) to .safetensors in another precision
-(`--dtype`); of a training checkpoint (RUN/checkpoint-*.pt) the averaged ones, as `bozzetto train --export` writes them.
+(`--dtype`); of a training checkpoint (RUN/checkpoint-*.pt) the averaged ones, as `bozzetto train --export` writes them;
+`--average` takes the mean of several files of the same network.
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
 """
@@ -23,6 +24,7 @@ EXAMPLES = (
     "bozzetto convert splats.4dgs frames/",
     "bozzetto convert weights.safetensors small.safetensors --dtype int8",
     "bozzetto convert runs/mini/checkpoint-00020000.pt mini.safetensors",
+    "bozzetto convert later.safetensors mean.safetensors --average earlier.safetensors",
 )
 SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
 MESHES_WRITTEN = (*MESHES, ".usdz")
@@ -42,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("fp16", "fp32", "int8"),
         help="of weights; int8 has half the size of fp16, with a scale for each output channel (fp16)",
     )
+    parser.add_argument(
+        "--average", nargs="+", metavar="FILE", help="more weights of the same network: B gets the mean of A and these"
+    )
 
 
 def run(options: argparse.Namespace, progress: Progress) -> None:
@@ -59,6 +64,8 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
     weights = source in WEIGHTS and target == WEIGHTS_WRITTEN
     if options.dtype and not weights:
         raise InputError("--dtype is about the weights of a network; leave it out, or give A and B such suffixes")
+    if options.average and not weights:
+        raise InputError("--average is about the weights of a network; leave it out, or give A and B such suffixes")
     if weights:
         _convert_weights(options)
     elif source == SEQUENCE:
@@ -91,10 +98,12 @@ def run(options: argparse.Namespace, progress: Progress) -> None:
 
 def _convert_weights(options: argparse.Namespace) -> None:
     """The tensors of a checkpoint (its averages, if any) in another precision; the metadata of a .safetensors file stay."""
+    from ...zoo.averaging import mean_weights
     from ...zoo.loading import read_metadata, read_tensors
     from ...zoo.saving import PRECISIONS, save_weights
 
-    tensors = read_tensors(options.source)
+    more = options.average or ()
+    tensors = mean_weights([options.source, *more]) if more else read_tensors(options.source)
     save_weights(tensors, options.target, read_metadata(options.source), PRECISIONS[options.dtype or "fp16"])
 
 
