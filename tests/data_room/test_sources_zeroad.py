@@ -91,6 +91,7 @@ def test_orientation_names_and_what_is_no_object(tmp_path, files):
     assert soldier.caption == "Archer" and soldier.tags == ("Romans", "soldier", "ranged")
     assert soldier.group == "body.dae" and soldier.category == "units" and soldier.licence == "CC-BY-SA-3.0"
     assert objects["props/hat"].caption == "hat" and objects["props/hat"].clips == []
+    assert objects["units/soldier"].meshes[1:] == ("hat.dae",) and objects["props/hat"].meshes == ("hat.dae",)
     assert objects["props/hat"].parts[0].joints is None
 
 

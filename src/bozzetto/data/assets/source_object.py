@@ -66,6 +66,7 @@ class SourceObject:
         licence: SPDX-like identifier ("CC-BY-3.0"). author: for attribution; may be empty.
         parts, textures ([H, W, 4] uint8, sRGB and alpha), clips: see above.
         category: of the source's own kinds ("Kitchen"); tags: further words.
+        meshes: the files of all meshes that it is built of, where the reader knows; what holds a mesh out looks at them too.
         problems: what the reader could not find or read ("missing texture: wood.jpg"); such objects are refused.
     """
 
@@ -80,6 +81,7 @@ class SourceObject:
     tags: tuple[str, ...] = ()
     licence: str = ""
     author: str = ""
+    meshes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property

@@ -154,6 +154,7 @@ class _Archive:
             tags=tags,
             licence=LICENCE,
             author=AUTHOR,
+            meshes=tuple(dict.fromkeys(node.actor.mesh.lower() for node in nodes)),
         )
 
     def _part(self, node: Node, textures: Textures, team: tuple[float, float, float]) -> Part:
