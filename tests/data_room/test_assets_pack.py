@@ -17,6 +17,7 @@ from bozzetto.data.assets.pack import PackOptions, encode_object, object_digest,
 from bozzetto.data.assets.pictures import decode_picture, encode_picture, fit_picture, power_of_two
 from bozzetto.data.assets.pose import posed_vertices
 from bozzetto.data.assets.shard import DatasetError, Shard, write_shard
+from bozzetto.data.assets.splits import hashed_split
 from bozzetto.errors import InputError
 
 
@@ -258,6 +259,27 @@ def test_what_shares_a_mesh_with_training_data_is_not_measured_with(tmp_path):
     convert("sweethome3d", [a, b, c], tmp_path)
     data = Dataset(tmp_path)
     assert data.select("train") == [0] and data.select("test") == [2] and data.select("unused") == [1]
+
+
+def test_one_mesh_in_several_colours_stands_on_one_side_of_a_users_split(tmp_path):
+    def chairs(source):
+        for i in range(40):  # alone, some of these would be test objects
+            more = (
+                {"parts": [ball(texture=None, colour=(i / 40, 0.5, 0.5))]} if i % 2 else {"textures": [picture(8 + i)]}
+            )
+            yield ball_object(source=source, name=f"chair_{i}", group=f"chair_{i}", **more)
+        yield ball_object(source=source, name="table", group="table", parts=[ball(radius=2)])
+
+    options = PackOptions(texture_size=64)
+    assert len({hashed_split("mine", f"chair_{i}") for i in range(40)}) > 1
+    convert("mine", chairs("mine"), tmp_path, options)
+    records = list(Dataset(tmp_path).records())
+    assert {r["group"] for r in records} == {"chair_0", "table"} and len(records) == 41
+    assert {r["split"] for r in records[:40]} == {hashed_split("mine", "chair_0")}
+    convert(
+        "megaglest", chairs("megaglest"), tmp_path / "known", options
+    )  # a known collection's groups are its reader's
+    assert len({r["group"] for r in Dataset(tmp_path / "known").records()}) == 41
 
 
 def test_select(tmp_path):

@@ -25,6 +25,7 @@ from .pack import EncodedObject, PackOptions, encode_object, write_object
 from .pictures import PictureCache
 from .shard import SUFFIX, Shard, write_shard
 from .source_object import SourceObject
+from .splits import is_known, split_of
 
 SHARD_BYTES = 256 << 20
 READERS = "bozzetto.data.sources"  # what readers log is kept with what is refused
@@ -128,6 +129,13 @@ def refused_name(source: str) -> str:
     return f"{source}-refused.jsonl"
 
 
+def _join(encoded: EncodedObject, groups: dict[str, str]) -> None:
+    """Put an object into the group of the first one of its shape; ``groups`` remembers shape -> group."""
+    record = encoded.record
+    record["group"] = groups.setdefault(encoded.shape, record["group"])
+    record["split"] = split_of(record["source"], record["name"], record["group"], record["licence"])
+
+
 def convert(
     source: str,
     tasks: Iterable[SourceObject | Task],
@@ -142,6 +150,9 @@ def convert(
     tell: Tell | None = None,
 ) -> Report:
     """Pack a source into ``folder`` (made, or extended); a source of the same name is replaced. All or nothing.
+
+    Of users' folders objects of the same triangles (one mesh in several colours) join the group of the first of them, so that
+    no mesh stands on both sides of a split.
 
     Written: ``<source>-00000.assets`` and so on, ``<source>-refused.jsonl``, ``dataset.json``, ``ATTRIBUTION.md``.
 
@@ -166,6 +177,7 @@ def convert(
         )
     refused: list[dict[str, str]] = []
     seen: dict[str, str] = {}
+    groups: dict[str, str] = {}
     shards: list[str] = []
     with output_folder(folder) as work:
         with _reader_notes() as notes, ExitStack() as stack:
@@ -178,6 +190,8 @@ def convert(
                     refused.append({"name": name, "reason": result})
                     continue
                 seen[result.record["digest"]] = name
+                if not is_known(source):
+                    _join(result, groups)
                 if writer is None or writer.size >= shard_bytes:
                     stack.close()
                     shards.append(f"{source}-{len(shards):05d}{SUFFIX}")

@@ -63,10 +63,11 @@ class PackOptions:
 
 @dataclass
 class EncodedObject:
-    """What :func:`encode_object` makes: a record whose blob numbers count through ``blobs``."""
+    """What :func:`encode_object` makes: a record whose blob numbers count through ``blobs``, and its :func:`shape_digest`."""
 
     record: dict[str, Any]
     blobs: list[bytes]
+    shape: str = ""
 
 
 def object_digest(obj: SourceObject) -> str:
@@ -87,6 +88,14 @@ def object_digest(obj: SourceObject) -> str:
     return out.hexdigest()
 
 
+def shape_digest(obj: SourceObject) -> str:
+    """sha256 (hex) of the triangles alone: equal for one mesh in several colours, however its materials are sorted."""
+    parts = [
+        hashlib.sha256(np.ascontiguousarray(p.vertices[p.faces], np.float32).tobytes()).digest() for p in obj.parts
+    ]
+    return hashlib.sha256(b"".join(sorted(parts))).hexdigest()
+
+
 def encode_object(
     obj: SourceObject, options: PackOptions, turn: float = 0.0, cache: PictureCache | None = None
 ) -> EncodedObject:
@@ -101,6 +110,7 @@ def encode_object(
     """
     digest = object_digest(obj)
     obj, flags = check(obj, options.limits)
+    shape = shape_digest(obj)
     obj = replace(obj, parts=[_plain(p, bool(obj.clips)) for p in obj.parts])
     full = obj.triangles
     if full > options.limits.most_triangles:
@@ -151,7 +161,7 @@ def encode_object(
             for c, m in zip(obj.clips, place.motions)
         ],
     }
-    return EncodedObject(record, blobs)
+    return EncodedObject(record, blobs, shape)
 
 
 def _plain(part: Part, moving: bool) -> Part:

@@ -79,6 +79,11 @@ def hashed_split(source: str, group: str) -> str:
     return VALIDATION if place < _TEST_SHARE + _VALIDATION_SHARE else TRAIN
 
 
+def is_known(source: str) -> bool:
+    """Whether a collection has rules of its own; others (users' folders) are split by :func:`hashed_split`."""
+    return source in HELD_OUT_SOURCES or source in TRAINING_SOURCES
+
+
 def split_of(source: str, name: str, group: str, licence: str) -> str:
     """Where an object belongs: "train", "val", "test" or "unused" (neither trained on nor measured with)."""
     if source in HELD_OUT_SOURCES or is_gpl(licence):
