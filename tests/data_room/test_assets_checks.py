@@ -10,6 +10,7 @@ from asset_shapes import arm, ball, ball_object, grid_part, picture
 
 from bozzetto.data.assets.checks import Limits, RefusedError, areas, check
 from bozzetto.data.assets.decimate import decimate_object
+from bozzetto.data.assets.geometry_blob import decode_geometry, encode_geometry, reorder
 from bozzetto.data.assets.pose import skin
 from bozzetto.data.assets.source_object import Part
 
@@ -130,3 +131,13 @@ def test_decimation_keeps_skin_and_moving_vertices():
     clip = replace(obj.clips[0], matrices=None, positions=[np.stack([dense.vertices, dense.vertices + 1])])
     thin = decimate_object(replace(obj, parts=[dense], clips=[clip]), 1500)
     assert thin.clips[0].positions[0].shape == (2, len(thin.parts[0].vertices), 3)
+
+
+def test_texture_coordinates_of_billions_do_not_spoil_the_others():
+    part, wanted = ball(), ball().uvs
+    part.uvs[[30, 31]], wanted[[30, 31]] = 3443870976.0, 0
+    part.uvs[32], wanted[32] = -7000.25, 0.75
+    obj, _ = check(ball_object(parts=[part]), Limits())
+    sorted_part, order = reorder(obj.parts[0])
+    packed = decode_geometry(encode_geometry(sorted_part, 13))
+    np.testing.assert_allclose(packed.uvs, wanted[order], atol=1e-4)

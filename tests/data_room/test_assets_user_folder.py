@@ -44,6 +44,29 @@ def test_obj_with_pictures(tmp_path):
     np.testing.assert_allclose(obj.parts[0].uvs.max(0), 1)
 
 
+def test_obj_with_a_damaged_picture_is_refused(tmp_path):
+    (tmp_path / "box.obj").write_text(box_obj("box"))
+    (tmp_path / "box.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (tmp_path / "skin.png").write_bytes(png(picture(8))[:40])
+    assert read_mesh_file(tmp_path / "box.obj").problems == ("unreadable texture: skin.png",)
+
+
+def test_obj_picture_with_options_and_spaces_in_its_name(tmp_path):
+    (tmp_path / "box.obj").write_text(box_obj("box"))
+    (tmp_path / "box.mtl").write_text("newmtl skin\nmap_Kd -s 1 1 1 my skin.png\n")
+    (tmp_path / "my skin.png").write_bytes(png(picture(8)))
+    obj = read_mesh_file(tmp_path / "box.obj")
+    assert obj.problems == () and len(obj.textures) == 1
+
+
+def test_grey_pictures_of_16_bits_keep_their_greys(tmp_path):
+    (tmp_path / "box.obj").write_text(box_obj("box"))
+    (tmp_path / "box.mtl").write_text("newmtl skin\nmap_Kd skin.png\n")
+    (tmp_path / "skin.png").write_bytes(png(np.array([[0, 128 * 257], [255, 65535]], np.uint16)))
+    (texture,) = read_mesh_file(tmp_path / "box.obj").textures
+    assert texture[..., 0].tolist() == [[0, 128], [1, 255]] and (texture[..., 3] == 255).all()
+
+
 @needs_trimesh
 def test_ply_stl_and_coloured_obj(tmp_path):
     import trimesh
@@ -122,6 +145,27 @@ def test_scanned_objects_layout(tmp_path, zipped):
     assert (obj.caption, obj.category, obj.licence) == ("red shoe", "Shoe", "CC-BY-4.0") and obj.problems == ()
     assert len(obj.textures) == 1
     np.testing.assert_allclose(np.ptp(obj.parts[0].vertices, axis=0), [1, 1, 2])
+
+
+def test_damaged_archives_of_scanned_objects_are_refused_with_a_reason(tmp_path):
+    def pack(name, files):
+        with zipfile.ZipFile(tmp_path / "in" / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, data in files.items():
+                archive.writestr(member, data)
+
+    (tmp_path / "in").mkdir()
+    pack("Good.zip", {"meshes/model.obj": box_obj()})
+    pack("Other.zip", {"readme": "no mesh"})
+    pack("Wrong.zip", {"meshes/model.obj": box_obj() * 9})
+    data = bytearray((tmp_path / "in" / "Wrong.zip").read_bytes())
+    data[60:120] = bytes(b ^ 90 for b in data[60:120])
+    (tmp_path / "in" / "Wrong.zip").write_bytes(data)
+    (tmp_path / "in" / "Half.zip").write_bytes((tmp_path / "in" / "Good.zip").read_bytes()[:200])  # a broken download
+    report = convert("gso", find_objects(tmp_path / "in", "gso"), tmp_path / "out")
+    assert report.objects == 1 and report.refused == {"cannot be read": 3}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "gso-refused.jsonl").read_text().splitlines()]
+    assert {line["name"] for line in lines} == {"Half", "Other", "Wrong"}
+    assert all("download it again" in line["reason"] for line in lines)
 
 
 def test_captions_beside_files_and_generic_names(tmp_path):

@@ -117,6 +117,13 @@ def test_authors_are_named_before_their_objects_and_stay_named(assets, tmp_path,
     assert (tmp_path / "out" / "ATTRIBUTION.md").read_bytes() == named
 
 
+def test_a_dataset_folder_keeps_its_own_attribution(assets):
+    before = (assets / "ATTRIBUTION.md").read_bytes()
+    with pytest.raises(InputError, match="is a dataset folder; give another"):
+        render_dataset(assets, assets, RenderOptions(size=32, views=2, limit=1))
+    assert (assets / "ATTRIBUTION.md").read_bytes() == before and not (assets / "render.json").exists()
+
+
 def test_damaged_notes_of_an_export(assets, tmp_path):
     options = RenderOptions(format="webdataset", size=16, views=2, per_shard=3, sources=("supertuxkart",))
     render_dataset(assets, tmp_path, options)

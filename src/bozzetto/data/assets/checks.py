@@ -14,6 +14,7 @@ FLAGS = ("animated", "foliage", "untextured", "one colour", "thin", "pieces", "d
 
 _SAMPLES = 8192  # surface points that stand for an object
 _CELLS = 32  # cells along the longest side when pieces are looked for
+_MOST_REPEATS = 1000  # texture coordinates beyond it are taken as their fraction
 _TRANSPARENT = 0.3  # share of a picture's texels that makes it cut-out foliage
 
 
@@ -74,6 +75,9 @@ def checked_part(part: Part, textures: int) -> Part:
         raise RefusedError("malformed: a texture without texture coordinates")
     if part.alpha not in ("opaque", "mask", "blend"):
         raise RefusedError(f"malformed: alpha mode {part.alpha!r}")
+    if part.uvs is not None and (wild := np.abs(part.uvs) > _MOST_REPEATS).any():
+        # A few coordinates of billions, as some exporters write, would leave the others no bits when they are packed.
+        part = replace(part, uvs=np.where(wild, part.uvs % 1, part.uvs).astype(np.float32))
     a, b, c = part.faces.T if len(part.faces) else np.zeros((3, 0), np.int32)
     return replace(part, faces=part.faces[(a != b) & (b != c) & (c != a)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from os import PathLike
 from pathlib import Path
 
@@ -74,8 +75,9 @@ def read_zipped_obj(archive: Path, member: str, source: str, name: str) -> Sourc
                 return opened.read(found) if found else None
 
             return read_obj_parts(opened.read(member), fetch, source, name)
-    except (OSError, KeyError, zipfile.BadZipFile) as problem:
-        raise MeshError(f"{archive} cannot be read: {problem}") from problem
+    except (OSError, KeyError, zlib.error, EOFError, NotImplementedError, zipfile.BadZipFile) as problem:
+        what = problem.args[0] if isinstance(problem, KeyError) else problem  # a KeyError's text has quotes of its own
+        raise MeshError(f"{archive} is damaged or no such archive ({what}); download it again") from problem
 
 
 def read_obj_parts(data: bytes, fetch, source: str, name: str) -> SourceObject:
@@ -95,6 +97,7 @@ def read_obj_parts(data: bytes, fetch, source: str, name: str) -> SourceObject:
     parts = parse_wavefront(data.decode("utf-8", errors="replace"), watched, textures, name=name)
     missing = [n for n, here in asked.items() if not here and not n.lower().endswith(".mtl")]
     problems = tuple(f"missing texture: {n}" for n in missing)
+    problems = problems or tuple(p.replace("missing", "unreadable", 1) for p in textures.problems)
     return SourceObject(source, name, name, parts, textures.arrays, problems=problems)
 
 
@@ -131,6 +134,8 @@ def _by_trimesh(path: Path, source: str, name: str) -> SourceObject:
 
 
 def _trimesh_part(mesh, matrix: NDArray, pictures: list, known: dict[int, int]) -> Part:
+    from ..sources.common import rgba_bytes
+
     vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32)
     colour, uvs, texture, colours = (1.0, 1.0, 1.0), None, None, None
     alpha = "opaque"
@@ -142,7 +147,7 @@ def _trimesh_part(mesh, matrix: NDArray, pictures: list, known: dict[int, int]) 
         if image is not None and mesh.visual.uv is not None:
             if id(image) not in known:
                 known[id(image)] = len(pictures)
-                pictures.append(np.array(image.convert("RGBA")))
+                pictures.append(rgba_bytes(image))
             texture = known[id(image)]
             uvs = np.array(mesh.visual.uv, np.float32)[:, :2] * [1, -1] + [0, 1]
             alpha = "mask" if (pictures[texture][..., 3] < 128).mean() > 0.002 else "opaque"

@@ -34,8 +34,9 @@ def draw(
 
 
 def tile(pictures: NDArray[np.uint8], labels: Sequence[str], columns: int) -> NDArray[np.uint8]:
-    """[N, H, W, 3] with a line of text under each -> one picture, ``columns`` a row."""
+    """[N, H, W, 3] with a line of text under each -> one picture, at most ``columns`` a row."""
     count, height, width = pictures.shape[:3]
+    columns = min(columns, count)
     rows = -(-count // columns)
     page = Image.new("RGB", (columns * width, rows * (height + _LABEL)), "white")
     pen = ImageDraw.Draw(page)

@@ -172,13 +172,15 @@ def _picture(name: str, out: SourceObject, pictures: dict[str, int | None]) -> i
     from PIL import Image
     from pxr import Ar
 
+    from ..sources.common import rgba_bytes
+
     if name not in pictures:
         pictures[name] = None
         try:
             asset = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(name))  # also inside .usdz archives
             data = bytes(asset.GetBuffer()) if asset else Path(name).read_bytes()
             with Image.open(io.BytesIO(data)) as image:
-                out.textures.append(np.array(image.convert("RGBA")))
+                out.textures.append(rgba_bytes(image))
             pictures[name] = len(out.textures) - 1
         except Exception:  # missing, or one of the many kinds of damage that Pillow tells apart
             out.problems += (f"missing texture: {Path(name).name}",)

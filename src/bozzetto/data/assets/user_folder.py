@@ -17,6 +17,8 @@ import gzip
 import json
 import re
 import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from os import PathLike
@@ -242,12 +244,15 @@ def _gso(folder: Path, source: str) -> list[FileTask]:
         text = about.read_text(encoding="utf-8", errors="replace") if about.is_file() else ""
         out.append(_gso_task(path, "", place.name, source, text))
     for archive in folder.glob("*.zip"):
-        member = _gso_member(archive)
-        if member:
-            with zipfile.ZipFile(archive) as opened:
-                about = next((n for n in opened.namelist() if n.endswith("metadata.pbtxt")), None)
-                text = opened.read(about).decode("utf-8", "replace") if about else ""
-            out.append(_gso_task(archive, member, archive.stem, source, text))
+        # A damaged archive is a task too: loading it says what is wrong, and that is kept with what is refused.
+        member, text = _gso_member(archive) or "meshes/model.obj", ""
+        with (
+            suppress(OSError, ValueError, zlib.error, zipfile.BadZipFile, NotImplementedError),
+            zipfile.ZipFile(archive) as opened,
+        ):
+            about = next((n for n in opened.namelist() if n.endswith("metadata.pbtxt")), None)
+            text = opened.read(about).decode("utf-8", "replace") if about else ""
+        out.append(_gso_task(archive, member, archive.stem, source, text))
     return out
 
 

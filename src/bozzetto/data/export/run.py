@@ -14,7 +14,7 @@ import torch
 from ...errors import InputError
 from ...files.atomic import atomic_write_text
 from ...files.inputs import read_input
-from ..assets.catalogue import ATTRIBUTION, Dataset, attribution
+from ..assets.catalogue import ATTRIBUTION, CATALOGUE, Dataset, attribution
 from ..assets.splits import SPLITS
 from ..render.surroundings import load_light
 from .cameras import LGM_VIEWS
@@ -105,13 +105,15 @@ def render_dataset(
     remembers the options, ``ATTRIBUTION.md`` names authors and licences.
 
     Raises:
-        InputError: no object fits, or ``folder`` holds an export with other options. DatasetError: damaged data.
+        InputError: no object fits, or ``folder`` is a dataset or holds an export with other options. DatasetError: damaged data.
         OutputError: the folder cannot be written.
     """
     options = options or RenderOptions()
     photographed = load_light(options.surroundings) if options.surroundings else None
     data = dataset if isinstance(dataset, Dataset) else Dataset(dataset, list(options.sources) or None)
     folder = Path(folder)
+    if (folder / CATALOGUE).is_file():  # its ATTRIBUTION.md would be overwritten
+        raise InputError(f"{folder} is a dataset folder; give another one for its pictures")
     numbers = data.select(options.split, animated=True if options.format == "l4gm" else None, without=options.without)
     numbers = numbers[: options.limit] if options.limit else numbers
     if not numbers:

@@ -9,12 +9,16 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, InputError, MeshError
 from ..assets.source_object import AlphaMode, SourceObject
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +68,19 @@ def decode_picture(data: bytes, name: str = "picture") -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            return np.array(picture.convert("RGBA"))
+            return rgba_bytes(picture)
     except Exception as problem:  # Pillow raises many kinds on damaged files
         raise ImageError(f"{name} is not a readable picture: {problem}") from None
+
+
+def rgba_bytes(picture: Image.Image) -> NDArray[np.uint8]:
+    """[H, W, 4] of a picture of any mode; greys of 16 bits are scaled (Pillow's own conversion cuts them off at 255)."""
+    from PIL import Image
+
+    if picture.mode == "I" or picture.mode.startswith("I;"):
+        grey = np.array(picture).astype(np.int64).clip(0, 65535)
+        picture = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    return np.array(picture.convert("RGBA"))
 
 
 class Textures:

@@ -57,13 +57,15 @@ def parse_materials(text: str) -> dict[str, Material]:
 
 
 def _picture(material: Material, fetch: Fetch, textures: Textures) -> int | None:
-    """Index of the material's picture, looked for under its full name, its last word and its bare file name."""
+    """Index of the material's picture, looked for under its full name, what options before it leave, and its bare file name."""
     name = material.picture
     if name is None:
         return None
 
     def load() -> NDArray[np.uint8] | None:
-        for candidate in (name, name.split()[-1], name.replace("\\", "/").rsplit("/", 1)[-1]):
+        words = name.split(" ")  # "-s 1 1 1 oak wood.png"
+        rests = [" ".join(words[k:]) for k in range(1, len(words))] if name.startswith("-") else [words[-1]]
+        for candidate in (name, *rests, name.replace("\\", "/").rsplit("/", 1)[-1]):
             data = fetch(candidate)
             if data is not None:
                 return decode_picture(data, candidate)
@@ -124,7 +126,8 @@ def parse_wavefront(
                 data = fetch(line.strip()[6:].strip())
                 if data is not None:
                     materials.update(parse_materials(data.decode("latin-1")))
-        points = np.array(positions, np.float64).reshape(-1, 3).astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            points = np.array(positions, np.float64).reshape(-1, 3).astype(np.float32)
         uvs = top_row_zero(np.array(coordinates, np.float64).reshape(-1, 2))
     except (ValueError, IndexError) as problem:
         raise MeshError(f"{name}: {problem}") from None
