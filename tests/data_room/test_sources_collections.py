@@ -170,6 +170,10 @@ def glest(tmp_path):
             UNIT + "models/cut.g3d": model(walk)[:90],
             UNIT + "models/skin.png": write.picture((100, 100, 100, 0)),
             GLEST + "tilesets/desert/models/big_stone2.g3d": model(points[None]),
+            GLEST + "tilesets/desert/models/tree.g3d": write.g3d(
+                points[None], write.FACES, write.UVS_BOTTOM, "leaf.png", team=True
+            ),
+            GLEST + "tilesets/desert/models/leaf.png": write.picture((30, 100, 20, 0)),
             GLEST + "tilesets/desert/models/none.g3d": b"G3D\4\0\0\0",
             GLEST + "tilesets/desert/models/skin.png": write.picture((100, 100, 100, 255)),
         },
@@ -182,7 +186,8 @@ def test_mega_glest(glest, caplog):
         objects = read("megaglest", glest)
     unit = "techs/megapack/factions/norsemen/units/spearman"
     stone = "tilesets/desert/models/big_stone2"
-    assert set(objects) == {f"{unit}/models/spearman_standing", f"{unit}/models/spearman_dead", stone}
+    tree = "tilesets/desert/models/tree"
+    assert set(objects) == {f"{unit}/models/spearman_standing", f"{unit}/models/spearman_dead", stone, tree}
     assert "cut.g3d cannot be read" in caplog.text and "bursts into pieces" in caplog.text
     spearman = objects[f"{unit}/models/spearman_standing"]
     sign_reads(spearman.parts[0])
@@ -193,6 +198,8 @@ def test_mega_glest(glest, caplog):
     assert np.allclose(clip.positions[0][1] - spearman.parts[0].vertices, [0, 0.5, 0])
     assert tuple(spearman.textures[0][0, 0, :3]) != (100, 100, 100)  # alpha 0 shows the team's colour
     assert tuple(objects[stone].textures[0][0, 0, :3]) == (100, 100, 100) and objects[stone].caption == "big stone"
+    assert tuple(objects[tree].textures[0][0, 0]) == (30, 100, 20, 0)  # scenery is of no team: its alpha cuts out
+    assert objects[tree].parts[0].alpha == "mask" and spearman.parts[0].alpha == "opaque"
 
 
 def test_action_names():

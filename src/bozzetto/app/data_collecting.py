@@ -107,6 +107,7 @@ def convert_sources(options: argparse.Namespace, progress: Progress) -> None:
 def _source(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """A source by name, or a folder: what it is called and how its objects are had."""
     from ..data.assets.packages import installed, missing_packages
+    from ..data.assets.splits import TRAINING_SOURCES
     from ..data.assets.user_folder import find_objects, source_name
     from ..data.sources.registry import SOURCES
     from ..errors import InputError
@@ -129,6 +130,10 @@ def _source(name: str, options: argparse.Namespace) -> dict[str, Any]:
     called = options.name or (source_name(folder) if folder.is_dir() else "")
     if called in SOURCES:
         raise InputError(f"{called!r} is the name of a known collection; give your folder another one with --name")
+    if called in TRAINING_SOURCES and not options.licence:
+        raise InputError(
+            f"{called!r} is trained on whole, but only what has a licence; add --licence, or another --name"
+        )
     tasks = find_objects(
         folder, called, kind=options.kind, up=options.up or "", licence=options.licence, author=options.author
     )

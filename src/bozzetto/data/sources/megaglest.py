@@ -151,9 +151,11 @@ class _Unit:
                 if not path.is_file():
                     return None
                 picture = decode_picture(path.read_bytes(), path.name)
-                return team_painted(picture, colour) if mesh.team else picture
+                return team_painted(picture, colour) if team else picture
 
-            index = textures.add((mesh.texture, mesh.team), load)
+            # Trees and stones belong to nobody: where they have the flag, the game still cuts out by alpha.
+            team = mesh.team and self.path.parts[0] != "tilesets"
+            index = textures.add((mesh.texture, team), load)
         return Part(
             np.array(mesh.frames[0]),
             mesh.faces,
