@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from asset_shapes import arm, ball, ball_object, grid_part, picture
 
-from bozzetto.data.assets.checks import Limits, RefusedError, areas, check
+from bozzetto.data.assets.checks import Limits, RefusedError, areas, check, visible_share
 from bozzetto.data.assets.decimate import decimate_object
 from bozzetto.data.assets.geometry_blob import decode_geometry, encode_geometry, reorder
 from bozzetto.data.assets.pose import skin
@@ -141,3 +141,15 @@ def test_texture_coordinates_of_billions_do_not_spoil_the_others():
     sorted_part, order = reorder(obj.parts[0])
     packed = decode_geometry(encode_geometry(sorted_part, 13))
     np.testing.assert_allclose(packed.uvs, wanted[order], atol=1e-4)
+
+
+def test_what_nobody_can_see_is_refused():
+    clear, half = picture(), picture()
+    clear[..., 3] = 100
+    half[:32, :, 3] = 0
+    assert reason(ball_object(parts=[ball(alpha="mask")], textures=[clear])).startswith("invisible: ")
+    for alpha, texture in (("opaque", clear), ("mask", half)):
+        obj, _ = check(ball_object(parts=[ball(alpha=alpha)], textures=[texture]), Limits())
+        assert visible_share(obj, obj.parts) == pytest.approx(1 if alpha == "opaque" else 0.5, abs=0.02)
+    two, _ = check(ball_object(parts=[ball(alpha="mask"), ball(texture=None)], textures=[clear]), Limits())
+    assert visible_share(two, two.parts) == pytest.approx(0.5, abs=0.01)

@@ -15,6 +15,7 @@ FLAGS = ("animated", "foliage", "untextured", "one colour", "thin", "pieces", "d
 _SAMPLES = 8192  # surface points that stand for an object
 _CELLS = 32  # cells along the longest side when pieces are looked for
 _MOST_REPEATS = 1000  # texture coordinates beyond it are taken as their fraction
+_LEAST_VISIBLE = 0.01  # of the surface
 _TRANSPARENT = 0.3  # share of a picture's texels that makes it cut-out foliage
 
 
@@ -140,6 +141,27 @@ def _foliage_share(obj: SourceObject, parts: list[Part]) -> float:
     return sum(thin) / max(sum(area), 1e-30)
 
 
+def visible_share(obj: SourceObject, parts: list[Part]) -> float:
+    """Share of the area that is not cut away by transparency: an object of clear pictures alone shows nothing."""
+    seen = total = 0.0
+    rng = np.random.default_rng(0)
+    for part in parts:
+        area = areas(part.vertices, part.faces)
+        total += float(area.sum())
+        if part.alpha == "opaque" or part.texture is None or part.uvs is None:
+            seen += float(area.sum())
+            continue
+        alpha = obj.textures[part.texture][..., 3]
+        chosen = slice(None, None, 1 + len(area) // 50_000)
+        corners = part.uvs[part.faces[chosen]].astype(np.float64)
+        inside = rng.dirichlet(np.ones(3), (len(corners), max(16, 8192 // len(corners))))  # places of each triangle
+        places = np.einsum("fkc,fcd->fkd", inside, corners) % 1
+        column, row = (np.minimum((places[..., i] * n).astype(int), n - 1) for i, n in enumerate(alpha.shape[::-1]))
+        opaque = (alpha[row, column] >= 128).mean(1)
+        seen += float(area.sum() * np.average(opaque, weights=np.maximum(area[chosen], 1e-30)))
+    return seen / max(total, 1e-30)
+
+
 def _leaf_share(parts: list[Part]) -> float:
     """Share of the area in pieces of at most 8 triangles, where there are hundreds of them (modelled leaves and grass)."""
     from scipy.sparse import coo_matrix
@@ -166,7 +188,7 @@ def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, .
     and a single colour), "thin" (less than 6 % thick), "animated", "pieces" (not one clump, but above the limit).
 
     Raises:
-        RefusedError: empty, malformed, NaN, too few or too many triangles, missing texture, flat, scattered.
+        RefusedError: empty, malformed, NaN, too few or too many triangles, missing texture, flat, scattered, invisible.
     """
     if obj.problems:
         raise RefusedError(obj.problems[0])
@@ -191,6 +213,8 @@ def check(obj: SourceObject, limits: Limits) -> tuple[SourceObject, tuple[str, .
         raise RefusedError(f"flat: thinner than {limits.flat:.0%} of its length")
     if clump < limits.scattered:
         raise RefusedError(f"scattered pieces: no clump has {limits.scattered:.0%} of the surface")
+    if visible_share(obj, parts) < _LEAST_VISIBLE:
+        raise RefusedError("invisible: transparency cuts nearly all of it away")
     plain = not any(p.texture is not None for p in parts)
     found = {
         "animated": bool(clips),
