@@ -23,10 +23,20 @@ HELD_OUT_SOURCES = frozenset({"ufoai", "openarena", "flightgear_ai", "flightgear
 # Collections whose other objects are trained on.
 TRAINING_SOURCES = frozenset({"sweethome3d", "zeroad", "supertuxkart", "megaglest", "infinigen"})
 
-# 0 A.D.: these animals by mesh, and every building of these peoples.
+# 0 A.D.: these animals by mesh, and every mesh of two peoples.
 HELD_OUT_ANIMALS = ("rhino", "giraffe_adult", "giraffe_infant", "tiger", "peacock", "walrus", "croc", "zebra", "pony")
 _ANIMAL_WORDS = ("rhino", "giraffe", "tiger", "peacock", "walrus", "croc", "zebra", "pony")
 _ANIMAL_MESH = rf"(^|/)({'|'.join(HELD_OUT_ANIMALS)})(\.dae)?$"
+_PEOPLES_MESH = r"(^|/)(maur|kush)[^/]*$"
+
+# Others who wear or are built with meshes of the two peoples: elephants' towers, hair, shields on a tent.
+_WEARERS = (
+    r"units/(persians|ptolemies|seleucids)/elephantry_c_[^/]*$",
+    r"units/ptolemies/(female_citizen|hero_infantry_archer_cleopatra)$",
+    r"props/units/heads/(new/)?head_(female_maur|kush|maur|ptol_cleopatra|ptol_fem|indian_a)[^/]*$",
+    r"props/units/kush_hero_elephantry_[^/]*$",
+    r"structures/tent_kush$",
+)
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,21 @@ def _rule(source: str, field: str, pattern: str, why: str, split: str = TEST) ->
 RULES = (
     _rule("sweethome3d", "name", r"^KatorLegaz/", "one author, another style"),
     _rule("zeroad", "group", _ANIMAL_MESH, "animals by mesh"),
-    _rule("zeroad", "group", r"(^|/)(maur|kush)[^/]*$", "meshes of two peoples"),
+    _rule("zeroad", "group", _PEOPLES_MESH, "meshes of two peoples"),
     # A building of theirs made of another people's mesh: on neither side.
     _rule("zeroad", "name", r"(^|/)structures/(mauryas|kushites)(/|_)", "another people's mesh", UNUSED),
     # The look of a held-out animal on a mesh that is trained on (a zebra's skin on a horse): on neither side.
     _rule(
         "zeroad", "name", rf"(^|/)fauna/.*({'|'.join(_ANIMAL_WORDS)})", "a held-out animal on another's mesh", UNUSED
     ),
-    # Built into a train object: chariots drawn by ponies, and what ponies wear, which moves with their clips. (An object that
-    # is read today tells its meshes, see object_split; packed ones do not.)
+    # Built into a train object: chariots drawn by ponies; what ponies wear, which moves with their clips; soldiers who carry
+    # the two peoples' gear. (An object that is read today tells its meshes, see object_split; packed ones do not.)
     _rule("zeroad", "name", r"(^|/)britons/(hero_)?chariot_javelinist_[^/]*_m$", "two ponies draw it", UNUSED),
     _rule("zeroad", "name", r"(^|/)props/horse/([^/]*_)?pony(_|$)", "moves with a pony's clips", UNUSED),
+    _rule("zeroad", "name", r"(^|/)units/(mauryas|kushites)/", "most wear held-out gear", UNUSED),
+    _rule("zeroad", "name", rf"(^|/)({'|'.join(_WEARERS)})", "wears held-out gear", UNUSED),
+    # The same mesh stands elsewhere in the collection under the GPL.
+    _rule("supertuxkart", "name", r"/stklib_(steamengine|sagebrush)", "its twin is under the GPL", UNUSED),
 )
 
 
@@ -98,7 +112,9 @@ def split_of(source: str, name: str, group: str, licence: str) -> str:
 
 
 def object_split(obj: SourceObject) -> str:
-    """:func:`split_of` an object; "unused" for what would be trained on and has a held-out animal built in."""
+    """:func:`split_of` an object; "unused" for what would be trained on and has a held-out mesh of 0 A.D. built in."""
     split = split_of(obj.source, obj.name, obj.group, obj.licence)
-    held = obj.source == "zeroad" and any(re.search(_ANIMAL_MESH, mesh, re.IGNORECASE) for mesh in obj.meshes)
-    return UNUSED if held and split == TRAIN else split
+    if obj.source != "zeroad" or split != TRAIN:
+        return split
+    held = any(re.search(p, mesh, re.IGNORECASE) for p in (_ANIMAL_MESH, _PEOPLES_MESH) for mesh in obj.meshes)
+    return UNUSED if held else split
