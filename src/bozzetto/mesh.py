@@ -53,7 +53,7 @@ class Mesh:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Mesh:
-        """Read a ``.glb``, ``.obj`` or ``.ply`` file; raises :class:`bozzetto.errors.MeshError` on a malformed one."""
+        """Read a ``.glb``, ``.gltf``, ``.obj`` or ``.ply`` file; raises :class:`bozzetto.errors.MeshError` on a malformed one."""
         from .files.meshes import read_mesh
 
         return read_mesh(path)

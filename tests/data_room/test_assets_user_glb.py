@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+
 import numpy as np
 import pytest
 from asset_shapes import glb_bytes, picture, turn_z
@@ -10,9 +13,10 @@ from user_files import BOX, FACES, accessor, png, shift, skinned_glb
 from bozzetto.data.assets.catalogue import Dataset
 from bozzetto.data.assets.convert import convert
 from bozzetto.data.assets.glb_scene import read_glb_scene
+from bozzetto.data.assets.mesh_files import read_mesh_file
 from bozzetto.data.assets.pose import posed_vertices
 from bozzetto.data.assets.user_folder import find_objects
-from bozzetto.errors import MeshError
+from bozzetto.errors import InputError, MeshError
 
 
 # The joint's space lies anywhere; what is seen does not depend on it, but moves with the nodes above.
@@ -160,3 +164,30 @@ def test_morph_targets(tmp_path, skinned):
     (tmp_path / "b.glb").write_bytes(glb_bytes(document, chunks))
     with pytest.raises(MeshError, match="malformed"):
         read_glb_scene(tmp_path / "b.glb")
+
+
+def unpacked(data: bytes, folder, name: str) -> None:
+    """A .glb as text, with its buffer beside it."""
+    size = struct.unpack_from("<I", data, 12)[0]
+    document = json.loads(data[20 : 20 + size])
+    document["buffers"][0]["uri"] = "all%20bytes.bin"
+    (folder / name).write_text(json.dumps(document))
+    (folder / "all bytes.bin").write_bytes(data[28 + size :])
+
+
+def test_gltf_as_text_moves_as_the_binary_does(tmp_path):
+    data = skinned_glb()
+    (tmp_path / "a.glb").write_bytes(data)
+    unpacked(data, tmp_path, "scene.gltf")
+    text, binary = read_mesh_file(tmp_path / "scene.gltf"), read_mesh_file(tmp_path / "a.glb")
+    assert [c.name for c in text.clips] == ["nod"]
+    np.testing.assert_array_equal(text.clips[0].matrices, binary.clips[0].matrices)
+    np.testing.assert_array_equal(text.parts[0].vertices, binary.parts[0].vertices)
+
+
+def test_gltf_without_its_buffer_is_refused_with_its_name(tmp_path):
+    (tmp_path / "in").mkdir()
+    unpacked(skinned_glb(), tmp_path / "in", "scene.gltf")
+    (tmp_path / "in/all bytes.bin").unlink()
+    with pytest.raises(InputError, match=r"all bytes\.bin, which is not beside it; copy the whole folder"):
+        convert("mine", find_objects(tmp_path / "in", "mine"), tmp_path / "out")

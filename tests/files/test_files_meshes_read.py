@@ -221,8 +221,11 @@ def test_malformed_files(tmp_path):
     good = by_hand(np.array([0, 1, 2]))
     cases = {
         "empty": (b"", "empty"),
-        "other.glb": (b"hello world, not a mesh", "not a .glb"),
-        "text.gltf": (b'{"asset": {}}', "packed as .glb"),
+        "other.glb": (b"hello world, not a mesh", "neither a .glb"),
+        "text.gltf": (b'{"asset": {}}', "no stated version"),
+        "old.gltf": (b'{"asset": {"version": "1.0"}}', "glTF 1.0"),
+        "list.gltf": (b'{"asset": ["2.0"]}', "malformed glTF"),
+        "cut.gltf": (b'{"asset": {"version": "2.0"}, "nodes": [', "malformed glTF"),
         "short": (good[:10], "truncated"),
         "half": (good[: len(good) // 2], "truncated"),
         "version": (good[:4] + b"\1\0\0\0" + good[8:], "glTF 1"),

@@ -1,7 +1,7 @@
-"""Reading binary glTF 2.0: every triangle of a scene, moved into place, as one mesh.
+"""Reading glTF 2.0, binary or as text with files beside it: every triangle of a scene, moved into place, as one mesh.
 
-Reads several nodes, primitives and materials, strips and fans, integer and sparse accessors, embedded pictures and
-KHR_texture_transform. Lights, cameras, animations, skins and all of the material but the base colour are passed over.
+Reads several nodes, primitives and materials, strips and fans, integer and sparse accessors, pictures inside the file and beside
+it, and KHR_texture_transform. Lights, cameras, animations, skins and all of the material but the base colour are passed over.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import base64
 import json
 import struct
 from os import PathLike
-from urllib.parse import unquote_to_bytes
+from pathlib import Path
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 import torch
@@ -31,17 +32,17 @@ _SHAPE_CHANGING = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR
 
 
 def read_glb(path: str | PathLike[str]) -> Mesh:
-    """Read a ``.glb`` file as one mesh in the axes of its scene (y up).
+    """Read a ``.glb`` or ``.gltf`` file as one mesh in the axes of its scene (y up).
 
     Several materials are joined into one texture atlas, or into vertex colours if none has a picture.
 
     Raises:
-        MeshError: missing, empty, truncated or malformed file, no triangles, or an extension that is needed to read it
-            is not supported (compressed geometry or pictures).
+        MeshError: missing, empty, truncated or malformed file, or one beside it that it names; no triangles; or an extension that
+            is needed to read it is not supported (compressed geometry or pictures).
     """
-    data = read_input(path, "a .glb file", MeshError)
+    data = read_input(path, "a .glb or .gltf file", MeshError)
     try:
-        return join_parts(_Reader(*_split(data)).parts())
+        return join_parts(_Reader(*_split(data), Path(path).parent).parts())
     except (MeshError, ImageError) as problem:
         raise MeshError(f"{path}: {problem}") from None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as problem:
@@ -49,10 +50,15 @@ def read_glb(path: str | PathLike[str]) -> Mesh:
 
 
 def _split(data: bytes) -> tuple[dict, bytes]:
-    """(document, binary chunk)."""
+    """(document, binary chunk) of a binary file, or of a text one, which has no such chunk."""
+    if data[:16].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        document = json.loads(data.decode("utf-8-sig"))
+        version = str(document.get("asset", {}).get("version", ""))
+        if not version.startswith("2"):
+            raise MeshError(f"it is glTF {version or 'of no stated version'}; only version 2 is read")
+        return document, b""
     if data[:4] != MAGIC:
-        hint = "; a .gltf file with files beside it must be packed as .glb first" if data.lstrip()[:1] == b"{" else ""
-        raise MeshError(f"it is not a .glb file (it does not start with 'glTF'){hint}")
+        raise MeshError("it is neither a .glb file (which starts with 'glTF') nor a .gltf file (which starts with '{')")
     if len(data) < 20:
         raise MeshError("the file is truncated")
     _, version, length = struct.unpack_from("<4sII", data)
@@ -77,8 +83,8 @@ def _split(data: bytes) -> tuple[dict, bytes]:
 
 
 class _Reader:
-    def __init__(self, document: dict, binary: bytes) -> None:
-        self.document, self.binary = document, binary
+    def __init__(self, document: dict, binary: bytes, folder: Path) -> None:
+        self.document, self.binary, self.folder = document, binary, folder
         unknown = sorted(set(document.get("extensionsRequired", ())) - _SUPPORTED)
         if any(name in _SHAPE_CHANGING for name in unknown):
             raise MeshError(f"it needs {', '.join(unknown)}, which is not supported; export it without compression")
@@ -90,10 +96,30 @@ class _Reader:
     def buffer(self, index: int) -> bytes:
         if index not in self.buffers:
             entry = self.document["buffers"][index]
-            self.buffers[index] = _data_uri(entry["uri"]) if "uri" in entry else self.binary
+            self.buffers[index] = self.resource(entry["uri"]) if "uri" in entry else self.binary
             if len(self.buffers[index]) < entry["byteLength"]:
                 raise MeshError(f"buffer {index} is shorter than it says; the file is truncated")
         return self.buffers[index]
+
+    def resource(self, uri: str) -> bytes:
+        """What a buffer or picture is given by: a data URI, or the name of a file beside this one."""
+        if uri.startswith("data:"):
+            head, _, body = uri.partition(",")
+            return base64.b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
+        if urlsplit(uri).scheme or uri.startswith(("/", "\\")):
+            raise MeshError(f"it refers to {uri[:80]}, which is not a file beside it; pack everything into one .glb")
+        for name in (unquote(uri), uri):  # some exporters leave names unquoted
+            file = self.folder / name.replace("\\", "/")
+            if file.is_file():
+                return read_input(file, "a part of a .gltf file", MeshError)
+        raise MeshError(f"it refers to {unquote(uri)[:80]}, which is not beside it; copy the whole folder")
+
+    def encoded_picture(self, image: dict) -> tuple[bytes, str]:
+        """The bytes of a picture file, and what to call it."""
+        if "bufferView" in image:
+            return bytes(self.view(image["bufferView"])), "an embedded picture"
+        uri = image["uri"]
+        return self.resource(uri), "an embedded picture" if uri.startswith("data:") else unquote(uri)
 
     def view(self, index: int) -> memoryview:
         entry = self.document["bufferViews"][index]
@@ -224,17 +250,9 @@ class _Reader:
         if source is None:
             raise MeshError("a texture has no picture in a format that is supported (PNG, JPEG, WebP)")
         if source not in self.textures:
-            image = self.document["images"][source]
-            data = bytes(self.view(image["bufferView"])) if "bufferView" in image else _data_uri(image["uri"])
-            self.textures[source] = decode_image(data, f"embedded picture {source}")[..., :3].contiguous()
+            picture = decode_image(*self.encoded_picture(self.document["images"][source]))
+            self.textures[source] = picture[..., :3].contiguous()
         return self.textures[source], [sampler.get("wrapS") == CLAMP, sampler.get("wrapT") == CLAMP]
-
-
-def _data_uri(uri: str) -> bytes:
-    if not uri.startswith("data:"):
-        raise MeshError(f"it refers to another file ({uri[:80]}); pack everything into one .glb first")
-    head, _, body = uri.partition(",")
-    return base64.b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
 
 
 def _node_matrix(node: dict) -> Tensor:

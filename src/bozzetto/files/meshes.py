@@ -14,12 +14,12 @@ from .mesh_ply import read_mesh_ply, write_mesh_ply
 from .obj import read_obj, write_obj
 from .usdz import write_usdz
 
-READ = (".glb", ".obj", ".ply")
-WRITTEN = (*READ, ".usdz")
+READ = (".glb", ".gltf", ".obj", ".ply")
+WRITTEN = (".glb", ".obj", ".ply", ".usdz")
 
 
 def read_mesh(path: str | PathLike[str]) -> Mesh:
-    """Read ``.glb`` and ``.ply`` (recognised by their content) or ``.obj`` (by its name).
+    """Read ``.glb`` and ``.ply`` (recognised by their content), ``.gltf`` or ``.obj`` (by their names).
 
     Raises:
         MeshError: missing, empty or malformed file, no triangles in it, or another format.

@@ -1,9 +1,9 @@
 """Convert between file formats.
 
-Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .obj, .ply) to mesh (these, or .usdz), a sequence
-of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of its frames
-(`--frame`) to .ply or .splat. Weights of a network (.safetensors, .pt, .pth, .ckpt, .bin) to .safetensors in another precision
-(`--dtype`); of a training checkpoint (RUN/checkpoint-*.pt) the averaged ones, as `bozzetto train --export` writes them;
+Splats to splats (.ply, .splat), splats to a viewer page (.html), mesh (.glb, .gltf, .obj, .ply) to mesh (.glb, .obj, .ply,
+.usdz), a sequence of splats (.4dgs) to a player page (.html), to a folder of one .ply per frame (B without suffix), or one of
+its frames (`--frame`) to .ply or .splat. Weights of a network (.safetensors, .pt, .pth, .ckpt, .bin) to .safetensors in another
+precision (`--dtype`); of a training checkpoint (RUN/checkpoint-*.pt) the averaged ones, as `bozzetto train --export` writes them;
 `--average` takes the mean of several files of the same network.
 
 `--layout lgm` writes the 14-property PLY of LGM instead of the standard 3DGS one.
@@ -26,8 +26,8 @@ EXAMPLES = (
     "bozzetto convert runs/mini/checkpoint-00020000.pt mini.safetensors",
     "bozzetto convert later.safetensors mean.safetensors --average earlier.safetensors",
 )
-SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".obj"), ".4dgs"
-MESHES_WRITTEN = (*MESHES, ".usdz")
+SPLATS, MESHES, SEQUENCE = (".ply", ".splat"), (".glb", ".gltf", ".obj"), ".4dgs"
+MESHES_WRITTEN = (".glb", ".obj", ".usdz")
 WEIGHTS, WEIGHTS_WRITTEN = (".safetensors", ".pt", ".pth", ".ckpt", ".bin"), ".safetensors"
 
 

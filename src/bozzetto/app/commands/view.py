@@ -1,4 +1,4 @@
-"""Open a result in the default browser: PATH is a .ply, .splat, .4dgs, .glb or .obj file, a page, or a result folder.
+"""Open a result in the default browser: PATH is a .ply, .splat, .4dgs, .glb, .gltf or .obj file, a page, or a result folder.
 
 The page is self-contained and needs no server and no network. It is written beside the file, or to --output; a page that
 exists already is opened where it is, or copied to --output. A sequence (.4dgs) is played.
@@ -13,7 +13,7 @@ from ..progress import Progress
 
 EXAMPLES = ("bozzetto view out/", "bozzetto view splats.ply", "bozzetto view splats.4dgs -o page.html --no-open")
 PAGES = (".html", ".htm")
-MESHES = (".glb", ".obj")
+MESHES = (".glb", ".gltf", ".obj")
 IN_FOLDER = ("viewer.html", "player.html", "splats.ply", "splats.splat", "splats.4dgs", "mesh.glb", "mesh.obj")
 
 

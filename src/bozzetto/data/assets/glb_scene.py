@@ -1,5 +1,6 @@
-"""A binary glTF file as a :class:`SourceObject`: parts, pictures with alpha, skins, morph targets, and animations of them.
+"""A glTF file (.glb, or .gltf with files beside it) as a :class:`SourceObject`.
 
+Read are parts, pictures with alpha, skins, morph targets, and animations of them.
 Every node that carries triangles, and every joint of a skin, becomes a joint of the object, so that skinned characters and
 mechanical ones (moving nodes) are played in the same way. Not read: lights, cameras, the material's other maps (roughness,
 normals), texture animation.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, MeshError
 from ...files.glb import linear_to_srgb
-from ...files.glb_read import _data_uri, _node_matrix, _Reader, _split, _texture_transform, _triangles
+from ...files.glb_read import _node_matrix, _Reader, _split, _texture_transform, _triangles
 from ...files.images import decode_image
 from ...files.inputs import read_input
 from .clip_blob import quaternions_to_rotations
@@ -33,11 +35,11 @@ def read_glb_scene(path: str | PathLike[str], source: str = "", name: str = "") 
     """One object of all triangles of the scene, in glTF's axes (y up, front +z).
 
     Raises:
-        MeshError: missing, truncated or malformed file, or compressed geometry or pictures.
+        MeshError: missing, truncated or malformed file, or one beside it; or compressed geometry or pictures.
     """
-    data = read_input(path, "a .glb file", MeshError)
+    data = read_input(path, "a .glb or .gltf file", MeshError)
     try:
-        return _Scene(*_split(data)).object(source, name)
+        return _Scene(*_split(data), Path(path).parent).object(source, name)
     except (MeshError, ImageError) as problem:
         raise MeshError(f"{path}: {problem}") from None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RecursionError) as problem:
@@ -45,8 +47,8 @@ def read_glb_scene(path: str | PathLike[str], source: str = "", name: str = "") 
 
 
 class _Scene(_Reader):
-    def __init__(self, document: dict, binary: bytes) -> None:
-        super().__init__(document, binary)
+    def __init__(self, document: dict, binary: bytes, folder: Path) -> None:
+        super().__init__(document, binary, folder)
         self.nodes: list[dict] = document.get("nodes", [])
         self.parents = np.full(len(self.nodes), -1)
         for i, node in enumerate(self.nodes):
@@ -222,9 +224,7 @@ class _Scene(_Reader):
         if source is None:
             raise MeshError("a picture is in a format that is not supported (PNG, JPEG and WebP are)")
         if source not in self._picture_of:
-            image = self.document["images"][source]
-            data = bytes(self.view(image["bufferView"])) if "bufferView" in image else _data_uri(image["uri"])
-            rgba = decode_image(data, f"embedded picture {source}")
+            rgba = decode_image(*self.encoded_picture(self.document["images"][source]))
             self._picture_of[source] = len(self.pictures)
             self.pictures.append((rgba * 255).round().byte().numpy())
         return self._picture_of[source]

@@ -1,4 +1,4 @@
-"""Mesh files of users, whatever their format, as :class:`SourceObject`: GLB and OBJ by our own readers, the rest by trimesh."""
+"""Mesh files of users, whatever their format, as :class:`SourceObject`: glTF and OBJ by our own readers, the rest by trimesh."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_mesh_file(path: str | PathLike[str], source: str = "", name: str = "") 
         raise MeshError(
             f"{path}: {suffix or 'a file without suffix'} is not a mesh format; known: {', '.join(SUFFIXES)}"
         )
-    if suffix == ".glb":
+    if suffix in (".glb", ".gltf"):
         return read_glb_scene(path, source, name)
     if suffix in USD:
         from .usd_scene import read_usd_scene
