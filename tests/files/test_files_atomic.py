@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -215,8 +216,9 @@ with output_folder(sys.argv[1]) as folder, atomic_path(folder / "x.bin") as temp
     time.sleep(60)
 """
     target = tmp_path / "a" / "out"
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and so would this
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard
     ) as run:
         assert run.stdout.readline() == b"ready\n"
         assert everything(tmp_path) != []
