@@ -260,9 +260,8 @@ def test_piped_output_is_just_paths(splats, tmp_path):
 def test_ctrl_c_leaves_nothing(splats, tmp_path):
     out = tmp_path / "turntable"
     command = [sys.executable, "-m", "bozzetto", "render", str(splats), "-o", str(out), "--background", "transparent"]
-    heard = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a shell's background jobs ignore it, and so would this
+    # A shell's background jobs ignore the signal, and so would this process.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen([*command, "--frames", "5000"], stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.time() + 60
     while time.time() < deadline and not list(tmp_path.glob("*/*.png")) and not list(tmp_path.glob(".*/*.png")):

@@ -216,9 +216,8 @@ with output_folder(sys.argv[1]) as folder, atomic_path(folder / "x.bin") as temp
     time.sleep(60)
 """
     target = tmp_path / "a" / "out"
-    heard = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a shell's background jobs ignore it, and so would this
+    # A shell's background jobs ignore the signal, and so would this process.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard
     ) as run:

@@ -159,7 +159,7 @@ def test_bad_meshes_and_reading_are_refused(tmp_path):
         write_mesh(broken, tmp_path / "a.usdz")
     assert not list(tmp_path.iterdir())
     write_mesh(coloured(), tmp_path / "a.usdz")
-    with pytest.raises(MeshError, match=r"known are \.glb, \.obj, \.ply"):
+    with pytest.raises(MeshError, match=r"known are \.glb, \.gltf, \.obj, \.ply"):
         read_mesh(tmp_path / "a.usdz")
     with pytest.raises(OutputError, match=r"\.usdz"):
         write_mesh(coloured(), tmp_path / "a.fbx")
