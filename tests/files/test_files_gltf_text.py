@@ -75,6 +75,8 @@ def test_names_with_spaces_and_folders_and_data_uris(tmp_path):
         ("https://example.com/a.bin", "which is not a file beside it"),
         ("file:///etc/passwd", "which is not a file beside it"),
         ("/etc/passwd", "which is not a file beside it"),
+        ("%2Fetc/passwd", "which is not a file beside it"),
+        ("long" * 100 + ".bin", "which is not beside it"),
         ("", "which is not beside it"),
         ("empty.bin", r"empty \(0 bytes\)"),
         ("short.bin", "shorter than it says"),

@@ -7,6 +7,7 @@ it, and KHR_texture_transform. Lights, cameras, animations, skins and all of the
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import struct
 from os import PathLike
@@ -106,12 +107,15 @@ class _Reader:
         if uri.startswith("data:"):
             head, _, body = uri.partition(",")
             return base64.b64decode(body) if head.endswith(";base64") else unquote_to_bytes(body)
-        if urlsplit(uri).scheme or uri.startswith(("/", "\\")):
-            raise MeshError(f"it refers to {uri[:80]}, which is not a file beside it; pack everything into one .glb")
         for name in (unquote(uri), uri):  # some exporters leave names unquoted
-            file = self.folder / name.replace("\\", "/")
-            if file.is_file():
-                return read_input(file, "a part of a .gltf file", MeshError)
+            name = name.replace("\\", "/")
+            if urlsplit(name).scheme or name.startswith("/"):
+                raise MeshError(
+                    f"it refers to {name[:80]}, which is not a file beside it; pack everything into one .glb"
+                )
+            with contextlib.suppress(OSError):  # a name that is too long to be one
+                if (self.folder / name).is_file():
+                    return read_input(self.folder / name, "a part of a .gltf file", MeshError)
         raise MeshError(f"it refers to {unquote(uri)[:80]}, which is not beside it; copy the whole folder")
 
     def encoded_picture(self, image: dict) -> tuple[bytes, str]:
