@@ -13,6 +13,7 @@ from PIL import Image
 from test_files_meshes import picture
 
 from bozzetto.errors import MeshError
+from bozzetto.files.glb import srgb_to_linear
 from bozzetto.files.meshes import read_mesh
 
 
@@ -66,6 +67,21 @@ def test_names_with_spaces_and_folders_and_data_uris(tmp_path):
         write_gltf(folder, change=lambda document, quoted=quoted: change(document, quoted))
         got = read_mesh(folder / "scene.gltf")
         assert torch.equal(got.vertices, wanted.vertices) and torch.equal(got.texture, wanted.texture)
+
+
+def test_colours_of_the_older_extension(tmp_path):
+    """Specular and glossiness, as asset shops' files still have them: its diffuse colour is the base colour."""
+
+    def change(document):
+        look = document["materials"][0].pop("pbrMetallicRoughness")
+        diffuse = {"diffuseTexture": look["baseColorTexture"], "diffuseFactor": [0.5, 0.25, 1.0, 1.0]}
+        document["materials"][0]["extensions"] = {"KHR_materials_pbrSpecularGlossiness": diffuse}
+
+    write_gltf(tmp_path / "new")
+    write_gltf(tmp_path / "old", change=change)
+    new, old = (srgb_to_linear(read_mesh(tmp_path / name / "scene.gltf").texture) for name in ("new", "old"))
+    assert new.std() > 0.1
+    torch.testing.assert_close(old, new * torch.tensor([0.5, 0.25, 1.0]), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -219,10 +219,9 @@ class _Reader:
         if len(faces) and (int(faces.min()) < 0 or int(faces.max()) >= count):
             raise MeshError(f"a triangle names a vertex outside 0..{count - 1}")
         material = self.document["materials"][primitive["material"]] if "material" in primitive else {}
-        look = material.get("pbrMetallicRoughness", {})
-        base = torch.tensor(look.get("baseColorFactor", [1.0, 1.0, 1.0, 1.0]), dtype=torch.float32)[:3]
+        info, factor = base_colour(material)
+        base = torch.tensor(factor, dtype=torch.float32)[:3]
         texture = uvs = None
-        info = look.get("baseColorTexture")
         transform = (info or {}).get("extensions", {}).get("KHR_texture_transform", {})
         name = f"TEXCOORD_{transform.get('texCoord', (info or {}).get('texCoord', 0))}"
         if name in attributes:
@@ -257,6 +256,19 @@ class _Reader:
             picture = decode_image(*self.encoded_picture(self.document["images"][source]))
             self.textures[source] = picture[..., :3].contiguous()
         return self.textures[source], [sampler.get("wrapS") == CLAMP, sampler.get("wrapT") == CLAMP]
+
+
+def base_colour(material: dict) -> tuple[dict | None, list[float]]:
+    """What a material's texture is (index and coordinates), and the linear RGBA that it is multiplied by.
+
+    Of the older KHR_materials_pbrSpecularGlossiness the diffuse colour is taken, where there is no other texture.
+    """
+    look = material.get("pbrMetallicRoughness", {})
+    info, factor = look.get("baseColorTexture"), look.get("baseColorFactor")
+    old = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
+    if old is not None and info is None:
+        info, factor = old.get("diffuseTexture"), old.get("diffuseFactor", factor)
+    return info, factor or [1.0] * 4
 
 
 def _node_matrix(node: dict) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, MeshError
 from ...files.glb import linear_to_srgb
-from ...files.glb_read import _node_matrix, _Reader, _split, _texture_transform, _triangles
+from ...files.glb_read import _node_matrix, _Reader, _split, _texture_transform, _triangles, base_colour
 from ...files.images import decode_image
 from ...files.inputs import read_input
 from .clip_blob import quaternions_to_rotations
@@ -168,12 +168,7 @@ class _Scene(_Reader):
         if np.linalg.det(place[:3, :3]) < 0:
             faces = faces[:, ::-1]
         material = self.document["materials"][primitive["material"]] if "material" in primitive else {}
-        surface = material.get("pbrMetallicRoughness", {})
-        info, factor = surface.get("baseColorTexture"), surface.get("baseColorFactor")
-        old = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness")
-        if old is not None and info is None:
-            info, factor = old.get("diffuseTexture"), old.get("diffuseFactor", factor)
-        factor = factor or [1.0] * 4
+        info, factor = base_colour(material)
         if material.get("alphaMode") == "BLEND" and len(factor) > 3 and factor[3] < LEAST_OPACITY:
             return None
         base = np.array(factor[:3], np.float32)
