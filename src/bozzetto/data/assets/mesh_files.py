@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -64,20 +66,27 @@ def _beside(folder: Path, name: str) -> bytes | None:
     return None
 
 
-def read_zipped_obj(archive: Path, member: str, source: str, name: str) -> SourceObject:
-    """An OBJ file inside a zip archive; pictures are looked for in the whole archive by their bare names."""
+@contextmanager
+def opened_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read from; whatever is wrong with it becomes a :class:`MeshError` that says so."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            files = {n.rsplit("/", 1)[-1].lower(): n for n in opened.namelist()}
-
-            def fetch(other: str) -> bytes | None:
-                found = files.get(other.replace("\\", "/").rsplit("/", 1)[-1].lower())
-                return opened.read(found) if found else None
-
-            return read_obj_parts(opened.read(member), fetch, source, name)
-    except (OSError, KeyError, zlib.error, EOFError, NotImplementedError, zipfile.BadZipFile) as problem:
+            yield opened
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zlib.error, zipfile.BadZipFile) as problem:
         what = problem.args[0] if isinstance(problem, KeyError) else problem  # a KeyError's text has quotes of its own
         raise MeshError(f"{archive} is damaged or no such archive ({what}); download it again") from problem
+
+
+def read_zipped_obj(archive: Path, member: str, source: str, name: str) -> SourceObject:
+    """An OBJ file inside a zip archive; pictures are looked for in the whole archive by their bare names."""
+    with opened_archive(archive) as opened:
+        files = {n.rsplit("/", 1)[-1].lower(): n for n in opened.namelist()}
+
+        def fetch(other: str) -> bytes | None:
+            found = files.get(other.replace("\\", "/").rsplit("/", 1)[-1].lower())
+            return opened.read(found) if found else None
+
+        return read_obj_parts(opened.read(member), fetch, source, name)
 
 
 def read_obj_parts(data: bytes, fetch, source: str, name: str) -> SourceObject:

@@ -17,7 +17,6 @@ import gzip
 import json
 import re
 import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
-from .mesh_files import SUFFIXES, read_mesh_file, read_zipped_obj
+from ...errors import InputError, MeshError
+from .mesh_files import SUFFIXES, opened_archive, read_mesh_file, read_zipped_obj
 from .source_object import SourceObject
 
 KINDS = ("plain", "objaverse", "gso", "abo", "omniobject3d")
+_GSO_MESH = "meshes/model.obj"
 _NO_NAMES = {
     "model",
     "mesh",
@@ -112,15 +112,16 @@ def detect_kind(folder: Path) -> str:
     """Which of :data:`KINDS` a folder is laid out as."""
     if any(folder.glob("glbs/*/*.glb")) or any(folder.glob("*/glbs/*/*.glb")):
         return "objaverse"
-    if any(folder.glob("*/meshes/model.obj")):
+    if any(folder.glob(f"*/{_GSO_MESH}")):
         return "gso"
     if any(folder.glob("3dmodels/original/*/*.glb")):
         return "abo"
     if any(any(folder.glob(f"{'*/' * depth}Scan/Scan.obj")) for depth in (1, 2, 3, 4)):
         return "omniobject3d"
     for archive in sorted(folder.glob("*.zip"))[:3]:
-        if _gso_member(archive):
-            return "gso"
+        with suppress(MeshError), opened_archive(archive) as opened:
+            if _gso_member(opened):
+                return "gso"
     return "plain"
 
 
@@ -238,18 +239,16 @@ def _with_objaverse(obj: SourceObject, entry: dict) -> SourceObject:
 
 def _gso(folder: Path, source: str) -> list[FileTask]:
     out = []
-    for path in folder.glob("*/meshes/model.obj"):
+    for path in folder.glob(f"*/{_GSO_MESH}"):
         place = path.parent.parent
         about = place / "metadata.pbtxt"
         text = about.read_text(encoding="utf-8", errors="replace") if about.is_file() else ""
         out.append(_gso_task(path, "", place.name, source, text))
     for archive in folder.glob("*.zip"):
         # A damaged archive is a task too: loading it says what is wrong, and that is kept with what is refused.
-        member, text = _gso_member(archive) or "meshes/model.obj", ""
-        with (
-            suppress(OSError, ValueError, zlib.error, zipfile.BadZipFile, NotImplementedError),
-            zipfile.ZipFile(archive) as opened,
-        ):
+        member, text = _GSO_MESH, ""
+        with suppress(MeshError), opened_archive(archive) as opened:
+            member = _gso_member(opened) or member
             about = next((n for n in opened.namelist() if n.endswith("metadata.pbtxt")), None)
             text = opened.read(about).decode("utf-8", "replace") if about else ""
         out.append(_gso_task(archive, member, archive.stem, source, text))
@@ -271,9 +270,6 @@ def _gso_task(path: Path, member: str, name: str, source: str, text: str) -> Fil
     )
 
 
-def _gso_member(archive: Path) -> str:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return next((n for n in opened.namelist() if n.endswith("meshes/model.obj")), "")
-    except (OSError, zipfile.BadZipFile):
-        return ""
+def _gso_member(opened: zipfile.ZipFile) -> str:
+    """The mesh in an archive of Google Scanned Objects; "" in another."""
+    return next((n for n in opened.namelist() if n.endswith(_GSO_MESH)), "")
